@@ -1,0 +1,1 @@
+"""Agents: everything that acts and learns from imagined or replayed experience."""

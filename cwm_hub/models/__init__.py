@@ -1,0 +1,1 @@
+"""Model graphs: modules take tensors and know nothing of files, loaders or environments."""

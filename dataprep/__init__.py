@@ -1,0 +1,1 @@
+"""Raw video to WebDataset shards: the `cwm-dataprep` command. Never imports torch."""
