@@ -1,0 +1,251 @@
+"""Frozen dataclasses to plain data and back: `config.json`, run YAML and overrides, with one temper for all.
+
+Reading is strict: an unknown key, a missing key or a value of another type is one sentence that names the place
+and, for a misspelt key, the nearest right one. Checkpoints outlive the code that wrote them by their
+`format_version`: an older one is migrated step by step, a newer one is refused.
+"""
+
+import dataclasses
+import difflib
+import functools
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+ConfigT = TypeVar("ConfigT", bound="DataclassInstance")
+
+FORMAT_VERSION = 1
+"""Version of the checkpoint format that this code writes, the highest that it reads."""
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""From a version to the function that turns its `config.json` into the next version's."""
+
+
+class ConfigError(ValueError):
+    """A config says something that its dataclass does not: the message is one sentence for the user."""
+
+
+def to_dict(config: "DataclassInstance") -> dict[str, Any]:
+    """Plain JSON data of a config: nested dataclasses become dicts, tuples become lists."""
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def from_dict(cls: type[ConfigT], data: Mapping[str, Any], *, where: str = "config.json") -> ConfigT:
+    """Builds the config that `to_dict` described; fields that `data` leaves out keep their defaults.
+
+    Args:
+        cls: the dataclass to build.
+        data: nested mapping with exactly the dataclass's names.
+        where: what the data came from, first word of every error.
+
+    Raises:
+        ConfigError: an unknown key, a missing key, or a value of another type than the field's.
+    """
+    return _build(cls, data, where, "")
+
+
+def override(config: ConfigT, changes: Mapping[str, Any], *, where: str = "override") -> ConfigT:
+    """A copy of `config` with some values replaced, named by nested mappings or dotted keys.
+
+    `{"rssm.deter": 256}` and `{"rssm": {"deter": 256}}` say the same. A part that is None and is given a mapping
+    is built from that mapping and its class's defaults; a part given None is taken out.
+
+    Raises:
+        ConfigError: as `from_dict`.
+    """
+    return _override(config, changes, where, "")
+
+
+def migrate(data: Mapping[str, Any], *, where: str = "config.json") -> dict[str, Any]:
+    """Brings a checkpoint's `config.json` to `FORMAT_VERSION`.
+
+    Raises:
+        ConfigError: the version is missing, is not a positive integer, or is newer than this code reads.
+    """
+    migrated = dict(data)
+    version = migrated.get("format_version")
+    if type(version) is not int or version < 1:
+        raise ConfigError(f"{where}: expected a format_version from 1 to {FORMAT_VERSION}, got {version!r}")
+    if version > FORMAT_VERSION:
+        writer = migrated.get("cwm_hub_version", "a newer version")
+        raise ConfigError(
+            f"{where}: format_version {version} (written by cwm_hub {writer}) is newer than {FORMAT_VERSION}, the newest "
+            "that this cwm_hub reads; upgrade with `pip install -U cwm-hub`"
+        )
+    for step in range(version, FORMAT_VERSION):
+        migrated = MIGRATIONS[step](migrated) | {"format_version": step + 1}
+    return migrated
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """`"; did you mean 'deter'?"` for the closest of `words`, or an empty string when none is close."""
+    matches = difflib.get_close_matches(word, list(words), n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_dict(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+@functools.cache
+def _field_types(cls: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
+
+
+def _check_key(cls: type, key: Any, where: str) -> None:
+    names = _field_types(cls)
+    if key not in names:
+        raise ConfigError(f"{where}: unknown key {key!r} in {cls.__name__}{nearest(str(key), names)}")
+
+
+def _build(cls: type[ConfigT], data: Any, where: str, path: str) -> ConfigT:
+    if not isinstance(data, Mapping):
+        raise _mismatch(cls, data, where, path)
+    for key in data:
+        _check_key(cls, key, where)
+    for field in dataclasses.fields(cls):
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if field.init and required and field.name not in data:
+            raise ConfigError(f"{where}: missing key {_join(path, field.name)!r} in {cls.__name__}")
+    hints = _field_types(cls)
+    values = {key: _parse(hints[key], value, where, _join(path, key)) for key, value in data.items()}
+    return _construct(lambda: cls(**values), where, path)
+
+
+def _override(config: ConfigT, changes: Mapping[str, Any], where: str, path: str) -> ConfigT:
+    cls = type(config)
+    hints = _field_types(cls)
+    replaced: dict[str, Any] = {}
+    for name, value in _by_field(changes, where).items():
+        _check_key(cls, name, where)
+        current, here = getattr(config, name), _join(path, name)
+        if dataclasses.is_dataclass(current) and not isinstance(current, type) and isinstance(value, Mapping):
+            replaced[name] = _override(current, value, where, here)
+        else:
+            replaced[name] = _parse(hints[name], _nest(value, where), where, here)
+    return _construct(lambda: dataclasses.replace(config, **replaced), where, path)
+
+
+def _by_field(changes: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Gathers `{"a.b": 1, "a.c": 2}` as `{"a": {"b": 1, "c": 2}}`, one level."""
+    gathered: dict[str, Any] = {}
+    for key, value in changes.items():
+        head, dot, rest = key.partition(".")
+        change = {rest: value} if dot else value
+        if head not in gathered:
+            gathered[head] = change
+        elif isinstance(gathered[head], Mapping) and isinstance(change, Mapping):
+            gathered[head] = {**gathered[head], **change}
+        else:
+            raise ConfigError(f"{where}: {head!r} is given both a value and values of its parts")
+    return gathered
+
+
+def _nest(value: Any, where: str) -> Any:
+    """Unfolds dotted keys all the way down, for a part that has no config yet to walk along."""
+    if not isinstance(value, Mapping):
+        return value
+    return {key: _nest(item, where) for key, item in _by_field(value, where).items()}
+
+
+def _parse(hint: Any, value: Any, where: str, path: str) -> Any:
+    """`value` as an instance of the annotation `hint`; every branch is one kind of annotation."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _parse_union(hint, arguments, value, where, path)
+    if origin is Literal:
+        if any(value == choice and type(value) is type(choice) for choice in arguments):
+            return value
+        close = nearest(value, [a for a in arguments if isinstance(a, str)]) if isinstance(value, str) else ""
+        raise ConfigError(f"{where}: {path} expects {_describe(hint)}, got {value!r}{close}")
+    if origin is tuple:
+        return _parse_tuple(hint, arguments, value, where, path)
+    if origin is list and isinstance(value, list | tuple):
+        return [_parse(arguments[0], item, where, f"{path}[{i}]") for i, item in enumerate(value)]
+    if origin is dict and isinstance(value, Mapping):
+        key_hint, item_hint = arguments
+        return {
+            _parse(key_hint, key, where, path): _parse(item_hint, item, where, _join(path, str(key)))
+            for key, item in value.items()
+        }
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return value if isinstance(value, hint) else _build(hint, value, where, path)
+    if hint is float and type(value) is int:
+        return float(value)
+    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    if hint is None and value is None:
+        return None
+    raise _mismatch(hint, value, where, path)
+
+
+def _parse_union(hint: Any, members: tuple[Any, ...], value: Any, where: str, path: str) -> Any:
+    if value is None and type(None) in members:
+        return None
+    others = [member for member in members if member is not type(None)]
+    if len(others) == 1:
+        return _parse(others[0], value, where, path)
+    for member in others:
+        try:
+            return _parse(member, value, where, path)
+        except ConfigError:
+            continue
+    raise _mismatch(hint, value, where, path)
+
+
+def _parse_tuple(hint: Any, members: tuple[Any, ...], value: Any, where: str, path: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise _mismatch(hint, value, where, path)
+    if len(members) == 2 and members[1] is Ellipsis:
+        members = (members[0],) * len(value)
+    if len(members) != len(value):
+        raise ConfigError(f"{where}: {path} expects {len(members)} values, got {len(value)}")
+    return tuple(
+        _parse(member, item, where, f"{path}[{i}]")
+        for i, (member, item) in enumerate(zip(members, value, strict=True))
+    )
+
+
+def _construct(build: Callable[[], ConfigT], where: str, path: str) -> ConfigT:
+    """Runs a constructor whose `__post_init__` may refuse the combination of values."""
+    try:
+        return build()
+    except ConfigError:
+        raise
+    except ValueError as error:
+        place = f"{where}: {path}" if path else where
+        raise ConfigError(f"{place}: {error}") from error
+
+
+def _mismatch(hint: Any, value: Any, where: str, path: str) -> ConfigError:
+    place = f"{where}: {path}" if path else where
+    return ConfigError(f"{place} expects {_describe(hint)}, got {value!r} ({type(value).__name__})")
+
+
+def _describe(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(repr(choice) for choice in typing.get_args(hint))
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_describe(member) for member in typing.get_args(hint))
+    if hint is type(None) or hint is None:
+        return "null"
+    if dataclasses.is_dataclass(hint):
+        return f"a mapping ({getattr(hint, '__name__', hint)})"
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

@@ -1,0 +1,183 @@
+"""Configs survive the way to JSON and back, and every mistake is one sentence that helps."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from typing import Literal
+
+import pytest
+
+from cwm_hub import config as config_module
+from cwm_hub.config import ConfigError, from_dict, migrate, override, to_dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Attention:
+    heads: int = 4
+    dropout: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    widths: tuple[int, ...] = (48, 96, 192)
+    crop: tuple[int, int] = (64, 64)
+    context: Attention | None = dataclasses.field(default_factory=Attention)
+    choice: Literal["random", "first"] | int = "random"
+    norm: Literal["batch", "group"] = "batch"
+
+    def __post_init__(self) -> None:
+        if not self.widths:
+            raise ValueError("widths is empty")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    depth: int
+    frame: Frame = dataclasses.field(default_factory=Frame)
+    where: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    augment: bool = False
+    name: str | None = None
+    scales: list[float] = dataclasses.field(default_factory=list)
+
+
+FULL = Model(
+    depth=2,
+    frame=Frame(widths=(8, 16), crop=(32, 48), context=Attention(heads=2), choice=3, norm="group"),
+    where={"motion": (0.5, 9.0)},
+    augment=True,
+    name="tiny",
+    scales=[1.0, 0.5],
+)
+
+
+@pytest.mark.parametrize("original", [FULL, Model(depth=1), Model(depth=1, frame=Frame(context=None))])
+def test_round_trip_through_json_keeps_types(original):
+    assert from_dict(Model, json.loads(json.dumps(to_dict(original)))) == original
+
+
+def test_to_dict_is_plain_data():
+    plain = to_dict(FULL)
+    assert plain["frame"]["widths"] == [8, 16]
+    assert plain["frame"]["context"] == {"heads": 2, "dropout": 0.1}
+    assert plain["where"] == {"motion": [0.5, 9.0]}
+
+
+def test_left_out_fields_keep_their_defaults():
+    assert from_dict(Model, {"depth": 1, "frame": {"norm": "group"}}) == Model(
+        depth=1, frame=Frame(norm="group")
+    )
+
+
+def test_whole_numbers_are_floats_where_a_float_is_expected():
+    dropout = from_dict(Attention, {"dropout": 1}).dropout
+    assert dropout == 1.0 and type(dropout) is float
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (
+            {"depth": 1, "frame": {"contxt": None}},
+            "run.yaml: unknown key 'contxt' in Frame; did you mean 'context'?",
+        ),
+        ({"depth": 1, "zzz": 1}, "run.yaml: unknown key 'zzz' in Model"),
+        ({}, "run.yaml: missing key 'depth' in Model"),
+        ({"depth": "two"}, "run.yaml: depth expects int, got 'two' (str)"),
+        ({"depth": True}, "run.yaml: depth expects int, got True (bool)"),
+        ({"depth": 2.0}, "run.yaml: depth expects int, got 2.0 (float)"),
+        ({"depth": 1, "augment": 1}, "run.yaml: augment expects bool, got 1 (int)"),
+        ({"depth": 1, "frame": {"widths": [8, "x"]}}, "run.yaml: frame.widths[1] expects int, got 'x' (str)"),
+        ({"depth": 1, "frame": {"widths": 8}}, "run.yaml: frame.widths expects tuple[int, ...], got 8 (int)"),
+        ({"depth": 1, "frame": {"crop": [1, 2, 3]}}, "run.yaml: frame.crop expects 2 values, got 3"),
+        (
+            {"depth": 1, "frame": {"norm": "grup"}},
+            "run.yaml: frame.norm expects one of 'batch', 'group', got 'grup'; did you mean 'group'?",
+        ),
+        (
+            {"depth": 1, "frame": {"choice": 0.5}},
+            "run.yaml: frame.choice expects one of 'random', 'first' or int, got 0.5 (float)",
+        ),
+        (
+            {"depth": 1, "frame": {"context": 4}},
+            "run.yaml: frame.context expects a mapping (Attention), got 4 (int)",
+        ),
+        ({"depth": 1, "where": {"motion": [1]}}, "run.yaml: where.motion expects 2 values, got 1"),
+        ({"depth": 1, "frame": None}, "run.yaml: frame expects a mapping (Frame), got None (NoneType)"),
+        ({"depth": 1, "frame": {"widths": []}}, "run.yaml: frame: widths is empty"),
+    ],
+)
+def test_a_mistake_is_one_sentence(data, sentence):
+    with pytest.raises(ConfigError) as error:
+        from_dict(Model, data, where="run.yaml")
+    assert str(error.value) == sentence
+
+
+def test_override_by_dots_and_by_nesting_agree():
+    dotted = override(FULL, {"frame.context.heads": 8, "frame.norm": "batch", "depth": 5})
+    nested = override(FULL, {"frame": {"context": {"heads": 8}, "norm": "batch"}, "depth": 5})
+    assert dotted == nested
+    assert dotted.frame.context == Attention(heads=8) and dotted.frame.widths == (8, 16)
+    assert FULL.depth == 2
+
+
+def test_override_takes_a_part_out_and_puts_it_back():
+    plain = override(FULL, {"frame.context": None})
+    assert plain.frame.context is None
+    assert override(plain, {"frame.context.heads": 1}).frame.context == Attention(heads=1)
+    assert override(plain, {"frame": {"context": Attention(heads=7)}}).frame.context == Attention(heads=7)
+
+
+def test_override_replaces_a_free_mapping_whole():
+    assert override(FULL, {"where": {"luma": [0, 1]}}).where == {"luma": (0.0, 1.0)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"frame.contxt.heads": 1}, "override: unknown key 'contxt' in Frame; did you mean 'context'?"),
+        ({"frame.context.heads": "x"}, "override: frame.context.heads expects int, got 'x' (str)"),
+        ({"depth.value": 1}, "override: depth expects int, got {'value': 1} (dict)"),
+        (
+            {"frame": None, "frame.norm": "batch"},
+            "override: 'frame' is given both a value and values of its parts",
+        ),
+        ({"frame.widths": ()}, "override: frame: widths is empty"),
+    ],
+)
+def test_override_is_as_strict(changes, sentence):
+    with pytest.raises(ConfigError) as error:
+        override(FULL, changes)
+    assert str(error.value) == sentence
+
+
+def test_the_current_version_passes_untouched():
+    data = {"format_version": config_module.FORMAT_VERSION, "model_type": "x"}
+    assert migrate(data) == data
+
+
+def test_a_newer_version_is_refused():
+    with pytest.raises(ConfigError, match=r"format_version 99 \(written by cwm_hub 7\.0\) is newer than"):
+        migrate({"format_version": 99, "cwm_hub_version": "7.0"})
+
+
+@pytest.mark.parametrize("version", [None, 0, "1", True, 1.0])
+def test_a_version_that_is_none_is_refused(version):
+    with pytest.raises(ConfigError, match="expected a format_version from 1"):
+        migrate({"format_version": version})
+
+
+def test_an_older_version_walks_every_migration(monkeypatch):
+    monkeypatch.setattr(config_module, "FORMAT_VERSION", 3)
+    renamed = {1: lambda data: {**data, "b": data["a"]}, 2: lambda data: {**data, "c": data["b"] + 1}}
+    monkeypatch.setattr(config_module, "MIGRATIONS", renamed)
+    assert migrate({"format_version": 1, "a": 1}) == {"format_version": 3, "a": 1, "b": 1, "c": 2}
+
+
+def test_every_older_version_has_its_migration():
+    assert set(config_module.MIGRATIONS) == set(range(1, config_module.FORMAT_VERSION))
+
+
+def test_configs_need_no_torch():
+    code = "import sys, cwm_hub.config; raise SystemExit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
