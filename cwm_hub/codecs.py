@@ -1,0 +1,183 @@
+"""How the frames of one clip become bytes and come back: h264 (default), JPEG film strip, raw.
+
+Frames are uint8 RGB [T, H, W, 3] on both sides. Encoding is deterministic (one thread, no clock), so a shard is
+byte-identical whichever worker wrote it. Every payload tells its own frame count and size; the random windows of the
+loader pay only for the frames they ask for where the codec allows it:
+
+    h264   about 1 kB a 64-px frame; a window decodes from the key frame before it (at most GOP - 1 frames too many)
+    jpeg   one picture, the frames below each other; a window decodes the whole strip
+    raw    16-byte header, then the frames; a window is one slice (`raw_byte_range`)
+"""
+
+import io
+import struct
+from fractions import Fraction
+
+import av
+import av.error
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+CODECS = ("h264", "jpeg", "raw")
+EXTENSIONS = {"h264": "mp4", "jpeg": "jpg", "raw": "u8"}
+"""The tar member's suffix for each codec."""
+
+H264_OPTIONS = {"crf": "12", "g": "12", "bf": "0", "preset": "veryfast", "tune": "fastdecode"}
+"""Tuned for decoding: 37.6 dB at 1.0 kB a 64-px frame, where ffmpeg's default JPEGs have 35.5 dB at 2.0 kB."""
+
+JPEG_QUALITY = 95
+JPEG_MAX_HEIGHT = 65_535
+
+RAW_HEADER = struct.Struct("<4sIII")  # magic, T, H, W
+_RAW_MAGIC = b"CWM1"
+
+Frames = NDArray[np.uint8]
+
+
+class ShardError(ValueError):
+    """A clip, shard, manifest or index that cannot be written or read as format v1; the message is one sentence."""
+
+
+def encode_clip(frames: Frames, codec: str, fps: float) -> bytes:
+    """Encode uint8 RGB frames [T, H, W, 3]; the same frames always give the same bytes.
+
+    Args:
+        frames: at least one frame; h264 needs even height and width (4:2:0).
+        codec: one of `CODECS`.
+        fps: frames per second, stored by h264 only.
+
+    Raises:
+        ShardError: unknown codec, wrong shape or type, or a size that the codec cannot hold.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise ShardError(f"a clip is uint8 [T, H, W, 3], got {frames.dtype} {list(frames.shape)}")
+    frames = np.ascontiguousarray(frames)
+    if codec == "h264":
+        return _encode_h264(frames, fps)
+    if codec == "jpeg":
+        return _encode_jpeg(frames)
+    if codec == "raw":
+        return RAW_HEADER.pack(_RAW_MAGIC, *frames.shape[:3]) + frames.tobytes()
+    raise ShardError(f"unknown codec {codec!r}, expected one of {', '.join(CODECS)}")
+
+
+def decode_clip(data: bytes, codec: str, start: int = 0, stop: int | None = None) -> Frames:
+    """Decode frames `start` to `stop` (exclusive; None: to the end) as uint8 RGB [n, H, W, 3].
+
+    Raises:
+        ShardError: the payload is damaged, or it holds fewer frames than asked for.
+    """
+    if codec == "h264":
+        return _decode_h264(data, start, stop)
+    if codec == "jpeg":
+        return _slice(_decode_jpeg(data), start, stop)
+    if codec == "raw":
+        return _slice(_decode_raw(data), start, stop)
+    raise ShardError(f"unknown codec {codec!r}, expected one of {', '.join(CODECS)}")
+
+
+def raw_byte_range(height: int, width: int, start: int, stop: int) -> tuple[int, int]:
+    """(offset inside a raw payload, byte count) of frames `start` to `stop`: what a loader preads instead of the clip."""
+    frame_bytes = height * width * 3
+    return RAW_HEADER.size + start * frame_bytes, (stop - start) * frame_bytes
+
+
+def _slice(frames: Frames, start: int, stop: int | None) -> Frames:
+    stop = len(frames) if stop is None else stop
+    if not 0 <= start < stop <= len(frames):
+        raise ShardError(f"the clip holds {len(frames)} frames, asked for {start} to {stop}")
+    return frames[start:stop]
+
+
+def _encode_h264(frames: Frames, fps: float) -> bytes:
+    _, height, width, _ = frames.shape
+    if height % 2 or width % 2:
+        raise ShardError(f"h264 needs even height and width, got {height}x{width}")
+    if not 0 < fps < 1e6:
+        raise ShardError(f"h264 needs a positive frame rate, got {fps}")
+    rate = Fraction(fps).limit_denominator(1001)
+    target = io.BytesIO()
+    reformatter = VideoReformatter()
+    with av.open(target, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("libx264", rate=rate, options=H264_OPTIONS)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base = 1 / rate
+        stream.codec_context.thread_count = 1
+        for index, image in enumerate(frames):
+            frame = reformatter.reformat(av.VideoFrame.from_ndarray(image, format="rgb24"), format="yuv420p")
+            frame.pts, frame.time_base = index, 1 / rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return target.getvalue()
+
+
+def _decode_h264(data: bytes, start: int, stop: int | None) -> Frames:
+    try:
+        with av.open(io.BytesIO(data), format="mp4") as container:
+            stream = container.streams.video[0]
+            stop = stream.frames if stop is None else stop
+            if not 0 <= start < stop <= stream.frames:
+                raise ShardError(f"the clip holds {stream.frames} frames, asked for {start} to {stop}")
+            return _decode_window(container, stream, start, stop)
+    except (av.error.FFmpegError, IndexError) as error:
+        raise ShardError(f"damaged h264 clip: {error}") from error
+
+
+def _decode_window(
+    container: av.container.InputContainer, stream: av.VideoStream, start: int, stop: int
+) -> Frames:
+    context = stream.codec_context
+    context.thread_type, context.thread_count = "NONE", 1
+    frames = np.empty((stop - start, context.height, context.width, 3), np.uint8)
+    ticks = 1 / (stream.time_base * stream.average_rate)  # of the container's clock, per frame
+    if start >= int(H264_OPTIONS["g"]):
+        container.seek(round(start * ticks), stream=stream, backward=True)
+    reformatter = VideoReformatter()
+    wanted = start
+    for frame in container.decode(stream):
+        if round(frame.pts / ticks) < start:
+            continue
+        rgb = reformatter.reformat(frame, format="rgb24")
+        frames[wanted - start] = rgb.to_ndarray()
+        wanted += 1
+        if wanted == stop:
+            return frames
+    raise ShardError(f"damaged h264 clip: frame {wanted} is missing")
+
+
+def _encode_jpeg(frames: Frames) -> bytes:
+    count, height, width, _ = frames.shape
+    if count * height > JPEG_MAX_HEIGHT:
+        raise ShardError(
+            f"a JPEG film strip holds at most {JPEG_MAX_HEIGHT} rows, got {count} frames of {height}: use shorter clips"
+        )
+    strip = Image.fromarray(frames.reshape(count * height, width, 3))
+    target = io.BytesIO()
+    strip.save(target, "JPEG", quality=JPEG_QUALITY, subsampling=0, comment=f"frame_height={height}")
+    return target.getvalue()
+
+
+def _decode_jpeg(data: bytes) -> Frames:
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as strip:
+            name, _, height = bytes(strip.info.get("comment", b"")).decode("ascii", "replace").partition("=")
+            pixels = np.asarray(strip.convert("RGB"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise ShardError(f"damaged JPEG film strip: {error}") from error
+    if name != "frame_height" or not height.isdigit() or int(height) < 1 or pixels.shape[0] % int(height):
+        raise ShardError("not a JPEG film strip: its comment does not give the height of a frame")
+    return pixels.reshape(-1, int(height), pixels.shape[1], 3)
+
+
+def _decode_raw(data: bytes) -> Frames:
+    if len(data) < RAW_HEADER.size:
+        raise ShardError(f"damaged raw clip: {len(data)} bytes are less than a header")
+    magic, count, height, width = RAW_HEADER.unpack_from(data)
+    expected = RAW_HEADER.size + count * height * width * 3
+    if magic != _RAW_MAGIC or len(data) != expected:
+        raise ShardError(
+            f"damaged raw clip: expected {expected} bytes after its header's sizes, got {len(data)}"
+        )
+    return np.frombuffer(data, np.uint8, offset=RAW_HEADER.size).reshape(count, height, width, 3)
