@@ -16,7 +16,9 @@ from fractions import Fraction
 import av
 import av.error
 import numpy as np
+from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
@@ -115,7 +117,7 @@ def _encode_h264(frames: Frames, fps: float) -> bytes:
 
 def _decode_h264(data: bytes, start: int, stop: int | None) -> Frames:
     try:
-        with av.open(io.BytesIO(data), format="mp4") as container:
+        with av.open(io.BytesIO(data), "r", format="mp4") as container:
             stream = container.streams.video[0]
             stop = stream.frames if stop is None else stop
             if not 0 <= start < stop <= stream.frames:
