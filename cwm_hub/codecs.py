@@ -127,9 +127,9 @@ def _decode_h264(data: bytes, start: int, stop: int | None) -> Frames:
         raise ShardError(f"damaged h264 clip: {error}") from error
 
 
-def _decode_window(
-    container: av.container.InputContainer, stream: av.VideoStream, start: int, stop: int
-) -> Frames:
+def _decode_window(container: InputContainer, stream: VideoStream, start: int, stop: int) -> Frames:
+    if stream.time_base is None or stream.average_rate is None:
+        raise ShardError("damaged h264 clip: it has no clock")
     context = stream.codec_context
     context.thread_type, context.thread_count = "NONE", 1
     frames = np.empty((stop - start, context.height, context.width, 3), np.uint8)
