@@ -1,0 +1,396 @@
+"""How good is a video prediction? A scorecard whose protocol travels with its numbers; and IQM for RL results.
+
+Open-loop prediction: the model sees the first `observed_frames` of a held-out window and predicts the other
+`horizon` without seeing them. Timeline of one window, observed_frames = 5, horizon = 3:
+
+    frame           0  1  2  3  4 | 5  6  7
+    model sees      x  x  x  x  x |
+    horizon step                  | 1  2  3
+    copy-last-frame               | 4  4  4     frame 4 repeated
+    mean-frame                    | m  m  m     m: the average frame of the training shards, one constant picture
+
+Everything here takes pictures or numbers, never a model or a file. Shape key: N samples per window, B windows, T
+frames of a window, H W pixels, E features, R runs.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from scipy import stats
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+SCORECARD_VERSION = 1
+BASELINES = ("copy_last_frame", "mean_frame")
+METRICS = ("psnr_db", "ssim")
+_BOOTSTRAP_FIELDS = ("resamples", "confidence", "seed")
+
+
+class ProtocolError(ValueError):
+    """Two scorecards were measured in different ways, or a protocol does not fit the data it is applied to."""
+
+
+class MetricUnavailableError(ValueError):
+    """An optional metric was asked for and its package or weights are not on this machine."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a scorecard was measured; scorecards compare only where every field is equal."""
+
+    observed_frames: int = 5
+    """Frames the model sees; the paper's figure uses 5."""
+    horizon: int = 20
+    """Frames predicted open loop, after the observed ones; may exceed the window the model was trained on."""
+    context: Literal["last", "first", "official"] = "last"
+    """Frame the context encoder sees: the last or first observed one; `official` draws one from the whole window
+    for every window, as the official code does, and so lets the model look at frames that it is asked to predict."""
+    latents: Literal["sampled", "mode"] = "sampled"
+    """Latents drawn from the model's distribution, or its most probable class at each step."""
+    samples: int = 1
+    """Predictions per window. Scores average over them; the best of them is reported apart."""
+    seed: int = 0
+    """Seed of the windows, the latents and the official protocol's context frames."""
+    image_size: int = 64
+    """Height and width in pixels: PSNR and SSIM of different sizes do not compare."""
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Data set name -> hash of its shard manifest."""
+    split: str = "validation"
+    """Split the windows come from."""
+    mean_frames: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Data set name -> `picture_hash` of its mean frame, the baseline's constant picture."""
+    windows: tuple[tuple[str, str, int], ...] = ()
+    """(data set name, clip key, first frame of the window in the source video) of every window, in order."""
+    psnr_cap_db: float = 60.0
+    """A PSNR above this counts as this: an exact copy of a still clip would otherwise be worth infinity."""
+    resamples: int = 2000
+    """Bootstrap resamples of the windows behind every interval."""
+    confidence: float = 0.95
+    """Coverage of every interval."""
+
+    def __post_init__(self) -> None:
+        if self.observed_frames < 1 or self.horizon < 1 or self.samples < 1:
+            raise ProtocolError(
+                "observed_frames, horizon and samples must be at least 1, got "
+                f"{self.observed_frames}, {self.horizon} and {self.samples}"
+            )
+
+    @property
+    def window_frames(self) -> int:
+        """Frames of one window: seen and predicted."""
+        return self.observed_frames + self.horizon
+
+    def to_dict(self) -> dict[str, Any]:
+        """The protocol as JSON knows it, so that a fresh one equals one read back from a file."""
+        fields = dataclasses.asdict(self)
+        return fields | {"windows": [list(window) for window in self.windows]}
+
+
+# --- scores of pictures
+
+
+def psnr(
+    prediction: UInt8[Tensor, "*batch 3 H W"], target: UInt8[Tensor, "*batch 3 H W"], *, cap_db: float = 60.0
+) -> Float[Tensor, "*batch"]:
+    """Peak signal-to-noise ratio of every frame in dB (peak 255), at most `cap_db`."""
+    value = peak_signal_noise_ratio(
+        prediction.float(), target.float(), data_range=255.0, reduction="none", dim=(-3, -2, -1)
+    )
+    return value.clamp(max=cap_db)
+
+
+def ssim(
+    prediction: UInt8[Tensor, "*batch 3 H W"], target: UInt8[Tensor, "*batch 3 H W"]
+) -> Float[Tensor, "*batch"]:
+    """Structural similarity of every frame: Gaussian window 11x11, sigma 1.5, mean over the three channels."""
+    frames = prediction.flatten(0, -4).float(), target.flatten(0, -4).float()
+    value = structural_similarity_index_measure(*frames, data_range=255.0, reduction="none")
+    assert isinstance(value, Tensor)
+    return value.reshape(prediction.shape[:-3])
+
+
+def picture_hash(picture: UInt8[Tensor, "3 H W"]) -> str:
+    """Sixteen hex digits that stand for one picture in a protocol."""
+    return hashlib.sha256(picture.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def frechet_distance(a: Float[Tensor, "N E"], b: Float[Tensor, "M E"]) -> float:
+    """Fréchet distance of Gaussians fitted to two sets of features: |mu_a - mu_b|² + Tr(A + B - 2 (AB)^½).
+
+    The trace of (AB)^½ is the nuclear norm of X_a X_bᵀ for centred features X, taken from QR factors, so that
+    neither more features than samples nor the reverse costs more than the smaller of the two.
+    Features of a network of one's own give a distance of its own: never call it FID or FVD.
+    """
+    if len(a) < 2 or len(b) < 2:
+        raise ValueError(f"a Fréchet distance needs two samples on each side, got {len(a)} and {len(b)}")
+    a, b = a.double(), b.double()
+    centred_a = (a - a.mean(0)) / (len(a) - 1) ** 0.5
+    centred_b = (b - b.mean(0)) / (len(b) - 1) ** 0.5
+    factor_a = torch.linalg.qr(centred_a, mode="r").R
+    factor_b = torch.linalg.qr(centred_b, mode="r").R
+    overlap = torch.linalg.svdvals(factor_a @ factor_b.T).sum()
+    distance = (a.mean(0) - b.mean(0)).square().sum() + centred_a.square().sum() + centred_b.square().sum()
+    return max(float(distance - 2 * overlap), 0.0)
+
+
+def lpips(
+    prediction: UInt8[Tensor, "*batch 3 H W"], target: UInt8[Tensor, "*batch 3 H W"]
+) -> Float[Tensor, "*batch"]:
+    """Learned perceptual distance (AlexNet) of every frame, where torchvision's AlexNet weights are on this machine.
+
+    Raises:
+        MetricUnavailableError: the weights are not in torch's cache; nothing is downloaded.
+    """
+    from torchmetrics.functional.image import learned_perceptual_image_patch_similarity
+    from torchvision.models import AlexNet_Weights
+
+    weights = Path(torch.hub.get_dir()) / "checkpoints" / Path(AlexNet_Weights.DEFAULT.url).name
+    if not weights.is_file():
+        raise MetricUnavailableError(
+            f"LPIPS needs torchvision's AlexNet weights, and {weights} does not exist: "
+            f"download {AlexNet_Weights.DEFAULT.url} there, or leave LPIPS out"
+        )
+    frames = [video.flatten(0, -4).float() / 127.5 - 1 for video in (prediction, target)]
+    value = learned_perceptual_image_patch_similarity(frames[0], frames[1], net_type="alex", reduction="none")
+    return value.reshape(prediction.shape[:-3])
+
+
+# --- intervals
+
+
+def bootstrap_interval(
+    values: Float[np.ndarray, "B *rest"], *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile bootstrap interval (low, high) of the mean over the first axis, resampled together over the rest."""
+    count = len(values)
+    if count < 2:
+        raise ValueError(f"an interval needs at least two values, got {count}")
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    means = np.tensordot(draws / count, values, axes=1)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail], axis=0)
+    return np.asarray(low), np.asarray(high)
+
+
+def interquartile_mean(
+    scores: Mapping[str, Sequence[float]], *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
+) -> dict[str, float]:
+    """IQM over all runs of all tasks, with a bootstrap interval stratified by task (Agarwal et al., arXiv 2108.13264).
+
+    Args:
+        scores: Task -> one score per run. Runs are resampled within their own task.
+        resamples: Bootstrap resamples.
+        confidence: Coverage of the interval.
+        seed: Seed of the resampling.
+
+    Returns:
+        `iqm`, `low`, `high` in the units of the scores, and the number of `runs`.
+    """
+    tasks = [np.asarray(runs, dtype=float) for runs in scores.values()]
+    if not tasks or any(len(runs) == 0 for runs in tasks):
+        raise ValueError(
+            f"IQM needs at least one run of every task, got { ({k: len(v) for k, v in scores.items()}) }"
+        )
+    rng = np.random.default_rng(seed)
+    drawn = [runs[rng.integers(len(runs), size=(resamples, len(runs)))] for runs in tasks]
+    means = stats.trim_mean(np.concatenate(drawn, axis=1), 0.25, axis=1)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    together = np.concatenate(tasks)
+    iqm = stats.trim_mean(together, 0.25)
+    return {"iqm": float(iqm), "low": float(low), "high": float(high), "runs": len(together)}
+
+
+def separability(
+    features: Float[np.ndarray, "N E"], labels: Sequence[int], *, neighbours: int = 5
+) -> dict[str, float]:
+    """How well labels separate in a feature space, as numbers beside a t-SNE picture.
+
+    Returns:
+        `silhouette` in [-1, 1] (0: labels do not separate); `knn_accuracy`, the share whose label is the majority
+        among its nearest neighbours, itself left out; `chance`, the share of the commonest label.
+    """
+    from sklearn.metrics import silhouette_score
+    from sklearn.model_selection import LeaveOneOut, cross_val_score
+    from sklearn.neighbors import KNeighborsClassifier
+
+    classes, counts = np.unique(labels, return_counts=True)
+    if len(classes) < 2 or counts.min() < 2:
+        raise ValueError("separability needs at least two labels with at least two clips each")
+    classifier = KNeighborsClassifier(min(neighbours, len(labels) - 1))
+    hits = cross_val_score(classifier, features, np.asarray(labels), cv=LeaveOneOut())
+    return {
+        "silhouette": float(silhouette_score(features, labels)),
+        "knn_accuracy": float(hits.mean()),
+        "chance": float(counts.max() / counts.sum()),
+    }
+
+
+# --- the scorecard
+
+
+def scorecard(
+    prediction: UInt8[Tensor, "N B T 3 H W"],
+    target: UInt8[Tensor, "B T 3 H W"],
+    *,
+    mean_frames: Mapping[str, UInt8[Tensor, "3 H W"]],
+    protocol: Protocol,
+) -> dict[str, Any]:
+    """Score predictions of whole windows, together and per data set, beside the two baselines.
+
+    Args:
+        prediction: One prediction of every window per sample; its first `observed_frames` are reconstructions.
+        target: The windows, in the order of `protocol.windows`.
+        mean_frames: Data set name -> the average frame of its own training shards.
+        protocol: How the prediction was made.
+
+    Returns:
+        A JSON-ready dict: `protocol`, `together` and `sources` (data set name -> the same numbers), and `windows`
+        with the scores of every window. PSNR is in dB, differences are model minus baseline of the same window.
+    """
+    _check_shapes(prediction, target, mean_frames, protocol)
+    names = [name for name, _, _ in protocol.windows]
+    scores = _frame_scores(prediction, target, torch.stack([mean_frames[name] for name in names]), protocol)
+    sources = {}
+    for name in dict.fromkeys(names):
+        rows = [row for row, owner in enumerate(names) if owner == name]
+        sources[name] = _summary(_take(scores, rows), protocol)
+    return {
+        "format_version": SCORECARD_VERSION,
+        "protocol": protocol.to_dict(),
+        "together": _summary(scores, protocol),
+        "sources": sources,
+        "windows": _window_rows(scores, protocol),
+    }
+
+
+def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    """Differences a minus b of two scorecards, window by window, with bootstrap intervals.
+
+    Returns:
+        `together` and `sources`: metric -> `mean`, `low`, `high` of the paired differences over windows.
+
+    Raises:
+        ProtocolError: the two were measured in different ways; names the differing fields.
+    """
+    fields = sorted({*a["protocol"], *b["protocol"]})
+    differing = [field for field in fields if a["protocol"].get(field) != b["protocol"].get(field)]
+    if differing:
+        raise ProtocolError(
+            f"the two scorecards were measured differently and do not compare: {', '.join(differing)}"
+        )
+    bootstrap = {field: a["protocol"][field] for field in _BOOTSTRAP_FIELDS}
+    names = [row["source"] for row in a["windows"]]
+    margins = {metric: _column(a, metric) - _column(b, metric) for metric in METRICS}
+
+    def difference(chosen: np.ndarray) -> dict[str, Any]:
+        return {metric: _mean_interval(values[chosen], bootstrap) for metric, values in margins.items()}
+
+    return {
+        "together": difference(np.full(len(names), True)),
+        "sources": {name: difference(np.array(names) == name) for name in dict.fromkeys(names)},
+    }
+
+
+def _column(card: Mapping[str, Any], metric: str) -> np.ndarray:
+    return np.array([row[metric] for row in card["windows"]])
+
+
+# metric -> series ("model", "best_of_n", "reconstruction", a baseline) -> values [B, steps]
+_Scores = dict[str, dict[str, np.ndarray]]
+
+
+def _check_shapes(
+    prediction: Tensor, target: Tensor, mean_frames: Mapping[str, Tensor], protocol: Protocol
+) -> None:
+    windows, frames, _, height, width = target.shape
+    expected = (protocol.samples, *target.shape)
+    if tuple(prediction.shape) != expected:
+        raise ProtocolError(f"expected predictions of shape {expected}, got {tuple(prediction.shape)}")
+    if (frames, height, width) != (protocol.window_frames, protocol.image_size, protocol.image_size):
+        raise ProtocolError(
+            f"the protocol wants windows of {protocol.window_frames} frames of {protocol.image_size} px, "
+            f"got {frames} frames of {height}x{width} px"
+        )
+    if windows != len(protocol.windows):
+        raise ProtocolError(f"the protocol lists {len(protocol.windows)} windows, got {windows}")
+    for name in dict.fromkeys(name for name, _, _ in protocol.windows):
+        if sum(owner == name for owner, _, _ in protocol.windows) < 2:
+            raise ProtocolError(f"an interval needs at least two windows of every data set, {name!r} has one")
+        if picture_hash(mean_frames[name]) != protocol.mean_frames.get(name):
+            raise ProtocolError(f"the mean frame of {name!r} is not the one that the protocol names")
+
+
+def _frame_scores(prediction: Tensor, target: Tensor, mean_frame: Tensor, protocol: Protocol) -> _Scores:
+    seen = protocol.observed_frames
+    past, future = target[:, :seen], target[:, seen:]
+    baselines = {
+        "copy_last_frame": past[:, -1:].expand_as(future),
+        "mean_frame": mean_frame.unsqueeze(1).expand_as(future),
+    }
+    measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "psnr_db": partial(psnr, cap_db=protocol.psnr_cap_db),
+        "ssim": ssim,
+    }
+    scores: _Scores = {}
+    for metric, measure in measures.items():
+        samples = np.stack([_numpy(measure(sample[:, seen:], future)) for sample in prediction])
+        best = samples.mean(-1).argmax(0)
+        scores[metric] = {
+            "model": samples.mean(0),
+            "best_of_n": samples[best, np.arange(len(best))],
+            "reconstruction": np.mean(
+                [_numpy(measure(sample[:, :seen], past)) for sample in prediction], axis=0
+            ),
+            **{name: _numpy(measure(picture, future)) for name, picture in baselines.items()},
+        }
+    return scores
+
+
+def _numpy(values: Tensor) -> np.ndarray:
+    return values.double().cpu().numpy()
+
+
+def _take(scores: _Scores, rows: list[int]) -> _Scores:
+    return {
+        metric: {name: value[rows] for name, value in series.items()} for metric, series in scores.items()
+    }
+
+
+def _summary(scores: _Scores, protocol: Protocol) -> dict[str, Any]:
+    """Series -> metric -> mean over windows and horizon with its interval, and the same for every horizon step."""
+    summary: dict[str, Any] = {"windows": len(scores["psnr_db"]["model"])}
+    bootstrap = {field: getattr(protocol, field) for field in _BOOTSTRAP_FIELDS}
+    for metric, series in scores.items():
+        margins = {f"model_minus_{name}": series["model"] - series[name] for name in BASELINES}
+        for name, values in (series | margins).items():
+            if name == "best_of_n" and protocol.samples == 1:
+                continue
+            low, high = bootstrap_interval(values, **bootstrap)
+            per_step = {"mean": values.mean(0).tolist(), "low": low.tolist(), "high": high.tolist()}
+            overall = _mean_interval(values.mean(1), bootstrap)
+            summary.setdefault(name, {})[metric] = overall | {"per_step": per_step}
+    return summary
+
+
+def _mean_interval(values: np.ndarray, bootstrap: Mapping[str, Any]) -> dict[str, float]:
+    low, high = bootstrap_interval(values, **bootstrap)
+    return {"mean": float(values.mean()), "low": float(low), "high": float(high)}
+
+
+def _window_rows(scores: _Scores, protocol: Protocol) -> list[dict[str, Any]]:
+    """One row per window: where it comes from and its means over the horizon."""
+    rows = []
+    for row, (source, key, start) in enumerate(protocol.windows):
+        numbers = {metric: float(scores[metric]["model"][row].mean()) for metric in METRICS}
+        baselines = {f"{name}_psnr_db": float(scores["psnr_db"][name][row].mean()) for name in BASELINES}
+        rows.append({"source": source, "key": key, "start": start, **numbers, **baselines})
+    return rows

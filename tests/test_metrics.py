@@ -1,0 +1,280 @@
+"""Known answers: every expected number is derived by hand in the comment above it."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from cwm_hub import metrics
+from cwm_hub.metrics import Protocol, ProtocolError, compare, scorecard
+
+
+def grey(level: int, *shape: int) -> torch.Tensor:
+    return torch.full((*shape, 3, 12, 12), level, dtype=torch.uint8)
+
+
+# --- PSNR and SSIM
+
+
+def test_psnr_of_a_constant_error():
+    # Every pixel off by 16 levels: 20 log10(255 / 16) = 24.0484 dB; off by 255: 0 dB.
+    value = metrics.psnr(torch.stack([grey(116), grey(255)]), torch.stack([grey(100), grey(0)]))
+    assert value.tolist() == pytest.approx([20 * math.log10(255 / 16), 0.0], abs=1e-4)
+
+
+def test_psnr_counts_every_pixel_of_a_frame_once():
+    # One channel of three off by 30, so the mean squared error is 300: 10 log10(65025 / 300) = 23.3596 dB.
+    frame = grey(100)
+    frame[0] += 30
+    assert metrics.psnr(frame[None], grey(100)[None]).item() == pytest.approx(
+        10 * math.log10(65025 / 300), abs=1e-4
+    )
+
+
+def test_psnr_of_an_exact_copy_is_the_cap_and_not_infinite():
+    assert metrics.psnr(grey(7, 2, 3), grey(7, 2, 3)).tolist() == [[60.0] * 3] * 2
+    assert metrics.psnr(grey(7, 1), grey(7, 1), cap_db=48.0).item() == 48.0
+
+
+def test_ssim_of_constant_pictures_is_the_luminance_term():
+    # No variance: contrast and structure are 1 and SSIM = (2xy + c1) / (x² + y² + c1) with c1 = (0.01 * 255)².
+    c1 = 2.55**2
+    expected = (2 * 100 * 50 + c1) / (100**2 + 50**2 + c1)
+    value = metrics.ssim(grey(100, 2, 3), grey(50, 2, 3))
+    assert value.shape == (2, 3)
+    assert value.flatten().tolist() == pytest.approx([expected] * 6, abs=1e-5)
+
+
+def test_ssim_of_itself_is_one():
+    video = torch.randint(0, 256, (2, 3, 3, 16, 16), dtype=torch.uint8, generator=torch.manual_seed(0))
+    assert metrics.ssim(video, video).flatten().tolist() == pytest.approx([1.0] * 6)
+
+
+# --- Fréchet distance
+
+
+def test_frechet_distance_of_two_gaussians_on_one_axis():
+    # {-1, 1}: mean 0, variance 2. {-2, 4}: mean 1, variance 18. 1² + 2 + 18 - 2 sqrt(36) = 9.
+    assert metrics.frechet_distance(
+        torch.tensor([[-1.0], [1.0]]), torch.tensor([[-2.0], [4.0]])
+    ) == pytest.approx(9.0)
+
+
+def test_frechet_distance_of_a_shift_is_its_square():
+    features = torch.randn(6, 40, generator=torch.manual_seed(1))
+    shift = torch.zeros(40)
+    shift[3], shift[7] = 3.0, 4.0
+    assert metrics.frechet_distance(features, features) == pytest.approx(0.0, abs=1e-9)
+    assert metrics.frechet_distance(features, features + shift) == pytest.approx(25.0, rel=1e-6)
+
+
+def test_frechet_distance_agrees_with_torchmetrics():
+    generator = torch.manual_seed(2)
+    a = torch.randn(300, 5, generator=generator, dtype=torch.float64)
+    b = torch.randn(200, 5, generator=generator, dtype=torch.float64) * 1.7 + 0.4
+    features = torch.nn.Identity()
+    features.num_features = 5
+    oracle = FrechetInceptionDistance(feature=features)
+    oracle.update(a, real=True)
+    oracle.update(b, real=False)
+    assert metrics.frechet_distance(a, b) == pytest.approx(oracle.compute().item(), rel=1e-6)
+
+
+def test_frechet_distance_needs_two_samples():
+    with pytest.raises(ValueError, match="two samples on each side, got 1 and 4"):
+        metrics.frechet_distance(torch.zeros(1, 3), torch.zeros(4, 3))
+
+
+def test_lpips_without_weights_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(
+        metrics.MetricUnavailableError, match=r"LPIPS needs torchvision's AlexNet weights.*does not exist"
+    ):
+        metrics.lpips(grey(0, 1), grey(0, 1))
+
+
+# --- intervals
+
+
+def test_bootstrap_interval_of_constants_has_no_width():
+    low, high = metrics.bootstrap_interval(np.full((5, 2), [1.0, 2.0]))
+    assert low.tolist() == pytest.approx([1, 2]) and high.tolist() == pytest.approx([1, 2])
+
+
+def test_bootstrap_interval_of_two_values():
+    # The mean of two draws from {0, 1} is 0, 1/2, 1 with chances 1/4, 1/2, 1/4: 95 % covers [0, 1], 40 % only 1/2.
+    values = np.array([0.0, 1.0])
+    assert metrics.bootstrap_interval(values) == (0.0, 1.0)
+    assert metrics.bootstrap_interval(values, confidence=0.4) == (0.5, 0.5)
+
+
+def test_bootstrap_interval_covers_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    intervals = [
+        metrics.bootstrap_interval(rng.normal(size=60), resamples=300, confidence=0.9) for _ in range(400)
+    ]
+    covered = np.mean([low <= 0 <= high for low, high in intervals])
+    assert 0.85 < covered < 0.94  # 0.9, less the small-sample bias; standard error 0.015
+
+
+def test_bootstrap_interval_needs_two_values():
+    with pytest.raises(ValueError, match="at least two values, got 1"):
+        metrics.bootstrap_interval(np.zeros((1, 4)))
+
+
+def test_interquartile_mean_cuts_a_quarter_at_each_end():
+    # Eight runs over two tasks, sorted 0 1 2 3 4 5 6 100: the middle four are 2 3 4 5, mean 3.5.
+    result = metrics.interquartile_mean({"reach": [0.0, 2.0, 4.0, 100.0], "push": [6.0, 1.0, 3.0, 5.0]})
+    assert result["iqm"] == 3.5
+    assert result["runs"] == 8
+    assert result["low"] < 3.5 < result["high"]
+
+
+def test_interquartile_mean_resamples_within_tasks():
+    # Runs of one task are equal, so every stratified resample is the data itself: the interval has no width.
+    result = metrics.interquartile_mean({"easy": [1.0] * 4, "hard": [0.0] * 4})
+    assert (result["iqm"], result["low"], result["high"]) == (0.5, 0.5, 0.5)
+
+
+def test_interquartile_mean_names_the_empty_task():
+    with pytest.raises(ValueError, match="'reach': 0"):
+        metrics.interquartile_mean({"reach": []})
+
+
+def test_separability_of_two_distant_clusters_and_of_one():
+    rng = np.random.default_rng(4)
+    labels = [0] * 10 + [1] * 10
+    apart = rng.normal(size=(20, 3)) + 100 * np.array(labels)[:, None]
+    assert metrics.separability(apart, labels)["knn_accuracy"] == 1.0
+    assert metrics.separability(apart, labels)["silhouette"] > 0.95
+    mixed = metrics.separability(rng.normal(size=(20, 3)), labels)
+    assert mixed["chance"] == 0.5 and mixed["knn_accuracy"] < 0.8 and abs(mixed["silhouette"]) < 0.2
+
+
+# --- the scorecard: two windows of a 3-frame protocol, levels chosen so that every score is a constant error
+
+WINDOWS = (("toy", "a", 0), ("toy", "b", 4))
+MEAN = {"toy": grey(80)}
+PROTOCOL = Protocol(
+    observed_frames=1,
+    horizon=2,
+    image_size=12,
+    data={"toy": "0" * 16},
+    mean_frames={"toy": metrics.picture_hash(MEAN["toy"])},
+    windows=WINDOWS,
+)
+
+
+def db(error: float) -> float:
+    return 20 * math.log10(255 / error)
+
+
+def toy_target() -> torch.Tensor:
+    """Window a brightens 100, 110, 120; window b darkens 60, 50, 40."""
+    return torch.stack(
+        [torch.stack([grey(level) for level in levels]) for levels in ((100, 110, 120), (60, 50, 40))]
+    )
+
+
+def toy_card(error: int = 5, protocol: Protocol = PROTOCOL) -> dict:
+    prediction = (toy_target().int() + error).to(torch.uint8)
+    return scorecard(prediction[None], toy_target(), mean_frames=MEAN, protocol=protocol)
+
+
+def test_scorecard_scores_only_open_loop_frames_beside_the_baselines():
+    card = toy_card()["together"]
+    assert card["windows"] == 2
+    assert card["model"]["psnr_db"]["mean"] == pytest.approx(db(5), abs=1e-4)
+    assert card["model"]["psnr_db"]["low"] == pytest.approx(db(5), abs=1e-4)
+    # Copying the last seen frame is off by 10 after one step and by 20 after two, in both windows.
+    assert card["copy_last_frame"]["psnr_db"]["per_step"]["mean"] == pytest.approx([db(10), db(20)], abs=1e-4)
+    # The mean frame (80) is off by 30, 40 in window a and by 30, 40 in window b.
+    assert card["mean_frame"]["psnr_db"]["per_step"]["mean"] == pytest.approx([db(30), db(40)], abs=1e-4)
+    assert card["model_minus_mean_frame"]["psnr_db"]["mean"] == pytest.approx(
+        db(5) - (db(30) + db(40)) / 2, abs=1e-4
+    )
+    assert card["reconstruction"]["psnr_db"]["per_step"]["mean"] == pytest.approx([db(5)], abs=1e-4)
+    assert "best_of_n" not in card
+
+
+def test_scorecard_is_json_and_its_protocol_survives():
+    card = toy_card()
+    assert json.loads(json.dumps(card)) == card
+    assert card["windows"][1] == pytest.approx(
+        {"source": "toy", "key": "b", "start": 4, "psnr_db": db(5), "ssim": card["windows"][1]["ssim"]}
+        | {"copy_last_frame_psnr_db": (db(10) + db(20)) / 2, "mean_frame_psnr_db": (db(30) + db(40)) / 2},
+        abs=1e-4,
+    )
+
+
+def test_best_of_n_is_kept_apart_from_the_mean():
+    protocol = dataclasses.replace(PROTOCOL, samples=2)
+    prediction = torch.stack([(toy_target().int() + error).to(torch.uint8) for error in (5, 10)])
+    card = scorecard(prediction, toy_target(), mean_frames=MEAN, protocol=protocol)["together"]
+    assert card["model"]["psnr_db"]["mean"] == pytest.approx((db(5) + db(10)) / 2, abs=1e-4)
+    assert card["best_of_n"]["psnr_db"]["mean"] == pytest.approx(db(5), abs=1e-4)
+
+
+def test_sources_are_scored_apart_and_together():
+    other = grey(90)
+    windows = (*WINDOWS, ("render", "c", 0), ("render", "d", 0))
+    hashes = PROTOCOL.mean_frames | {"render": metrics.picture_hash(other)}
+    protocol = dataclasses.replace(PROTOCOL, windows=windows, mean_frames=hashes)
+    target = torch.cat([toy_target(), toy_target()])
+    prediction = target.int()
+    prediction[:2] += 5
+    prediction[2:] += 10
+    card = scorecard(
+        prediction.to(torch.uint8)[None], target, mean_frames=MEAN | {"render": other}, protocol=protocol
+    )
+    assert card["sources"]["toy"]["model"]["psnr_db"]["mean"] == pytest.approx(db(5), abs=1e-4)
+    assert card["sources"]["render"]["model"]["psnr_db"]["mean"] == pytest.approx(db(10), abs=1e-4)
+    assert card["together"]["model"]["psnr_db"]["mean"] == pytest.approx((db(5) + db(10)) / 2, abs=1e-4)
+    # Its own mean frame (90): off by 20 and 30 in the bright window, by 40 and 50 in the dark one.
+    assert card["sources"]["render"]["mean_frame"]["psnr_db"]["mean"] == pytest.approx(
+        sum(db(error) for error in (20, 30, 40, 50)) / 4, abs=1e-4
+    )
+
+
+def test_compare_gives_paired_differences():
+    result = compare(toy_card(5), toy_card(10))
+    assert result["together"]["psnr_db"] == pytest.approx(
+        {"mean": db(5) - db(10), "low": db(5) - db(10), "high": db(5) - db(10)}, abs=1e-4
+    )
+    assert result["sources"]["toy"] == result["together"]
+    reread = json.loads(json.dumps(toy_card(10)))
+    assert compare(toy_card(5), reread) == result
+
+
+def test_compare_refuses_another_protocol_and_names_the_fields():
+    other = toy_card(protocol=dataclasses.replace(PROTOCOL, context="official", seed=1))
+    with pytest.raises(ProtocolError, match=r"measured differently and do not compare: context, seed$"):
+        compare(toy_card(), other)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"horizon": 3}, "windows of 4 frames of 12 px, got 3 frames"),
+        ({"image_size": 16}, "of 16 px, got 3 frames of 12x12 px"),
+        ({"windows": WINDOWS[:1]}, "lists 1 windows, got 2"),
+        (
+            {"windows": (("toy", "a", 0), ("other", "b", 0))},
+            "at least two windows of every data set, 'toy' has one",
+        ),
+        ({"mean_frames": {"toy": "f" * 16}}, "mean frame of 'toy' is not the one"),
+        ({"samples": 2}, r"expected predictions of shape \(2, 2, 3, 3, 12, 12\)"),
+    ],
+)
+def test_scorecard_refuses_what_its_protocol_does_not_describe(change, sentence):
+    with pytest.raises(ProtocolError, match=sentence):
+        toy_card(protocol=dataclasses.replace(PROTOCOL, **change))
+
+
+def test_protocol_refuses_an_empty_horizon():
+    with pytest.raises(ProtocolError, match="at least 1, got 5, 0 and 1"):
+        Protocol(horizon=0)
