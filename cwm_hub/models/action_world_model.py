@@ -1,0 +1,282 @@
+"""World model of fine-tuning: a second, action-conditional RSSM stacked on the pre-trained one (APV; arXiv 2305.18499).
+
+Axes: B sequences, T steps, A action, E embedding, F feature, H W pixels.
+
+    frame t --encoder--> embed --> video RSSM (no action) --> video feature [+ embed] --> action RSSM --> feature
+                                                                                            ^ action t     |
+                       image mean <--decoder (context) <-- behavioural and representative rewards <--------+
+
+Each RSSM carries a state of its own (the official code hands the second's state to both). Where `video_rssm` is
+None the action RSSM reads the embedding itself: DreamerV2 from scratch.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor, nn
+
+from cwm_hub.models.context import choose_context_frames
+from cwm_hub.models.frame_model import FrameModel, FrameModelConfig, image_loss
+from cwm_hub.models.heads import HeadConfig, ScalarHead, gaussian_loss
+from cwm_hub.models.rssm import RSSM, RSSMConfig, RSSMState, balanced_kl
+from cwm_hub.models.video_world_model import VideoWorldModel
+
+
+@dataclass(frozen=True)
+class ActionWorldModelConfig:
+    """A world model with actions and rewards; the defaults are the paper's for Meta-world, without context."""
+
+    action_size: int
+    """Numbers in an action."""
+    frame: FrameModelConfig = field(default_factory=FrameModelConfig)
+    """Encoder, context encoder and decoder, as in pre-training."""
+    video_rssm: RSSMConfig | None = field(default_factory=RSSMConfig)
+    """The action-free RSSM that comes from pre-training; None for DreamerV2 from scratch."""
+    rssm: RSSMConfig = field(default_factory=RSSMConfig)
+    """The action-conditional RSSM, always new."""
+    heads: HeadConfig = field(default_factory=HeadConfig)
+    """Reward heads."""
+    concat_embed: bool = False
+    """Whether the action RSSM sees the frame embedding beside the video feature (DMC Remastered and CARLA)."""
+    dual_reward: bool = True
+    """A second head that regresses the plain reward; without it the behavioural head stands alone."""
+    kl_scale: float = 1.0
+    """Weight of the action RSSM's KL."""
+    video_kl_scale: float = 0.0
+    """Weight of the video RSSM's KL."""
+    kl_balance: float = 0.8
+    """Share of the KL that trains the prior."""
+    free_nats: float = 0.0
+    """KL in nats below which it gives no gradient: 0 on Meta-world, 1 elsewhere."""
+
+    def __post_init__(self):
+        if not 0 < self.action_size <= self.rssm.action_size:
+            raise ValueError(f"action_size is in 1..{self.rssm.action_size}, got {self.action_size}")
+
+
+class WorldState(NamedTuple):
+    """State of both RSSMs; `video` is None where there is only one."""
+
+    video: RSSMState | None
+    action: RSSMState
+
+    def detach(self) -> "WorldState":
+        """The same numbers outside the graph."""
+        return WorldState(None if self.video is None else self.video.detach(), self.action.detach())
+
+
+class WorldModelOutput(NamedTuple):
+    """What filtering a batch of sequences gives, each stacked over T."""
+
+    posterior: RSSMState
+    prior: RSSMState
+    feature: Float[Tensor, "B T F"]
+    """Feature of the action RSSM's posterior."""
+    video_posterior: RSSMState | None
+    video_prior: RSSMState | None
+    video_feature: Float[Tensor, "B T G"] | None
+    """Feature of the video RSSM's posterior; what the intrinsic bonus looks at."""
+
+
+class ActionWorldModel(nn.Module):
+    """Action-conditional world model with dual reward heads, on top of a pre-trained video world model or alone."""
+
+    def __init__(self, config: ActionWorldModelConfig):
+        super().__init__()
+        self.config = config
+        feature_size = config.rssm.stoch * config.rssm.classes + config.rssm.deter
+        self.frame_model = FrameModel(config.frame, feature_size=feature_size)
+        embed = self.frame_model.embed_size
+        self.video_rssm: RSSM | None = None
+        if config.video_rssm is not None:
+            self.video_rssm = RSSM(config.video_rssm, embed=embed)
+            embed = self.video_rssm.feature_size + (embed if config.concat_embed else 0)
+        self.rssm = RSSM(config.rssm, embed=embed)
+        self.behavioural_head = ScalarHead(feature_size, config.heads)
+        self.representative_head = ScalarHead(feature_size, config.heads) if config.dual_reward else None
+
+    @classmethod
+    def from_video_world_model(
+        cls, video_model: VideoWorldModel, *, config: ActionWorldModelConfig
+    ) -> "ActionWorldModel":
+        """Stack a new action RSSM on a pre-trained model: encoders, video RSSM and decoder keep its weights.
+
+        Raises:
+            ValueError: the two configurations disagree on a part that is carried over. The context's
+                augmentation and frame choice may differ, its networks may not.
+        """
+        model = cls(config)
+        if model.video_rssm is None:
+            raise ValueError("config.video_rssm is None: there is no place for the pre-trained dynamics")
+        for name, ours, theirs in (
+            ("frame model", model.frame_model, video_model.frame_model),
+            ("video RSSM", model.video_rssm, video_model.rssm),
+        ):
+            try:
+                ours.load_state_dict(theirs.state_dict())
+            except RuntimeError as error:
+                raise ValueError(f"the pre-trained {name} does not fit the new one: {error}") from error
+        return model
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return self.config.frame.image_size
+
+    @property
+    def feature_size(self) -> int:
+        """Width F of the feature that heads, actor and critic read."""
+        return self.rssm.feature_size
+
+    def initial(self, batch_size: int) -> WorldState:
+        """State at the start of an episode."""
+        video = None if self.video_rssm is None else self.video_rssm.initial(batch_size)
+        return WorldState(video, self.rssm.initial(batch_size))
+
+    def feature(self, state: WorldState) -> Float[Tensor, "*N F"]:
+        """Feature of the action RSSM's state."""
+        return self.rssm.feature(state.action)
+
+    def obs_step(
+        self,
+        state: WorldState,
+        image: UInt8[Tensor, "B 3 H W"],
+        action: Float[Tensor, "B A"],
+        is_first: Bool[Tensor, "B"],
+        *,
+        sample: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> WorldState:
+        """Filter one frame while acting; `action` is the one that led to it. The context path is not used."""
+        embed = self.frame_model.encode(image[:, None])[:, 0]
+        video = None
+        if self.video_rssm is not None and state.video is not None:
+            video, _ = self.video_rssm.obs_step(
+                state.video, None, embed, is_first, sample=sample, generator=generator
+            )
+            embed = self._action_embed(self.video_rssm.feature(video), embed)
+        posterior, _ = self.rssm.obs_step(
+            state.action, action, embed, is_first, sample=sample, generator=generator
+        )
+        return WorldState(video, posterior)
+
+    def observe(
+        self,
+        video: UInt8[Tensor, "B T 3 H W"],
+        action: Float[Tensor, "B T A"],
+        is_first: Bool[Tensor, "B T"],
+        *,
+        sample: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> WorldModelOutput:
+        """Filter sequences from the replay with both RSSMs; `action[:, t]` led to frame t."""
+        embed = self.frame_model.encode(video)
+        video_posterior = video_prior = video_feature = None
+        if self.video_rssm is not None:
+            video_posterior, video_prior = self.video_rssm.observe(
+                embed, None, is_first, sample=sample, generator=generator
+            )
+            video_feature = self.video_rssm.feature(video_posterior)
+            embed = self._action_embed(video_feature, embed)
+        posterior, prior = self.rssm.observe(embed, action, is_first, sample=sample, generator=generator)
+        return WorldModelOutput(
+            posterior, prior, self.rssm.feature(posterior), video_posterior, video_prior, video_feature
+        )
+
+    def loss(
+        self,
+        output: WorldModelOutput,
+        video: UInt8[Tensor, "B T 3 H W"],
+        reward: Float[Tensor, "B T"],
+        behavioural_target: Float[Tensor, "B U"],
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """World-model loss of filtered sequences.
+
+        Args:
+            reward: task reward received on arrival at each frame.
+            behavioural_target: reward plus scaled intrinsic bonus on the first U <= T steps (the bonus looks
+                ahead, so the last steps have none).
+
+        Returns:
+            The loss, and detached scalars to log.
+        """
+        config = self.config
+        mean = self.frame_model.decode(output.feature, self._context(video))
+        kl_loss, kl = balanced_kl(
+            output.posterior, output.prior, balance=config.kl_balance, free_nats=config.free_nats
+        )
+        steps = behavioural_target.shape[1]
+        behavioural = gaussian_loss(
+            self.behavioural_reward(output.feature[:, :steps]), behavioural_target
+        ).mean()
+        parts = {
+            "image_loss": image_loss(mean, video),
+            "kl_loss": config.kl_scale * kl_loss,
+            "behavioural_reward_loss": behavioural,
+        }
+        if self.representative_head is not None:
+            parts["representative_reward_loss"] = gaussian_loss(
+                self.representative_reward(output.feature), reward
+            ).mean()
+        metrics = {"kl": kl.mean()}
+        if output.video_posterior is not None and output.video_prior is not None:
+            video_loss, video_kl = balanced_kl(
+                output.video_posterior,
+                output.video_prior,
+                balance=config.kl_balance,
+                free_nats=config.free_nats,
+            )
+            metrics["video_kl"] = video_kl.mean()
+            if config.video_kl_scale:
+                parts["video_kl_loss"] = config.video_kl_scale * video_loss
+        loss = torch.stack(list(parts.values())).sum()
+        metrics |= {"loss": loss, **parts}
+        return loss, {name: value.detach() for name, value in metrics.items()}
+
+    def behavioural_reward(self, feature: Float[Tensor, "*N F"]) -> Float[Tensor, "*N"]:
+        """Task reward plus intrinsic bonus: what behaviour is trained on in imagination."""
+        return self.behavioural_head(feature)
+
+    def representative_reward(self, feature: Float[Tensor, "*N F"]) -> Float[Tensor, "*N"]:
+        """Task reward alone: shapes the representation.
+
+        Raises:
+            ValueError: the model has a single reward head.
+        """
+        if self.representative_head is None:
+            raise ValueError("this model has a single reward head (dual_reward is false)")
+        return self.representative_head(feature)
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """`(pre-trained, new)` as the paper's two optimisers take them.
+
+        The first holds encoder, context encoder and video RSSM; the second action RSSM, decoder and heads.
+        """
+        first: list[nn.Module | None] = [
+            self.frame_model.encoder,
+            self.frame_model.context_encoder,
+            self.video_rssm,
+        ]
+        second: list[nn.Module | None] = [
+            self.rssm,
+            self.frame_model.decoder,
+            self.behavioural_head,
+            self.representative_head,
+        ]
+        return (
+            [p for module in first if module is not None for p in module.parameters()],
+            [p for module in second if module is not None for p in module.parameters()],
+        )
+
+    def _action_embed(self, video_feature: Tensor, embed: Tensor) -> Tensor:
+        return torch.cat([video_feature, embed], -1) if self.config.concat_embed else video_feature
+
+    def _context(self, video: Tensor):
+        context = self.config.frame.context
+        if context is None:
+            return None
+        return self.frame_model.encode_context(
+            choose_context_frames(video, frame=context.frame, frames=context.frames)
+        )

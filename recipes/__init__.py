@@ -1,0 +1,1 @@
+"""Recipes: scripts launched with accelerate; the library never imports them."""
