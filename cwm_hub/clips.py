@@ -1,0 +1,332 @@
+"""Shards -> batches of clips: an endless, seeded stream that any number of ranks and workers share exactly.
+
+    loader = ClipLoader([ClipSource("shards/ssv2")], batch_clips=16, window_frames=25, seed=0)
+    for batch in loader:                    # endless; the caller counts updates
+        loss, metrics = model(batch.video, batch.is_first)
+
+Global sample number n decides everything (see `sampling`): global batch g holds the samples from g * world * B, rank r
+the B from there + r * B, worker g % workers makes it. So a stream is the same for any number of workers, a global
+batch is the same for any number of ranks, and resuming is `start_batch`. Never hand the loader to
+`accelerator.prepare`: it passes through untouched, and tensors move with `batch.to(accelerator.device)`.
+
+Deviation from the paper (which draws videos uniformly with replacement): an epoch is a permutation of the source
+videos, each giving one uniform window, so ranks never share a source inside an epoch and every source is seen equally
+often; a mixture takes its sets in exact proportion instead of at random.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from cwm_hub import sampling
+from cwm_hub.clip_set import ClipSet, ClipSource
+from cwm_hub.sampling import Sampling, SamplingError
+from cwm_hub.shard_files import LocalShards
+from cwm_hub.shards import Manifest, ShardError, read_index_table
+
+__all__ = ["ClipBatch", "ClipLoader", "ClipSource", "resume_batch", "validation_windows"]
+
+FINGERPRINT_VERSION = 1
+"""Raised whenever the same settings would give another stream."""
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Windows of B clips; uint8 until it is inside the model."""
+
+    video: UInt8[Tensor, "B T 3 H W"]
+    """Frames. In memory the channel comes last (`torch.channels_last` for every frame): no copy was made to move it."""
+    is_first: Bool[Tensor, "B T"]
+    """True at the first frame of every window."""
+    source: tuple[str, ...]
+    """Key of each clip."""
+    start: tuple[int, ...]
+    """First frame of each window, counted in the stored frames of its source video."""
+    label: Int64[Tensor, " B"]
+    """Class of each clip, -1 where unknown."""
+    broken: tuple[tuple[str, str], ...] = ()
+    """(shard or clip, reason) of what could not be read and was replaced in this batch."""
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """The batch with its tensors on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The batch in page-locked memory, from which a GPU copies on its own."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, move: Any) -> Self:
+        return replace(self, video=move(self.video), is_first=move(self.is_first), label=move(self.label))
+
+
+class ClipLoader:
+    """Endless iterator of `ClipBatch`; every iteration starts at `start_batch`."""
+
+    def __init__(
+        self,
+        sources: Sequence[ClipSource],
+        *,
+        batch_clips: int,
+        window_frames: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        sampling: Sampling = "source",
+        image_size: int | None = None,
+        start_batch: int = 0,
+        prefetch_batches: int = 4,
+        pin_memory: bool = False,
+        max_broken: int = 8,
+    ) -> None:
+        """Read manifests and indices once; no video is read before the first batch.
+
+        Args:
+            sources: the mixture.
+            batch_clips: windows per batch of this rank.
+            window_frames: consecutive stored frames of a window (25 in the paper).
+            seed: of everything drawn.
+            rank: of this process.
+            world_size: number of processes.
+            workers: loader processes of this rank; 0 reads in the calling process. The stream is the same.
+            sampling: an epoch holds every source video once (the paper), every clip once, or draws windows so that
+                every frame counts the same (`frame`: long videos come more often).
+            image_size: side in pixels that the model expects; None takes what the shards hold.
+            start_batch: batches this rank has already used; the stream continues there.
+            prefetch_batches: batches each worker keeps ready.
+            pin_memory: give batches in page-locked memory.
+            max_broken: shards or clips that may turn out unreadable before the run stops.
+
+        Raises:
+            ShardError: a root that is not a finished shard directory, or image sizes that do not match.
+            SamplingError: weights, filters, subset or window length that leave nothing to sample.
+        """
+        if not 0 <= rank < world_size:
+            raise SamplingError(f"rank {rank} is outside a world of {world_size}")
+        if batch_clips < 1 or start_batch < 0:
+            raise SamplingError(
+                f"a loader needs batch_clips >= 1 and start_batch >= 0, got {batch_clips}, {start_batch}"
+            )
+        self.rank, self.world_size, self.workers, self.start_batch = rank, world_size, workers, start_batch
+        self.prefetch_batches, self.pin_memory, self.max_broken = prefetch_batches, pin_memory, max_broken
+        self.broken: dict[str, str] = {}
+        """Every shard or clip passed over so far, with the reason."""
+        self._batches = _Batches(
+            sources,
+            batch_clips=batch_clips,
+            window_frames=window_frames,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            unit=sampling,
+        )
+        height, width = self._batches.image_size
+        if image_size is not None and (height, width) != (image_size, image_size):
+            raise ShardError(
+                f"{sources[0].root} holds {height}x{width} frames and the model takes {image_size}x{image_size}: "
+                f"shard the videos again with --size {image_size}"
+            )
+        self.image_size = (height, width)
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        loader = DataLoader(
+            self._batches,
+            batch_size=None,
+            sampler=_Count(self.start_batch),
+            num_workers=self.workers,
+            prefetch_factor=self.prefetch_batches if self.workers else None,
+            pin_memory=self.pin_memory,
+        )
+        for batch in loader:
+            if isinstance(batch, ShardError):
+                raise batch
+            if batch.broken:
+                self._count_broken(batch)
+            yield batch
+
+    def _count_broken(self, batch: ClipBatch) -> None:
+        self.broken.update(batch.broken)
+        if len(self.broken) > self.max_broken:
+            name, reason = batch.broken[-1]
+            raise ShardError(
+                f"{len(self.broken)} shards or clips cannot be read, more than {self.max_broken}; the last: "
+                f"{name}: {reason}"
+            )
+
+    @property
+    def samples_per_epoch(self) -> list[int]:
+        """Samples after which each source's epoch ends, all ranks together."""
+        return [len(clips) for clips in self._batches.sets]
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Per source what is used and left out: root, name, manifest_hash, split, sources, clips, frames, ..."""
+        return [clips.facts() for clips in self._batches.sets]
+
+    def diets(self) -> list[list[str]]:
+        """Per source the ids of the source videos that are sampled, sorted: the list to record with a subset."""
+        return [list(clips.source_names) for clips in self._batches.sets]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything that decides the stream, as json: what a resumed run must find unchanged (`resume_batch`)."""
+        return self._batches.fingerprint()
+
+
+def resume_batch(saved: dict[str, Any], current: dict[str, Any], *, batches: int) -> int:
+    """Where a run that used `batches` batches under fingerprint `saved` continues under `current`.
+
+    Another world size or batch is re-striped: the stream is numbered by samples, so it continues exactly after the
+    last sample used, if that is the end of a global batch of the new size.
+
+    Raises:
+        SamplingError: something else changed, named in the sentence, or the batches do not line up.
+    """
+    shape = ("world_size", "batch_clips")
+    names = [
+        name for name in sorted(saved | current) if name not in shape and saved.get(name) != current.get(name)
+    ]
+    if names:
+        changes = "; ".join(f"{name} was {saved.get(name)!r} and is {current.get(name)!r}" for name in names)
+        raise SamplingError(f"cannot resume on another data stream: {changes}")
+    samples = batches * saved["world_size"] * saved["batch_clips"]
+    start, rest = divmod(samples, current["world_size"] * current["batch_clips"])
+    if rest:
+        raise SamplingError(
+            f"cannot resume after {samples} samples with global batches of "
+            f"{current['world_size']} x {current['batch_clips']}: resume with one that divides {samples}"
+        )
+    return start
+
+
+def validation_windows(
+    source: ClipSource, *, count: int, window_frames: int, seed: int, batch_clips: int = 16
+) -> list[ClipBatch]:
+    """A fixed list of `count` distinct windows for evaluation, in batches of at most `batch_clips`.
+
+    They come from as many source videos as possible: one window each before any gives a second one.
+
+    Raises:
+        ShardError, SamplingError: as `ClipLoader`, or fewer windows than asked for.
+    """
+    batches = _Batches(
+        [source], batch_clips=1, window_frames=window_frames, seed=seed, rank=0, world_size=1, unit="source"
+    )
+    clips = batches.sets[0]
+    if not 0 < count <= clips.facts()["windows"]:
+        raise SamplingError(
+            f"{count} validation windows were asked for, and {source.root} has {clips.facts()['windows']} of "
+            f"{window_frames} frames in its {source.split} split"
+        )
+    chosen: dict[tuple[int, int], int] = {}
+    sample = 0
+    while len(chosen) < count:
+        chosen.setdefault(clips.window(sample), sample)
+        sample += 1
+    numbers = list(chosen.values())
+    return [
+        batches.collect([(clips, n) for n in numbers[at : at + batch_clips]])
+        for at in range(0, count, batch_clips)
+    ]
+
+
+class _Count(Sampler[int]):
+    """Batch numbers from `start` for ever."""
+
+    def __init__(self, start: int) -> None:
+        self._start = start
+
+    def __iter__(self) -> Iterator[int]:
+        number = self._start
+        while True:
+            yield number
+            number += 1
+
+
+class _Batches(Dataset[ClipBatch | ShardError]):
+    """Batch g of one rank as a pure function of g; what a loader worker holds."""
+
+    def __init__(
+        self,
+        sources: Sequence[ClipSource],
+        *,
+        batch_clips: int,
+        window_frames: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        unit: Sampling,
+    ) -> None:
+        self._shares = sampling.mixture_shares([source.weight for source in sources])
+        self._batch_clips, self._window_frames, self._seed = batch_clips, window_frames, seed
+        self._rank, self._world_size, self._unit = rank, world_size, unit
+        self.sets = [
+            _open_set(source, window_frames=window_frames, unit=unit, seed=seed, number=number)
+            for number, source in enumerate(sources)
+        ]
+        self.image_size = self.sets[0].image_size
+        for clips in self.sets[1:]:
+            if clips.image_size != self.image_size:
+                raise ShardError(
+                    f"{sources[0].root} holds {self.image_size} frames and {clips.source.root} {clips.image_size}: "
+                    "a mixture needs one size"
+                )
+
+    def __getitem__(self, batch: int) -> ClipBatch | ShardError:
+        """The batch, or the error in its place: raised in a worker it would reach the user with two tracebacks."""
+        first = (batch * self._world_size + self._rank) * self._batch_clips
+        picks = [sampling.split_mixture(n, self._shares) for n in range(first, first + self._batch_clips)]
+        try:
+            return self.collect([(self.sets[number], sample) for number, sample in picks])
+        except ShardError as error:
+            return ShardError(str(error))
+
+    def collect(self, samples: Sequence[tuple[ClipSet, int]]) -> ClipBatch:
+        """Read these samples into one batch."""
+        frames = torch.empty((len(samples), self._window_frames, *self.image_size, 3), dtype=torch.uint8)
+        if get_worker_info() is not None:
+            frames.share_memory_()  # written where the training process reads it
+        out = frames.numpy()
+        windows = [clips.read(sample, out[i]) for i, (clips, sample) in enumerate(samples)]
+        is_first = torch.zeros(frames.shape[:2], dtype=torch.bool)
+        is_first[:, 0] = True
+        return ClipBatch(
+            video=frames.permute(0, 1, 4, 2, 3),
+            is_first=is_first,
+            source=tuple(window.key for window in windows),
+            start=tuple(window.start for window in windows),
+            label=torch.tensor([window.label for window in windows]),
+            broken=tuple(pair for window in windows for pair in window.broken.items()),
+        )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """See `ClipLoader.fingerprint`; roots may move, so they are not part of it."""
+        return {
+            "version": FINGERPRINT_VERSION,
+            "seed": self._seed,
+            "sampling": self._unit,
+            "window_frames": self._window_frames,
+            "batch_clips": self._batch_clips,
+            "world_size": self._world_size,
+            "sources": [clips.fingerprint() for clips in self.sets],
+            "shares": [str(share) for share in self._shares],
+        }
+
+
+def _open_set(source: ClipSource, *, window_frames: int, unit: Sampling, seed: int, number: int) -> ClipSet:
+    manifest, index = Manifest.load(source.root), read_index_table(source.root)
+    files = LocalShards(source.root, manifest.splits.get(source.split, ()))
+    return ClipSet(
+        source,
+        manifest,
+        index,
+        files,
+        window_frames=window_frames,
+        sampling_unit=unit,
+        seed=int(sampling.hash_words(seed, number) >> np.uint64(1)),
+        block_shards=source.block_shards or 0,
+    )
