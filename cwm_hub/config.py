@@ -34,7 +34,7 @@ def to_dict(config: "DataclassInstance") -> dict[str, Any]:
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
-def from_dict(cls: type[ConfigT], data: Mapping[str, Any], *, where: str = "config.json") -> ConfigT:
+def from_dict(cls: type[ConfigT], data: Any, *, where: str = "config.json") -> ConfigT:
     """Builds the config that `to_dict` described; fields that `data` leaves out keep their defaults.
 
     Args:
@@ -74,7 +74,7 @@ def migrate(data: Mapping[str, Any], *, where: str = "config.json") -> dict[str,
         writer = migrated.get("cwm_hub_version", "a newer version")
         raise ConfigError(
             f"{where}: format_version {version} (written by cwm_hub {writer}) is newer than {FORMAT_VERSION}, the newest "
-            "that this cwm_hub reads; upgrade with `pip install -U cwm-hub`"
+            "that this cwm_hub reads; upgrade cwm-hub"
         )
     for step in range(version, FORMAT_VERSION):
         migrated = MIGRATIONS[step](migrated) | {"format_version": step + 1}
