@@ -97,8 +97,8 @@ SERIES = {
 }
 """Series of a scorecard shown in the table, in this order, where they are there."""
 
-METRICS = {"psnr_db": "PSNR (dB)", "ssim": "SSIM"}
-"""Metrics of a scorecard shown in the table."""
+METRICS = {"psnr_db": ("PSNR (dB)", 2), "ssim": ("SSIM", 3)}
+"""Metrics of a scorecard shown in the table, each in words and with its decimals."""
 
 TRAINING_FACTS = {
     "recipe": "recipe",
@@ -163,7 +163,7 @@ def model_card(directory: Path, *, name: str, parameters: int) -> str:
         parameters=parameters,
         shards=shards,
         init=train.get("parents", {}).get("init"),
-        training={words: train[key] for key, words in TRAINING_FACTS.items() if train.get(key) is not None},
+        training=_training_facts(train),
         versions=train.get("versions", {}),
         protocol=_protocol_facts(scorecard.get("protocol", {})),
         scores=_score_tables(scorecard),
@@ -174,6 +174,12 @@ def model_card(directory: Path, *, name: str, parameters: int) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _training_facts(train: Mapping[str, Any]) -> dict[str, str]:
+    """What `train.json` says, in words, with nothing in it that would end a table's cell."""
+    known = {words: train.get(key) for key, words in TRAINING_FACTS.items()}
+    return {words: str(value).replace("|", r"\|") for words, value in known.items() if value is not None}
 
 
 def _shard_row(shard: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,18 +212,25 @@ def _score_tables(scorecard: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _score_table(name: str, part: Mapping[str, Any]) -> dict[str, Any]:
     rows = [
-        {"name": words, "cells": [_cell(part[series].get(metric)) for metric in METRICS]}
+        {
+            "name": words,
+            "cells": [_cell(part[series].get(metric), digits) for metric, (_, digits) in METRICS.items()],
+        }
         for series, words in SERIES.items()
         if series in part
     ]
-    return {"name": name, "windows": part["windows"], "metrics": list(METRICS.values()), "rows": rows}
+    return {
+        "name": name,
+        "windows": part["windows"],
+        "metrics": [words for words, _ in METRICS.values()],
+        "rows": rows,
+    }
 
 
-def _cell(score: Mapping[str, float] | None) -> str:
-    """Mean and interval to two decimals, three below one."""
+def _cell(score: Mapping[str, float] | None, digits: int) -> str:
+    """Mean and interval."""
     if score is None:
         return "-"
-    digits = 3 if max(abs(score["mean"]), abs(score["high"])) < 1 else 2
     mean, low, high = (f"{score[key]:.{digits}f}" for key in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]"
 
@@ -234,6 +247,6 @@ def _eval_results(scorecard: Mapping[str, Any], usage: Usage) -> list[EvalResult
             metric_value=round(part["model"][metric]["mean"], 4),
         )
         for name, part in scorecard.get("sources", {}).items()
-        for metric, words in METRICS.items()
+        for metric, (words, _) in METRICS.items()
         if metric in part.get("model", {}) and math.isfinite(part["model"][metric]["mean"])
     ]
