@@ -1,7 +1,7 @@
 """Decode one video file into small RGB frames, streamed, or say in one word why it cannot be used.
 
-The fast path is PyAV with one ``VideoReformatter`` kept for the whole file: decode, scale and convert in one
-step, never a full-size RGB array. Everything else in this file is a lesson from damaged or hostile files:
+The fast path is PyAV with one filter graph kept for the whole file: crop, scale and convert in one step, never a
+full-size RGB array. Everything else in this file is a lesson from damaged or hostile files:
 
 - the path is checked with ``stat`` before it is opened (a FIFO blocks for ever), opened as an absolute path
   through the ``file`` protocol only (``concat:a`` is a legal file name), and by a list of containers (FFmpeg
@@ -262,9 +262,10 @@ class VideoReader:
         ticks = packet.dts if packet.pts is None else packet.pts
         if ticks is None or packet.time_base is None:
             return
-        seconds = float(ticks * packet.time_base)
+        second = 1 / float(packet.time_base)  # floats: fractions cost a tenth of the decoding
+        seconds = ticks / second
         self._first_seconds = seconds if self._first_seconds is None else min(self._first_seconds, seconds)
-        self._end_seconds = max(self._end_seconds, seconds + float((packet.duration or 0) * packet.time_base))
+        self._end_seconds = max(self._end_seconds, seconds + (packet.duration or 0) / second)
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self.settings.max_pixels:
