@@ -1,0 +1,103 @@
+"""Publishes a run's model with its scorecard, pictures and card: to a directory, or to the Hugging Face Hub.
+
+    python recipes/publish.py --run runs/demo/contextwm-tiny --to runs/demo/hub/contextwm-tiny
+    python recipes/publish.py --run runs/demo/contextwm-tiny --to someone/contextwm-tiny --tag v1
+
+`--to` is a Hub repository where it has the form owner/name and there is no local directory `owner`, or where it
+says `hf://owner/name`. From the run folder go `model/` (loaded and checked first), `train.json`,
+`scorecard.json`, `prediction.mp4` and the png files. A second or two for a directory; the Hub needs
+`hf auth login` once.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from cwm_hub.checkpoint import CheckpointError
+from cwm_hub.hub import HUB_ID, find_checkpoint, push_to_hub, save_pretrained
+
+HUB_PREFIX = "hf://"
+
+
+def main() -> None:
+    """Prints where the model went and how to load it; a mistake is one line and exit code 1."""
+    arguments = parse_arguments()
+    try:
+        place, name = publish(arguments)
+    except ValueError as error:
+        raise SystemExit(f"publish: {error}") from None
+    print(f'published to {place}; load it with cwm_hub.from_pretrained("{name}")')
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, required=True, help="run folder of a recipe")
+    parser.add_argument("--to", required=True, help="a directory, or owner/name on the Hub")
+    parser.add_argument("--name", help="how the card says to load the model; --to by default")
+    parser.add_argument("--revision", help="branch on the Hub, made when there is none")
+    parser.add_argument("--tag", help="tag for the new commit on the Hub")
+    parser.add_argument("--public", action="store_true", help="make a new Hub repository visible to all")
+    parser.add_argument(
+        "--with-pictures",
+        action="store_true",
+        help="put frames of the videos on the Hub although their licence is not recorded as allowing it",
+    )
+    return parser.parse_args()
+
+
+def publish(arguments: argparse.Namespace) -> tuple[str, str]:
+    """Returns the place where the model now is, and the name that loads it."""
+    run, target = arguments.run, hub_id(arguments.to)
+    if not (run / "model").is_dir():
+        missing = "no such run folder" if not run.is_dir() else "the run has no model/ yet"
+        raise CheckpointError(f"{run}: {missing}")
+    if target is None and (arguments.revision or arguments.tag or arguments.public):
+        raise CheckpointError(
+            f"--revision, --tag and --public are for the Hub, and {arguments.to} is a directory"
+        )
+    train = read_json(run, "train.json")
+    name = arguments.name or target or arguments.to
+    allowed = target is None or arguments.with_pictures or redistributable(train)
+    pictures = [run / "prediction.mp4", *sorted(run.glob("*.png"))] if allowed else []
+    facts: dict[str, Any] = {
+        "train": train,
+        "scorecard": read_json(run, "scorecard.json"),
+        "assets": {path.name: path for path in pictures if path.is_file()},
+        "name": name,
+    }
+    model = find_checkpoint(run / "model").load()
+    if target is None:
+        return str(save_pretrained(model, arguments.to, **facts)), name
+    with tempfile.TemporaryDirectory() as scratch:
+        staged = save_pretrained(model, Path(scratch) / "model", **facts)
+        url = push_to_hub(
+            staged, target, private=not arguments.public, revision=arguments.revision, tag=arguments.tag
+        )
+    return url, name
+
+
+def hub_id(to: str) -> str | None:
+    """The repository that `--to` names, or None where it names a directory."""
+    if to.startswith(HUB_PREFIX):
+        return to.removeprefix(HUB_PREFIX)
+    is_path = not HUB_ID.fullmatch(to) or Path(to).parent.is_dir()
+    return None if is_path else to
+
+
+def read_json(run: Path, file: str) -> dict[str, Any] | None:
+    """A JSON file of the run folder, or of its model folder, or None when neither has it."""
+    return find_checkpoint(run).read(file) or find_checkpoint(run / "model").read(file)
+
+
+def redistributable(train: dict[str, Any] | None) -> bool:
+    """Whether every shard set behind the model is recorded as one whose frames may be passed on."""
+    shards = (train or {}).get("parents", {}).get("shards", [])
+    return bool(shards) and all(shard.get("redistributable") is True for shard in shards)
+
+
+if __name__ == "__main__":
+    main()
