@@ -8,19 +8,33 @@ walks through blocks of that many shards, so that a remote one is fetched in ord
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from cwm_hub import sampling
+from cwm_hub.remote import FetchConfig, RemoteShards, local_path, pin_revision, with_retries
 from cwm_hub.sampling import Ints, Sampling, SamplingError, WindowTable
-from cwm_hub.shard_files import BrokenShardError, ShardFiles
-from cwm_hub.shards import Manifest, ShardError, ShardRecord, decode_clip, raw_byte_range
+from cwm_hub.shard_files import BrokenShardError, LocalShards, ShardFiles
+from cwm_hub.shards import (
+    INDEX,
+    MANIFEST,
+    Manifest,
+    ShardError,
+    ShardRecord,
+    decode_clip,
+    raw_byte_range,
+    read_index_table,
+)
 
 if TYPE_CHECKING:
     import pyarrow
 
 Frames = np.ndarray[Any, np.dtype[np.uint8]]
+
+REMOTE_BLOCK_SHARDS = 4
+"""Shards shuffled together where a remote source does not say: output order is then unrelated to the order on disk."""
 
 FILTERS = ("num_frames", "fps", "source_frames", "label", "motion", "luma")
 """Index columns that `ClipSource.where` can bound."""
@@ -46,7 +60,8 @@ class ClipSource:
     subset_seed: int = 0
     """Seed of the choice. The choice for 1,500 is contained in that for 15,000."""
     block_shards: int | None = None
-    """Shards that are shuffled together; 0 shuffles the whole set. None: 0 for a local root, 4 for a remote one."""
+    """Shards that are shuffled together; 0 shuffles the whole set. None: 0 for a local root, `REMOTE_BLOCK_SHARDS` for a
+    remote one."""
 
 
 class Window(NamedTuple):
@@ -284,6 +299,41 @@ class ClipSet:
                 f"clip {self._key[row]}", f"it is {frames.shape}, the index says {out.shape}"
             )
         out[:] = frames
+
+
+def open_clip_set(
+    source: ClipSource, *, window_frames: int, unit: Sampling, seed: int, number: int, fetch: FetchConfig
+) -> ClipSet:
+    """Open source `number` of a mixture: its manifest and index, read once, and its tars, local or behind a URL.
+
+    Raises:
+        ShardError, SamplingError: as `ClipLoader`.
+    """
+    path, block_shards = local_path(source.root), source.block_shards
+    if path is not None:
+        root, block_shards = str(path), block_shards or 0
+        manifest, index = Manifest.load(root), read_index_table(root)
+    else:
+        root = with_retries(partial(pin_revision, source.root), fetch, what=source.root)
+        block_shards = REMOTE_BLOCK_SHARDS if block_shards is None else block_shards
+        manifest = with_retries(partial(Manifest.load, root), fetch, what=f"{root}/{MANIFEST}")
+        index = with_retries(partial(read_index_table, root), fetch, what=f"{root}/{INDEX}")
+    records = manifest.splits.get(source.split, ())
+    files: ShardFiles
+    if path is not None:
+        files = LocalShards(path, records)
+    else:
+        files = RemoteShards(root, records, fetch=fetch, block_shards=block_shards)
+    return ClipSet(
+        source,
+        manifest,
+        index,
+        files,
+        window_frames=window_frames,
+        sampling_unit=unit,
+        seed=int(sampling.hash_words(seed, number) >> np.uint64(1)),
+        block_shards=block_shards,
+    )
 
 
 def _within(

@@ -18,19 +18,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from cwm_hub import sampling
-from cwm_hub.clip_set import ClipSet, ClipSource
-from cwm_hub.sampling import Sampling, SamplingError
-from cwm_hub.shard_files import LocalShards
-from cwm_hub.shards import Manifest, ShardError, read_index_table
+from cwm_hub.clip_set import ClipSet, ClipSource, open_clip_set
+from cwm_hub.remote import FetchConfig
+from cwm_hub.sampling import Sampling, SamplingError, resume_batch
+from cwm_hub.shards import ShardError
 
-__all__ = ["ClipBatch", "ClipLoader", "ClipSource", "resume_batch", "validation_windows"]
+__all__ = ["ClipBatch", "ClipLoader", "ClipSource", "FetchConfig", "resume_batch", "validation_windows"]
 
 FINGERPRINT_VERSION = 1
 """Raised whenever the same settings would give another stream."""
@@ -84,6 +83,7 @@ class ClipLoader:
         prefetch_batches: int = 4,
         pin_memory: bool = False,
         max_broken: int = 8,
+        fetch: FetchConfig | None = None,
     ) -> None:
         """Read manifests and indices once; no video is read before the first batch.
 
@@ -102,6 +102,7 @@ class ClipLoader:
             prefetch_batches: batches each worker keeps ready.
             pin_memory: give batches in page-locked memory.
             max_broken: shards or clips that may turn out unreadable before the run stops.
+            fetch: cache, retries and timeouts for remote roots; None takes `FetchConfig()`.
 
         Raises:
             ShardError: a root that is not a finished shard directory, or image sizes that do not match.
@@ -125,6 +126,7 @@ class ClipLoader:
             rank=rank,
             world_size=world_size,
             unit=sampling,
+            fetch=fetch or FetchConfig(),
         )
         height, width = self._batches.image_size
         if image_size is not None and (height, width) != (image_size, image_size):
@@ -177,34 +179,14 @@ class ClipLoader:
         return self._batches.fingerprint()
 
 
-def resume_batch(saved: dict[str, Any], current: dict[str, Any], *, batches: int) -> int:
-    """Where a run that used `batches` batches under fingerprint `saved` continues under `current`.
-
-    Another world size or batch is re-striped: the stream is numbered by samples, so it continues exactly after the
-    last sample used, if that is the end of a global batch of the new size.
-
-    Raises:
-        SamplingError: something else changed, named in the sentence, or the batches do not line up.
-    """
-    shape = ("world_size", "batch_clips")
-    names = [
-        name for name in sorted(saved | current) if name not in shape and saved.get(name) != current.get(name)
-    ]
-    if names:
-        changes = "; ".join(f"{name} was {saved.get(name)!r} and is {current.get(name)!r}" for name in names)
-        raise SamplingError(f"cannot resume on another data stream: {changes}")
-    samples = batches * saved["world_size"] * saved["batch_clips"]
-    start, rest = divmod(samples, current["world_size"] * current["batch_clips"])
-    if rest:
-        raise SamplingError(
-            f"cannot resume after {samples} samples with global batches of "
-            f"{current['world_size']} x {current['batch_clips']}: resume with one that divides {samples}"
-        )
-    return start
-
-
 def validation_windows(
-    source: ClipSource, *, count: int, window_frames: int, seed: int, batch_clips: int = 16
+    source: ClipSource,
+    *,
+    count: int,
+    window_frames: int,
+    seed: int,
+    batch_clips: int = 16,
+    fetch: FetchConfig | None = None,
 ) -> list[ClipBatch]:
     """A fixed list of `count` distinct windows for evaluation, in batches of at most `batch_clips`.
 
@@ -214,7 +196,14 @@ def validation_windows(
         ShardError, SamplingError: as `ClipLoader`, or fewer windows than asked for.
     """
     batches = _Batches(
-        [source], batch_clips=1, window_frames=window_frames, seed=seed, rank=0, world_size=1, unit="source"
+        [source],
+        batch_clips=batch_clips,
+        window_frames=window_frames,
+        seed=seed,
+        rank=0,
+        world_size=1,
+        unit="source",
+        fetch=fetch or FetchConfig(),
     )
     clips = batches.sets[0]
     if not 0 < count <= clips.facts()["windows"]:
@@ -260,12 +249,15 @@ class _Batches(Dataset[ClipBatch | ShardError]):
         rank: int,
         world_size: int,
         unit: Sampling,
+        fetch: FetchConfig,
     ) -> None:
         self._shares = sampling.mixture_shares([source.weight for source in sources])
         self._batch_clips, self._window_frames, self._seed = batch_clips, window_frames, seed
         self._rank, self._world_size, self._unit = rank, world_size, unit
         self.sets = [
-            _open_set(source, window_frames=window_frames, unit=unit, seed=seed, number=number)
+            open_clip_set(
+                source, window_frames=window_frames, unit=unit, seed=seed, number=number, fetch=fetch
+            )
             for number, source in enumerate(sources)
         ]
         self.image_size = self.sets[0].image_size
@@ -315,18 +307,3 @@ class _Batches(Dataset[ClipBatch | ShardError]):
             "sources": [clips.fingerprint() for clips in self.sets],
             "shares": [str(share) for share in self._shares],
         }
-
-
-def _open_set(source: ClipSource, *, window_frames: int, unit: Sampling, seed: int, number: int) -> ClipSet:
-    manifest, index = Manifest.load(source.root), read_index_table(source.root)
-    files = LocalShards(source.root, manifest.splits.get(source.split, ()))
-    return ClipSet(
-        source,
-        manifest,
-        index,
-        files,
-        window_frames=window_frames,
-        sampling_unit=unit,
-        seed=int(sampling.hash_words(seed, number) >> np.uint64(1)),
-        block_shards=source.block_shards or 0,
-    )

@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -186,3 +186,29 @@ def choose_subset(names: Sequence[str], count: int, *, seed: int) -> list[str]:
         return hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=16).digest()
 
     return sorted(sorted(names, key=key)[:count])
+
+
+def resume_batch(saved: dict[str, Any], current: dict[str, Any], *, batches: int) -> int:
+    """Where a run that used `batches` batches under fingerprint `saved` continues under `current`.
+
+    Another world size or batch is re-striped: the stream is numbered by samples, so it continues exactly after the
+    last sample used, if that is the end of a global batch of the new size.
+
+    Raises:
+        SamplingError: something else changed, named in the sentence, or the batches do not line up.
+    """
+    shape = ("world_size", "batch_clips")
+    names = [
+        name for name in sorted(saved | current) if name not in shape and saved.get(name) != current.get(name)
+    ]
+    if names:
+        changes = "; ".join(f"{name} was {saved.get(name)!r} and is {current.get(name)!r}" for name in names)
+        raise SamplingError(f"cannot resume on another data stream: {changes}")
+    samples = batches * saved["world_size"] * saved["batch_clips"]
+    start, rest = divmod(samples, current["world_size"] * current["batch_clips"])
+    if rest:
+        raise SamplingError(
+            f"cannot resume after {samples} samples with global batches of "
+            f"{current['world_size']} x {current['batch_clips']}: resume with one that divides {samples}"
+        )
+    return start

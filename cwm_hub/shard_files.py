@@ -31,9 +31,10 @@ class ShardFiles(Protocol):
 
 
 class OpenFiles:
-    """The last `OPEN_FILES` tars opened by this process; a copy sent to another process starts empty."""
+    """The last `limit` tars opened by this process; a copy sent to another process starts empty."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = OPEN_FILES) -> None:
+        self.limit = limit
         self._files: OrderedDict[int, int] = OrderedDict()
 
     def get(self, shard: int) -> int | None:
@@ -45,13 +46,13 @@ class OpenFiles:
     def put(self, shard: int, path: Path) -> int:
         """Open a tar, closing the one unused for longest."""
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        if len(self._files) >= OPEN_FILES:
+        if len(self._files) >= self.limit:
             os.close(self._files.popitem(last=False)[1])
         self._files[shard] = descriptor
         return descriptor
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_files": OrderedDict()}
+        return {"limit": self.limit, "_files": OrderedDict()}
 
     def __del__(self) -> None:
         for descriptor in self._files.values():

@@ -1,0 +1,331 @@
+"""Tars behind a URL (https, s3, hf, memory: whatever fsspec opens), through a bounded cache on the local disk.
+
+A shard is fetched whole, once for all processes of a machine (a lock file per shard), in ranges that are retried with
+growing pauses; what has arrived stays in a `.partial` file, so that neither a cut connection nor a killed process
+starts it again. Files are named by the sha256 of the manifest and checked against it: the cache is never stale. Each
+process fetches the block that comes next in the background, passing over what another one is already fetching.
+"""
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec.core
+
+from cwm_hub.shard_files import BrokenShardError, OpenFiles
+from cwm_hub.shards import ShardError, ShardRecord
+
+T = TypeVar("T")
+
+RANGE_BYTES, SMALLEST_RANGE_BYTES = 8 * 2**20, 64 * 2**10
+"""Size of one read; quartered after a failure, doubled after a success."""
+
+PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
+"""Between two tries: doubled after every failure without progress."""
+
+PERMANENT = (
+    FileNotFoundError,
+    PermissionError,
+    NotADirectoryError,
+    IsADirectoryError,
+    ShardError,
+    ImportError,
+)
+"""Errors that another try does not mend. File systems raise too many kinds of others to list."""
+
+
+@dataclass(frozen=True)
+class FetchConfig:
+    """How shards of remote roots are fetched."""
+
+    cache_dir: str | None = None
+    """Folder of fetched shards, shared by all processes; None: `$CWM_HUB_CACHE` or `~/.cache/cwm_hub/shards`."""
+    cache_bytes: int = 64 * 2**30
+    """Upper bound of that folder; the shards unused for longest go first."""
+    retries: int = 6
+    """Failures in a row, without a byte of progress, after which a shard counts as broken."""
+    timeout_seconds: float = 60.0
+    """Without an answer to one read for that long, it has failed."""
+
+    def __post_init__(self) -> None:
+        if self.retries < 1 or not self.timeout_seconds > 0:
+            raise ValueError(
+                f"fetching needs retries >= 1 and timeout_seconds > 0, got {self.retries}, {self.timeout_seconds}"
+            )
+
+    @property
+    def directory(self) -> Path:
+        """The cache folder."""
+        chosen = self.cache_dir or os.environ.get("CWM_HUB_CACHE") or "~/.cache/cwm_hub/shards"
+        return Path(chosen).expanduser()
+
+
+def local_path(root: str) -> Path | None:
+    """The folder that a root names, None where it is a URL of another machine."""
+    if "://" not in root:
+        return Path(root)
+    return Path(root.removeprefix("file://")) if root.startswith("file://") else None
+
+
+def pin_revision(root: str) -> str:
+    """An `hf://` root at the commit it names now, so that a later push does not change a running training."""
+    if not root.startswith("hf://"):
+        return root
+    from huggingface_hub import HfApi, HfFileSystem
+    from huggingface_hub.constants import REPO_TYPES_URL_PREFIXES
+    from huggingface_hub.hf_file_system import HfFileSystemResolvedRepositoryPath
+
+    path = HfFileSystem().resolve_path(root)
+    if not isinstance(path, HfFileSystemResolvedRepositoryPath):
+        return root  # a bucket has no revisions
+    commit = HfApi().repo_info(path.repo_id, repo_type=path.repo_type, revision=path.revision).sha
+    prefix = REPO_TYPES_URL_PREFIXES.get(path.repo_type, "")
+    return f"hf://{prefix}{path.repo_id}@{commit}/{path.path_in_repo}".rstrip("/")
+
+
+def attempt(function: Callable[[], T], *, timeout_seconds: float) -> T | Exception:
+    """The result, or the exception, of a call that may never return: TimeoutError then, and the call is abandoned."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:  # noqa: BLE001 (handed to the caller, whatever it is)
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        error = future.exception(timeout_seconds)
+    except TimeoutError:
+        return TimeoutError(f"no answer in {timeout_seconds:g} seconds")
+    if error is None:
+        return future.result()
+    if isinstance(error, Exception):
+        return error
+    raise error
+
+
+def with_retries(function: Callable[[], T], fetch: FetchConfig, *, what: str) -> T:
+    """Call until it succeeds.
+
+    Raises:
+        ShardError: it failed `retries` times, or in a way that does not pass; one sentence.
+    """
+    for tries in range(1, fetch.retries + 1):
+        result = attempt(function, timeout_seconds=fetch.timeout_seconds)
+        if not isinstance(result, Exception):
+            return result
+        if isinstance(result, ShardError):
+            raise result
+        if isinstance(result, PERMANENT) or tries == fetch.retries:
+            raise ShardError(f"{what} cannot be read (tried {tries} times): {_sentence(result)}") from result
+        _pause(tries)
+    raise AssertionError("a fetch has at least one try")
+
+
+class RemoteShards:
+    """The tars of a remote shard directory, fetched as they are needed."""
+
+    def __init__(
+        self, root: str, records: Sequence[ShardRecord], *, fetch: FetchConfig, block_shards: int
+    ) -> None:
+        """Nothing is fetched yet.
+
+        Raises:
+            ShardError: the cache could not hold two blocks of shards.
+        """
+        self._root, self._records, self._fetch = root.rstrip("/"), list(records), fetch
+        at_once = min(2 * block_shards or len(records), len(records))
+        largest = sum(sorted((record.bytes for record in records), reverse=True)[:at_once])
+        if largest > fetch.cache_bytes:
+            raise ShardError(
+                f"a cache of {fetch.cache_bytes} bytes cannot hold the {at_once} shards of {root} that are sampled at "
+                f"once, which take {largest}: raise cache_bytes or lower block_shards"
+            )
+        self._born = time.time()
+        self._broken: dict[int, str] = {}
+        self._process = _Process(at_once)
+
+    def open(self, shard: int) -> int:
+        """File descriptor of a tar in the cache, fetching it first where needed; raises BrokenShardError."""
+        here = self._here()
+        descriptor = here.open_files.get(shard)
+        while descriptor is None:
+            path = self._fetched(shard, wait=True)
+            with contextlib.suppress(FileNotFoundError):  # dropped by another process in between
+                descriptor = here.open_files.put(shard, path)
+        return descriptor
+
+    def prefetch(self, shards: Sequence[int]) -> None:
+        """Fetch these in the background, unless the same were asked for last."""
+        here = self._here()
+        if shards == here.announced:
+            return
+        here.announced = list(shards)
+        for shard in shards:
+            here.wanted.put(shard)
+        if here.thread is None:
+            here.thread = threading.Thread(target=self._prefetch_for_ever, args=(here,), daemon=True)
+            here.thread.start()
+
+    def _prefetch_for_ever(self, here: "_Process") -> None:
+        while True:
+            shard = here.wanted.get()
+            with contextlib.suppress(BrokenShardError, OSError):  # shown when the shard is needed
+                self._fetched(shard, wait=False)
+
+    def _here(self) -> "_Process":
+        if self._process.pid != os.getpid():  # a loader worker: threads and connections stayed behind
+            self._process = _Process(self._process.open_files.limit)
+        return self._process
+
+    def _fetched(self, shard: int, *, wait: bool) -> Path:
+        """The tar's path in the cache; without `wait` it may not be there yet, because another process fetches it."""
+        record = self._records[shard]
+        path = self._fetch.directory / f"{record.sha256}.tar"
+        if shard in self._broken:
+            raise BrokenShardError(record.file, self._broken[shard])
+        if _touch(path, record.bytes):
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.with_suffix(".lock"), wait=wait) as mine:
+            if not mine or _touch(path, record.bytes):
+                return path
+            failed = path.with_suffix(".failed")
+            if failed.exists() and failed.stat().st_mtime >= self._born:
+                self._broken[shard] = failed.read_text()
+                raise BrokenShardError(record.file, self._broken[shard])
+            try:
+                self._make_room(record.bytes)
+                self._download(record, path)
+            except BrokenShardError as error:
+                self._broken[shard] = error.reason
+                failed.write_text(error.reason)  # so that the other processes do not all try in turn
+                raise
+            failed.unlink(missing_ok=True)
+        return path
+
+    def _download(self, record: ShardRecord, path: Path) -> None:
+        partial = path.with_suffix(".partial")
+        for _ in range(2):  # once more from nothing where the bytes turn out wrong
+            digest = hashlib.sha256()
+            with partial.open("a+b") as file:
+                file.seek(0)
+                while data := file.read(2**20):
+                    digest.update(data)
+                for data in self._ranges(record, file.tell()):
+                    file.write(data)
+                    file.flush()
+                    digest.update(data)
+            if digest.hexdigest() == record.sha256:
+                partial.replace(path)
+                return
+            partial.unlink()
+        raise BrokenShardError(record.file, "its bytes do not have the sha256 of the manifest")
+
+    def _ranges(self, record: ShardRecord, have: int) -> Iterator[bytes]:
+        url, size, failures = f"{self._here().base(self._root)}/{record.file}", RANGE_BYTES, 0
+        while have < record.bytes:
+            stop = min(have + size, record.bytes)
+            filesystem = self._here().filesystem(self._root)
+            read = functools.partial(filesystem.cat_file, url, start=have, end=stop)
+            data = attempt(read, timeout_seconds=self._fetch.timeout_seconds)
+            if isinstance(data, bytes) and len(data) == record.bytes:
+                data = data[have:stop]  # a server that knows no ranges sends the whole file
+            if isinstance(data, bytes) and 0 < len(data) <= stop - have:
+                have, failures, size = have + len(data), 0, min(2 * size, RANGE_BYTES)
+                yield data
+                continue
+            failures, size = failures + 1, max(size // 4, SMALLEST_RANGE_BYTES)
+            error = (
+                data if isinstance(data, Exception) else OSError(f"{len(data)} bytes came for {stop - have}")
+            )
+            if isinstance(error, PERMANENT) or failures >= self._fetch.retries:
+                raise BrokenShardError(record.file, _sentence(error)) from error
+            _pause(failures)
+
+    def _make_room(self, needed: int) -> None:
+        """Drop the tars unused for longest, until `needed` more bytes fit; readers keep what they have open."""
+        with _locked(self._fetch.directory / "room.lock", wait=True):
+            tars = []
+            for path in self._fetch.directory.glob("*.tar"):
+                with contextlib.suppress(FileNotFoundError):
+                    tars.append((path.stat().st_mtime, path.stat().st_size, path))
+            total = sum(size for _, size, _ in tars) + needed
+            for _, size, path in sorted(tars):
+                if total <= self._fetch.cache_bytes:
+                    return
+                path.unlink(missing_ok=True)
+                total -= size
+
+
+class _Process:
+    """What belongs to one process and must not cross a fork: connections, the fetching thread, open files."""
+
+    def __init__(self, open_files: int) -> None:
+        self.pid = os.getpid()
+        self.open_files = OpenFiles(open_files)
+        self.wanted: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.announced: list[int] = []
+        self.thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._opened: tuple[Any, str] | None = None
+
+    def __reduce__(self) -> tuple[type["_Process"], tuple[int]]:
+        return _Process, (self.open_files.limit,)
+
+    def _open(self, root: str) -> tuple[Any, str]:
+        with self._lock:
+            if self._opened is None:
+                self._opened = fsspec.core.url_to_fs(root)
+            return self._opened
+
+    def filesystem(self, root: str) -> Any:
+        """The root's fsspec file system, one per process."""
+        return self._open(root)[0]
+
+    def base(self, root: str) -> str:
+        """The root in the words of its file system."""
+        return self._open(root)[1].rstrip("/")
+
+
+@contextlib.contextmanager
+def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold a lock between processes and threads; yields whether it was got. A process that dies lets go."""
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _touch(path: Path, size: int) -> bool:
+    """Whether the whole tar is there; marks it as just used."""
+    try:
+        complete = path.stat().st_size == size
+        if complete:
+            os.utime(path)
+    except FileNotFoundError:
+        return False
+    return complete
+
+
+def _pause(failures: int) -> None:
+    time.sleep(min(PAUSE_SECONDS * 2 ** (failures - 1), LONGEST_PAUSE_SECONDS))
+
+
+def _sentence(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
