@@ -19,12 +19,11 @@ import json
 import os
 import re
 import tarfile
-import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 
@@ -51,6 +50,7 @@ __all__ = [
     "encode_clip",
     "failures_bytes",
     "index_bytes",
+    "index_table",
     "measure_clip",
     "raw_byte_range",
     "read_file",
@@ -377,18 +377,26 @@ class Manifest:
             raise ShardError(str(error)) from error
 
 
-def index_bytes(rows: Sequence[ClipRow]) -> bytes:
-    """`meta/index.parquet` as bytes: a column for every field of `ClipRow`."""
+def index_table(rows: Sequence[ClipRow]) -> "pyarrow.Table":
+    """Rows as an arrow table: a column for every field of `ClipRow`."""
+    import pyarrow as pa
+
+    types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    return pa.table(
+        {
+            f.name: pa.array([getattr(row, f.name) for row in rows], types[cast(type, f.type)])
+            for f in fields(ClipRow)
+        }
+    )
+
+
+def index_bytes(index: "pyarrow.Table | Sequence[ClipRow]") -> bytes:
+    """`meta/index.parquet` as bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
-    columns = {
-        f.name: pa.array([getattr(row, f.name) for row in rows], types[typing.cast(type, f.type)])
-        for f in fields(ClipRow)
-    }
     sink = io.BytesIO()
-    pq.write_table(pa.table(columns), sink, compression="zstd")
+    pq.write_table(index if isinstance(index, pa.Table) else index_table(index), sink, compression="zstd")
     return sink.getvalue()
 
 

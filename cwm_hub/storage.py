@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import fsspec
 import fsspec.core
 from fsspec.implementations.local import LocalFileSystem
 
@@ -15,13 +16,12 @@ def read_file(root: str | Path, name: str) -> bytes:
 
 def write_file(root: str | Path, name: str, data: bytes) -> None:
     """Write a small file below a local or fsspec root; a reader sees the old bytes or the new ones, never half."""
-    filesystem, base = fsspec.core.url_to_fs(str(root))
-    if not isinstance(filesystem, LocalFileSystem):
-        target = f"{base.rstrip('/')}/{name}"
-        filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
+    home = local_path(root)
+    if home is None:
+        filesystem, target = _remote(root, name)
         filesystem.pipe_file(target, data)
         return
-    path = Path(base) / name
+    path = home / name
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{path.name}.{os.getpid()}")
     try:
@@ -34,6 +34,36 @@ def write_file(root: str | Path, name: str, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def upload_file(root: str | Path, name: str, source: Path) -> None:
+    """Copy a finished local file below a remote root, under its final name."""
+    filesystem, target = _remote(root, name)
+    filesystem.put_file(str(source), target)
+
+
+def local_path(root: str | Path) -> Path | None:
+    """The folder that `root` names, None where it is remote."""
+    filesystem, base = fsspec.core.url_to_fs(str(root))
+    return Path(base) if isinstance(filesystem, LocalFileSystem) else None
+
+
+def list_files(root: str | Path, folder: str) -> dict[str, int]:
+    """Size of every file directly in `folder` below a local or fsspec root, by name; empty if there is no folder."""
+    filesystem, base = fsspec.core.url_to_fs(str(root))
+    filesystem.invalidate_cache()
+    try:
+        entries = filesystem.ls(f"{base.rstrip('/')}/{folder}", detail=True)
+    except FileNotFoundError:
+        return {}
+    return {entry["name"].rpartition("/")[2]: entry["size"] for entry in entries if entry["type"] == "file"}
+
+
+def _remote(root: str | Path, name: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    filesystem, base = fsspec.core.url_to_fs(str(root))
+    target = f"{base.rstrip('/')}/{name}"
+    filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
+    return filesystem, target
 
 
 def sync_directory(path: Path) -> None:

@@ -1,0 +1,65 @@
+"""`cwm-dataprep`: raw video -> WebDataset shards. Each sub-command is a module, imported when it is asked for."""
+
+import argparse
+import importlib
+import shlex
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "ssv2": ("dataprep.ssv2", "Something-Something-v2: webm files and their label files"),
+    "human36m": ("dataprep.human36m", "Human3.6M: four-camera mp4 files or extracted frames"),
+    "youtube-driving": ("dataprep.youtube_driving", "ACO YouTube driving: frames, their zip, or mp4 files"),
+    "folder": ("dataprep.folder", "any tree of video files, labels and splits optional"),
+    "hub-dataset": ("dataprep.hub_dataset", "a Hugging Face data set with videos"),
+    "finalize": ("dataprep.finalize", "merge the parts of a --shard-range run into a data set"),
+    "verify": ("dataprep.verify", "check a shard directory against its manifest"),
+    "stats": ("dataprep.stats", "lengths, labels, motion, failures; ours beside the official counts"),
+    "preview": ("dataprep.preview", "contact sheet or page of looping clips"),
+    "push": ("dataprep.push", "publish a shard directory as a Hub data set"),
+}
+"""Sub-command to (module with `add_arguments(parser)` and `run(args) -> exit code`, one line of help)."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one sub-command; returns the exit code: 0 done, 1 usage or input, 2 failures above the limit, 3 verify
+    failed, 130 interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _Parser(
+        prog="cwm-dataprep", description="Raw video to WebDataset shards for video pre-training."
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    asked = next((a for a in arguments if not a.startswith("-")), None)
+    for name, (module, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if name == asked:
+            importlib.import_module(module).add_arguments(command)
+    args = parser.parse_args(arguments)
+    from dataprep.engine import EngineError
+
+    try:
+        return importlib.import_module(COMMANDS[args.command][0]).run(args)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; continue with: cwm-dataprep {shlex.join(arguments)}", file=sys.stderr)
+        return 130
+    except (ValueError, EngineError) as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(str(error.strerror or error))
+
+
+def _fail(sentence: str) -> int:
+    print(f"error: {sentence}", file=sys.stderr)
+    return 1
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with this tool's exit code for wrong usage."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        """One sentence and exit code 1."""
+        self.exit(1, f"error: {message} (see {self.prog} --help)\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
