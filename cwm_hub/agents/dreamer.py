@@ -1,0 +1,249 @@
+"""The agent of fine-tuning: a world model learned from replay, behaviour learned in its imagination.
+
+    replay --sequences--> world model update --posterior states--> imagination --> actor and critic update
+                               ^ behavioural target = reward + beta * intrinsic bonus
+
+DreamerV2 from scratch is this agent with `world.video_rssm` None: one RSSM, no bonus.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor, nn
+
+from cwm_hub.agents.actor_critic import ActorCritic, ActorCriticConfig, frozen, imagine
+from cwm_hub.agents.intrinsic import IntrinsicBonus, IntrinsicConfig
+from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig, WorldState
+from cwm_hub.models.rssm import RSSMState
+from cwm_hub.models.video_world_model import VideoWorldModel
+from cwm_hub.replay import Replay, SequenceBatch
+
+
+@dataclass(frozen=True)
+class DreamerConfig:
+    """Agent and its learning; the defaults are the paper's for Meta-world."""
+
+    world: ActionWorldModelConfig
+    """The world model."""
+    behaviour: ActorCriticConfig = field(default_factory=ActorCriticConfig)
+    """Actor and critic."""
+    intrinsic: IntrinsicConfig | None = field(default_factory=IntrinsicConfig)
+    """Video-based bonus; None is none, as it must be where the world model has no action-free RSSM."""
+    batch_sequences: int = 50
+    """Sequences in a replay batch (paper: 50 Meta-world, 16 elsewhere)."""
+    sequence_steps: int = 50
+    """Steps in a sequence."""
+    favour_ends: bool = True
+    """Replay draws episode ends more often (paper: on Meta-world only)."""
+    world_lr: float = 3e-4
+    """Adam's learning rate of both groups of the world model."""
+    behaviour_lr: float = 8e-5
+    """Adam's learning rate of actor and critic."""
+    adam_eps: float = 1e-5
+    """Adam's epsilon, of all four optimisers."""
+    weight_decay: float = 1e-6
+    """Coupled L2 on every weight, as torch.optim.Adam does it."""
+    clip_norm: float = 100.0
+    """Largest global gradient norm of each optimiser."""
+    held_updates: int = 100
+    """First updates in which the pre-trained encoder and video RSSM have learning rate 0 (Meta-world 100, else 0)."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Autocast of the forward passes; `auto` is bf16 on a GPU and float32 on a CPU."""
+
+    def __post_init__(self):
+        if self.intrinsic is None:
+            return
+        if self.world.video_rssm is None:
+            raise ValueError("the intrinsic bonus needs world.video_rssm: set intrinsic to null")
+        if self.intrinsic.window_frames > self.sequence_steps:
+            raise ValueError(
+                f"intrinsic.window_frames={self.intrinsic.window_frames} exceeds sequence_steps={self.sequence_steps}"
+            )
+
+
+class NonFiniteError(FloatingPointError):
+    """A gradient is infinite or not a number; carries the scalars of the update that is left out."""
+
+    def __init__(self, metrics: dict[str, Tensor]):
+        super().__init__("a gradient is not finite")
+        self.metrics = metrics
+
+
+class AgentState(NamedTuple):
+    """What acting carries from one step to the next."""
+
+    world: WorldState
+    action: Float[Tensor, "N A"]
+    """The action that leads to the next frame."""
+    generator: torch.Generator
+    """Source of latents and exploration, seeded by the episode."""
+
+
+class DreamerAgent(nn.Module):
+    """World model, actor-critic and bonus, with their optimisers."""
+
+    def __init__(self, config: DreamerConfig):
+        super().__init__()
+        self.config = config
+        self.world_model = ActionWorldModel(config.world)
+        feature_size = self.world_model.feature_size
+        self.behaviour = ActorCritic(
+            config.behaviour, feature_size=feature_size, action_size=config.world.action_size
+        )
+        self.bonus: IntrinsicBonus | None = None
+        if config.intrinsic is not None:
+            assert self.world_model.video_rssm is not None
+            self.bonus = IntrinsicBonus(self.world_model.video_rssm.feature_size, config.intrinsic)
+        pretrained, new = self.world_model.parameter_groups()
+        self.optimisers = {
+            "pretrained": self._adam(pretrained, config.world_lr),
+            "new": self._adam(new, config.world_lr),
+            "actor": self._adam(self.behaviour.actor.parameters(), config.behaviour_lr),
+            "critic": self._adam(self.behaviour.critic.parameters(), config.behaviour_lr),
+        }
+        self.updates = 0
+        """Updates so far, skipped ones among them."""
+        self.skipped_updates = 0
+        """Updates left out because a loss or a gradient was not finite."""
+        self.eval()
+
+    @classmethod
+    def from_video_world_model(cls, video_model: VideoWorldModel, config: DreamerConfig) -> "DreamerAgent":
+        """An agent whose encoders, video RSSM and decoder are the pre-trained ones.
+
+        Raises:
+            ValueError: the configuration's networks are not those of the pre-trained model.
+        """
+        agent = cls(config)
+        world = ActionWorldModel.from_video_world_model(video_model, config=config.world)
+        agent.world_model.load_state_dict(world.state_dict())
+        return agent
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def initial_state(self, batch_size: int, *, seed: int = 0) -> AgentState:
+        """State at the start of episodes; everything random in them follows from the seed."""
+        action = torch.zeros(batch_size, self.config.world.action_size, device=self.device)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        return AgentState(self.world_model.initial(batch_size), action, generator)
+
+    @torch.no_grad()
+    def act(
+        self, image: UInt8[np.ndarray, "N 3 H W"], state: AgentState, *, explore: bool
+    ) -> tuple[Float32[np.ndarray, "N A"], AgentState]:
+        """Filters the frames and acts: a sample of the policy when exploring, its mode otherwise.
+
+        Latents are sampled either way, as in the official code.
+        """
+        frames = torch.from_numpy(image).to(self.device)
+        is_first = torch.zeros(len(image), dtype=torch.bool, device=self.device)
+        with self._autocast():
+            world = self.world_model.obs_step(
+                state.world, frames, state.action, is_first, generator=state.generator
+            )
+            policy = self.behaviour.actor(self.world_model.feature(world))
+        action = policy.rsample(state.generator) if explore else policy.mode
+        return action.cpu().numpy(), AgentState(world, action, state.generator)
+
+    def update(self, replay: Replay) -> dict[str, Tensor]:
+        """One update of world model, actor and critic on a batch from the replay; detached scalars to log."""
+        config = self.config
+        batch = replay.sample_sequences(
+            config.batch_sequences, config.sequence_steps, favour_ends=config.favour_ends
+        )
+        return self.update_on(batch)
+
+    def update_on(self, batch: SequenceBatch) -> dict[str, Tensor]:
+        """One update on given sequences."""
+        self.train()
+        if self.updates % self.config.behaviour.slow_critic_updates == 0:
+            self.behaviour.copy_slow_critic()
+        held = self.updates < self.config.held_updates
+        self.optimisers["pretrained"].param_groups[0]["lr"] = 0.0 if held else self.config.world_lr
+        self.updates += 1
+        try:
+            start, metrics = self._update_world(batch)
+            metrics |= self._update_behaviour(start)
+        except NonFiniteError as error:
+            self.skipped_updates += 1
+            metrics = error.metrics
+        self.eval()
+        return metrics
+
+    def training_state(self) -> dict[str, Any]:
+        """What continues training exactly beside the weights: optimisers and counters."""
+        return {
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            "updates": self.updates,
+            "skipped_updates": self.skipped_updates,
+        }
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Takes over what `training_state` gave."""
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state["optimisers"][name])
+        self.updates, self.skipped_updates = state["updates"], state["skipped_updates"]
+
+    def _update_world(self, batch: SequenceBatch) -> tuple[RSSMState, dict[str, Tensor]]:
+        """Updates the world model; the posteriors of all B * T steps, detached, to imagine from."""
+        image, action, reward, is_first = (
+            torch.from_numpy(part).to(self.device)
+            for part in (batch.image, batch.action, batch.reward, batch.is_first)
+        )
+        with self._autocast():
+            output = self.world_model.observe(image, action, is_first)
+            target, metrics = self._behavioural_target(reward, output.video_feature)
+            loss, parts = self.world_model.loss(output, image, reward, target)
+        metrics |= parts
+        self._step(loss, metrics, "pretrained", "new")
+        return RSSMState(*(part.detach().flatten(0, 1) for part in output.posterior)), metrics
+
+    def _behavioural_target(
+        self, reward: Float[Tensor, "B T"], video_feature: Float[Tensor, "B T G"] | None
+    ) -> tuple[Float[Tensor, "B U"], dict[str, Tensor]]:
+        """The reward plus beta times the bonus, on the steps that have a bonus."""
+        if self.bonus is None or video_feature is None:
+            return reward, {}
+        bonus = self.bonus(video_feature.detach())
+        target = reward[:, : bonus.shape[1]] + self.bonus.config.beta * bonus
+        return target, {"intrinsic_bonus": bonus.mean(), "bonus_magnitude": self.bonus.magnitude.clone()}
+
+    def _update_behaviour(self, start: RSSMState) -> dict[str, Tensor]:
+        """Updates actor and critic in imagination; the official code also computes the world model's gradients here."""
+        steps = self.config.behaviour.imagined_steps
+        with frozen(self.world_model), self._autocast():
+            line = imagine(self.world_model.rssm, self.behaviour.actor, start, steps=steps)
+            reward = self.world_model.behavioural_reward(line.feature)
+            actor, critic, metrics = self.behaviour.loss(line, reward)
+            self._step(actor + critic, metrics, "actor", "critic")
+        return metrics
+
+    def _step(self, loss: Tensor, metrics: dict[str, Tensor], *names: str) -> None:
+        """Steps the named optimisers, each clipped by its own norm, unless a gradient is not finite."""
+        for name in names:
+            self.optimisers[name].zero_grad()
+        loss.backward()
+        for name in names:
+            parameters = self.optimisers[name].param_groups[0]["params"]
+            metrics[f"{name}_grad_norm"] = nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
+        if not torch.stack([metrics[f"{name}_grad_norm"] for name in names]).isfinite().all():
+            raise NonFiniteError(metrics)
+        for name in names:
+            self.optimisers[name].step()
+
+    def _adam(self, parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Adam:
+        return torch.optim.Adam(
+            parameters, lr=lr, eps=self.config.adam_eps, weight_decay=self.config.weight_decay
+        )
+
+    def _autocast(self) -> torch.autocast:
+        precision = self.config.precision
+        enabled = precision == "bf16" or (precision == "auto" and self.device.type == "cuda")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
