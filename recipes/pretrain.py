@@ -1,0 +1,420 @@
+"""Pre-train a video world model on shards of clips.
+
+    accelerate launch recipes/pretrain.py --config recipes/configs/pretrain/demo.yaml --data '[{root: shards/mine}]'
+
+Two processes on CPUs: `accelerate launch --multi_gpu --num_processes 2 recipes/pretrain.py --cpu true ...` or
+`ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 recipes/pretrain.py ...`. Several GPUs: `accelerate launch
+--multi_gpu --num_processes 8 recipes/pretrain.py ...`. The same command again resumes; a finished run says so.
+
+The run folder holds config.yaml, metrics.jsonl, checkpoints/ and, at the end, model/ in hub format.
+"""
+
+import contextlib
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from recipes.run_folder import (
+    RecipeError,
+    append_row,
+    check_world,
+    commit_directory,
+    keep_newest,
+    one_sentence_errors,
+    provenance,
+    saved_steps,
+    step_directory,
+    truncate_rows,
+    write_text,
+)
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """One shard directory of the mixture."""
+
+    root: str
+    """Local path or fsspec URL of a directory in shard format v1."""
+    weight: float = 1.0
+    """Share of the samples relative to the other sources."""
+    split: str = "train"
+    """Split to read."""
+    where: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Keep clips whose index column lies within [low, high], such as `{motion: [1.5, 255]}`."""
+    subset: int | None = None
+    """Use this many source videos (1,500 and 15,000 in the paper); null uses all."""
+    subset_seed: int = 0
+    """Seed of the choice of the subset."""
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Settings of a pre-training run; the defaults are the paper's where it has them (METHOD.md, section 2)."""
+
+    data: list[DataSource]
+    """The mixture of shard directories."""
+    run: str = "runs/pretrain"
+    """Run folder. A folder with checkpoints is resumed."""
+    model: str = "contextwm"
+    """Preset, one of `cwm_hub.list_models()`."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Values of the preset to replace, by dotted name, such as `{rssm.deter: 256}`."""
+    init: str | None = None
+    """Checkpoint to start from: a folder, an embedded name or a Hub repository. It must be of the same shape."""
+    updates: int = 1_200_000
+    """Gradient updates (official commands; follow-up papers use 600,000)."""
+    batch_clips: int = 16
+    """Clips an update, over all processes and accumulation steps."""
+    window_frames: int = 25
+    """Consecutive stored frames of a clip."""
+    sampling: Literal["source", "clip", "frame"] = "source"
+    """What is drawn uniformly: source videos (the paper), clips or frames."""
+    accumulation: int = 1
+    """Batches whose gradients are summed into an update."""
+    learning_rate: float = 3e-4
+    """Of Adam."""
+    adam_epsilon: float = 1e-5
+    """Of Adam."""
+    weight_decay: float = 1e-6
+    """L2 penalty coupled into the gradient, as torch's Adam has it."""
+    clip_norm: float = 100.0
+    """Bound on the global gradient norm."""
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """Autocast type; auto is bf16 on a GPU and none on a CPU. Losses are float32 in any case."""
+    sync_batchnorm: bool = True
+    """Share BatchNorm statistics between GPUs (CPU processes keep their own: torch has no such layer there)."""
+    compile: bool = False
+    """Compile the model with torch.compile."""
+    cpu: bool = False
+    """Stay on the CPU where there is a GPU."""
+    processes: int | None = None
+    """Processes that must be there; null takes what the launcher was told."""
+    workers: int = 2
+    """Loader processes of each process; 0 reads between updates."""
+    seed: int = 0
+    """Of weights, data order and every draw."""
+    log_every: int = 50
+    """Updates between rows of metrics.jsonl."""
+    checkpoint_every: int = 1000
+    """Updates between checkpoints."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints kept."""
+    max_bad_updates: int = 100
+    """Skipped updates in a row, because of a non-finite gradient, at which the run stops."""
+    trackers: list[str] = field(default_factory=list)
+    """Trackers of accelerate that log beside metrics.jsonl, such as tensorboard."""
+
+
+class TrainState:
+    """Counters that accelerate saves with the weights."""
+
+    def __init__(self, fingerprint: dict[str, Any]):
+        self.updates = 0
+        self.batches = 0
+        self.skipped = 0
+        self.seconds = 0.0
+        self.fingerprint = fingerprint
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Everything; a checkpoint of other counters is of another version."""
+        if state.keys() != vars(self).keys():
+            raise RecipeError(f"the checkpoint's training state has {sorted(state)}, expected {sorted(vars(self))}")
+        vars(self).update(state)
+
+
+def parse(arguments: list[str] | None = None) -> PretrainConfig:
+    """Configuration from a YAML file and dotted overrides; a typo is an error."""
+    parser = ArgumentParser(description=__doc__.split("\n")[0], default_env=False)
+    parser.add_argument("--config", action="config", help="YAML file with any of the settings below")
+    parser.add_class_arguments(PretrainConfig, as_group=False)
+    values = parser.instantiate(parser.parse_args(arguments))
+    return PretrainConfig(**{name: values[name] for name in PretrainConfig.__dataclass_fields__})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train, or go on training; the exit code is 0 when the run is finished."""
+    config = parse(arguments)
+    import torch  # after parsing, so that --help and a typo answer at once
+    from accelerate import Accelerator
+    from accelerate.utils import ProjectConfiguration, set_seed
+
+    from cwm_hub import ClipLoader, create_model, hub, save_pretrained
+    from cwm_hub.clips import ClipSource, resume_batch
+
+    # The world: devices, processes, precision.
+    run = Path(config.run)
+    gpu = torch.cuda.is_available() and not config.cpu
+    precision = ("bf16" if gpu else "no") if config.mixed_precision == "auto" else config.mixed_precision
+    accelerator = Accelerator(
+        cpu=not gpu,
+        mixed_precision=precision,
+        gradient_accumulation_steps=config.accumulation,
+        log_with=config.trackers or None,
+        project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run / "logs")),
+        step_scheduler_with_optimizer=False,
+        dynamo_backend="inductor" if config.compile else "no",
+    )
+    world = accelerator.num_processes
+    check_world(world, promised=config.processes)
+    batch_clips, rest = divmod(config.batch_clips, world * config.accumulation)
+    if rest or not batch_clips:
+        raise RecipeError(
+            f"batch_clips {config.batch_clips} is not a multiple of {world} processes x {config.accumulation} accumulation"
+        )
+
+    # The model.
+    set_seed(config.seed)
+    model = create_model(config.model, overrides=config.overrides)
+    parents: dict[str, Any] = {"shards": [], "init": None}
+    if config.init is not None:
+        start = hub.find_checkpoint(config.init)
+        weights = start.load()
+        if weights.config != model.config:
+            raise RecipeError(f"the checkpoint {config.init} has another configuration than {config.model} with its overrides")
+        model.load_state_dict(weights.state_dict())
+        parents["init"] = start.identity()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    if gpu and world > 1 and config.sync_batchnorm:
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    optimizer = torch.optim.Adam(
+        model.parameters(),
+        lr=config.learning_rate,
+        eps=config.adam_epsilon,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+    world_model = model
+    model, optimizer = accelerator.prepare(model, optimizer)
+    set_seed(config.seed, device_specific=True)
+
+    # The data, never handed to accelerate: it would shard it a second time.
+    sources = [ClipSource(**asdict(source)) for source in config.data]
+    stream = {
+        "batch_clips": batch_clips,
+        "window_frames": config.window_frames,
+        "seed": config.seed,
+        "rank": accelerator.process_index,
+        "world_size": world,
+        "workers": config.workers,
+        "sampling": config.sampling,
+        "image_size": world_model.image_size,
+        "pin_memory": gpu,
+    }
+    loader = ClipLoader(sources, **stream)
+    parents["shards"] = loader.facts()
+
+    # Where an earlier run stopped.
+    checkpoints, rows = run / "checkpoints", run / "metrics.jsonl"
+    state = TrainState(loader.fingerprint())
+    accelerator.register_for_checkpointing(state)
+    steps = saved_steps(checkpoints)
+    if steps:
+        accelerator.load_state(str(step_directory(checkpoints, steps[-1])))
+        start_batch = resume_batch(state.fingerprint, loader.fingerprint(), batches=state.batches)
+        if start_batch != state.batches:
+            accelerator.print(f"data re-striped: batch {state.batches} of the old world is {start_batch} of this one")
+        state.batches, state.fingerprint = start_batch, loader.fingerprint()
+        loader = ClipLoader(sources, **stream, start_batch=start_batch)
+    if accelerator.is_main_process:
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        write_text(run / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
+        truncate_rows(rows, counter="updates", last=state.updates)
+        if config.trackers:
+            accelerator.init_trackers("cwm-hub", config=asdict(config))
+    accelerator.print(
+        f"{config.model}: {parameters:,} parameters on {accelerator.device} x {world}, precision {precision}; "
+        f"{config.batch_clips} clips x {config.window_frames} frames an update; "
+        f"updates {state.updates:,} to {config.updates:,}"
+    )
+
+    def save() -> None:
+        target = step_directory(checkpoints, state.updates)
+        temporary = target.with_suffix(".tmp")
+        accelerator.save_state(str(temporary))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            commit_directory(temporary, target)
+            keep_newest(checkpoints, config.keep_checkpoints)
+        accelerator.wait_for_everyone()
+
+    # The loop. Nothing in it waits for the device except the logging.
+    stop = _StopSignal()
+    batches = on_device(iter(loader), accelerator.device)
+    zero = torch.zeros((), device=accelerator.device)
+    sums: dict[str, torch.Tensor] = {}
+    skipped, bad_in_a_row = zero.clone(), zero.clone()
+    waited, began = 0.0, time.perf_counter()
+    logged_at, logged_updates = began, state.updates
+    model.train()
+    while state.updates < config.updates:
+        world_model.set_update(state.updates)
+        for _ in range(config.accumulation):
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - asked
+            state.batches += 1
+            with accelerator.accumulate(model):
+                loss, metrics = model(batch.video, batch.is_first)
+                accelerator.backward(loss)
+                norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+                if accelerator.sync_gradients and accelerator.scaler is None:
+                    bad = 1 - torch.isfinite(norm).float()
+                    optimizer.optimizer.found_inf = bad  # the fused Adam skips the step where this is 1
+                    skipped += bad
+                    bad_in_a_row = (bad_in_a_row + bad) * bad
+                optimizer.step()
+                if accelerator.sync_gradients and accelerator.scaler is not None:
+                    bad = torch.full_like(zero, float(optimizer.step_was_skipped))
+                    skipped += bad
+                    bad_in_a_row = (bad_in_a_row + bad) * bad
+                optimizer.zero_grad()
+            for name, value in metrics.items():
+                sums[name] = sums.get(name, zero) + value.nan_to_num(0.0, 0.0, 0.0) / config.accumulation
+        state.updates += 1
+
+        if state.updates % config.log_every == 0 or state.updates == config.updates:
+            count = state.updates - logged_updates
+            good = (count - skipped).clamp(min=1)
+            means = accelerator.reduce({name: total / good for name, total in sums.items()}, "mean")
+            now = time.perf_counter()
+            state.skipped += int(skipped)
+            row = {"updates": state.updates} | {name: float(value) for name, value in means.items()}
+            row |= {
+                "grad_norm": float(norm),
+                "skipped_updates": state.skipped,
+                "updates_per_second": count / (now - logged_at),
+                "data_wait_share": waited / (now - logged_at),
+                "seconds": state.seconds + now - began,
+            }
+            if accelerator.is_main_process:
+                append_row(rows, row)
+                if config.trackers:
+                    accelerator.log(row, step=state.updates)
+                print_progress(row, config.updates)
+            if int(bad_in_a_row) >= config.max_bad_updates:
+                last = saved_steps(checkpoints)
+                good_place = step_directory(checkpoints, last[-1]) if last else "none was written yet"
+                raise RecipeError(
+                    f"{int(bad_in_a_row)} updates in a row had a non-finite gradient; last good checkpoint: {good_place}"
+                )
+            sums, skipped, waited = {}, zero.clone(), 0.0
+            logged_at, logged_updates = now, state.updates
+
+        last_update = state.updates == config.updates
+        stopping = stop.agreed(accelerator, state.updates)
+        if last_update or stopping or state.updates % config.checkpoint_every == 0:
+            state.seconds, began = state.seconds + time.perf_counter() - began, time.perf_counter()
+            if not int(bad_in_a_row):
+                save()
+        if stopping and not last_update:
+            accelerator.print(f"\nstopped by a signal after {state.updates} updates; the same command resumes")
+            accelerator.end_training()
+            return 128 + (stop.received or signal.SIGTERM)
+
+    # The result, in hub format.
+    if accelerator.is_main_process:
+        train = {
+            "recipe": "recipes/pretrain.py",
+            "preset": config.model,
+            **{name: getattr(config, name) for name in ("updates", "batch_clips", "window_frames", "seed")},
+            "seconds": round(state.seconds, 1),
+            "skipped_updates": state.skipped,
+            "device": torch.cuda.get_device_name() if gpu else "cpu",
+            "processes": world,
+            "precision": precision,
+            "config": asdict(config),
+            "parents": parents,
+            **provenance(),
+        }
+        save_pretrained(accelerator.unwrap_model(model, keep_torch_compile=False), run / "model", train=train)
+        print(f"finished: {run / 'model'}")
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return 0
+
+
+def on_device(batches: Iterator[Any], device: Any) -> Iterator[Any]:
+    """Batches on the device; on a GPU the next one is copied on a stream of its own while this one is used."""
+    import torch
+
+    if device.type != "cuda":
+        yield from (batch.to(device) for batch in batches)
+        return
+    side = torch.cuda.Stream(device)
+
+    def copied() -> Any:
+        with torch.cuda.stream(side):
+            return next(batches).to(device, non_blocking=True)
+
+    ahead = copied()
+    while True:
+        torch.cuda.current_stream(device).wait_stream(side)
+        batch = ahead
+        for tensor in (batch.video, batch.is_first):
+            tensor.record_stream(torch.cuda.current_stream(device))
+        ahead = copied()
+        yield batch
+
+
+class _StopSignal:
+    """SIGTERM and Ctrl-C ask for a checkpoint; the ranks agree on the update after which they write it."""
+
+    EVERY = 10  # updates between questions where there are several ranks
+
+    def __init__(self) -> None:
+        self.received = 0
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: Any) -> None:
+        self.received = number
+
+    def agreed(self, accelerator: Any, updates: int) -> bool:
+        """Whether every rank stops after this update."""
+        if accelerator.num_processes == 1:
+            return bool(self.received)
+        if updates % self.EVERY:
+            return False
+        import torch
+
+        asked = torch.tensor(float(self.received > 0), device=accelerator.device)
+        return bool(accelerator.reduce(asked, "sum"))
+
+
+def print_progress(row: dict[str, Any], updates: int) -> None:
+    """One line: on a terminal it is rewritten, elsewhere every log interval has its own."""
+    left = (updates - row["updates"]) / row["updates_per_second"]
+    text = (
+        f"{row['updates']:>9,} / {updates:,}  loss {row['loss']:8.2f}  image {row['image_loss']:8.2f}  "
+        f"kl {row['kl']:6.2f}  {row['updates_per_second']:6.2f} updates/s  "
+        f"data wait {100 * row['data_wait_share']:3.0f} %  left {_duration(left)}"
+    )
+    if row["skipped_updates"]:
+        text += f"  skipped {row['skipped_updates']}"
+    terminal = sys.stdout.isatty()
+    print(f"\r{text}" if terminal else text, end="" if terminal and row["updates"] < updates else "\n", flush=True)
+
+
+def _duration(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+if __name__ == "__main__":
+    with one_sentence_errors(), contextlib.suppress(KeyboardInterrupt):
+        sys.exit(main())

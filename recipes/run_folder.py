@@ -1,0 +1,144 @@
+"""What every recipe does to its run folder and its world: refuse, resume, log. Standard library only.
+
+A run folder holds `config.yaml`, `metrics.jsonl` and `checkpoints/step-<updates>/`; everything in it is written so
+that a killed run finds it whole.
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARIES = ("torch", "accelerate", "webdataset", "av", "numpy", "huggingface_hub")
+
+
+class RecipeError(ValueError):
+    """What a user can cause and mend: one sentence."""
+
+
+@contextmanager
+def one_sentence_errors() -> Iterator[None]:
+    """Turn every ValueError (ours all are) and OSError into one line on stderr and exit code 1."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if os.environ.get("CWM_TRACEBACK"):
+            raise
+        sys.exit(f"error: {' '.join(str(error).split())}")
+
+
+def check_world(processes: int, *, promised: int | None) -> None:
+    """Refuse a world of another size than the launcher was told.
+
+    `accelerate launch --cpu --num_processes 2` starts one process without a word, and `--multi_gpu` on a machine
+    without GPUs starts two runs of one process each that write into the same folder.
+
+    Args:
+        processes: what accelerate found.
+        promised: what the configuration says; None asks the launcher's environment and command line.
+    """
+    if promised is None:
+        promised = _launched_processes()
+    if processes != promised:
+        raise RecipeError(
+            f"{promised} processes were promised and there are {processes}: on CPUs launch with `accelerate launch "
+            "--multi_gpu --num_processes N recipes/... --cpu true` or `ACCELERATE_USE_CPU=1 torchrun "
+            "--nproc_per_node N recipes/...`, which start N processes; `accelerate launch --cpu` starts one"
+        )
+
+
+def _launched_processes() -> int:
+    if "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    import psutil
+
+    command = psutil.Process(os.getppid()).cmdline()
+    for flag, value in zip(command, [*command[1:], ""], strict=True):
+        name, _, joined = flag.partition("=")
+        if name in ("--num_processes", "--num-processes"):
+            return int(joined or value)
+    return 1
+
+
+def step_directory(checkpoints: Path, updates: int) -> Path:
+    """Name of the checkpoint after so many updates."""
+    return checkpoints / f"step-{updates:08d}"
+
+
+def saved_steps(checkpoints: Path) -> list[int]:
+    """Updates after which there is a whole checkpoint, rising."""
+    names = (path.name for path in checkpoints.glob("step-*") if path.is_dir())
+    return sorted(int(name[5:]) for name in names if name[5:].isdigit())
+
+
+def commit_directory(temporary: Path, target: Path) -> None:
+    """Make a finished directory appear under its name, on disk, in one step."""
+    for path in temporary.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.replace(target)
+    parent = os.open(target.parent, os.O_RDONLY)
+    os.fsync(parent)
+    os.close(parent)
+
+
+def keep_newest(checkpoints: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints, and what killed runs left half written."""
+    for updates in saved_steps(checkpoints)[:-keep]:
+        shutil.rmtree(step_directory(checkpoints, updates))
+    for leftover in checkpoints.glob("*.tmp"):
+        shutil.rmtree(leftover)
+
+
+def truncate_rows(path: Path, *, counter: str, last: int) -> None:
+    """Drop the rows of a jsonl file whose `counter` lies beyond `last`: a resumed run writes them again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:  # the line that a kill cut short
+            break
+        if row[counter] <= last:
+            kept.append(line + "\n")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept))
+    temporary.replace(path)
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Add one json line."""
+    with path.open("a") as file:
+        file.write(json.dumps(dict(row)) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def provenance() -> dict[str, Any]:
+    """What a result depends on outside its configuration: versions, commit, machine."""
+    git = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return {
+        "command": " ".join(sys.argv),
+        "git_commit": git.stdout.strip() or None,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
+    }
