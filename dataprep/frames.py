@@ -185,6 +185,7 @@ class VideoReader:
         self._packets = 0
         self._first_seconds: float | None = None
         self._end_seconds = 0.0
+        self._tick_seconds: dict[int, float] = {}  # per stream, as floats: fractions are slow
         self._check_size(stream.codec_context.width, stream.codec_context.height)
         self._decoded = self._decode()
         self._first = next(self._decoded, None)  # the frame knows what the header hides: rotation, transfer
@@ -260,12 +261,14 @@ class VideoReader:
 
     def _note_time(self, packet: av.Packet) -> None:
         ticks = packet.dts if packet.pts is None else packet.pts
-        if ticks is None or packet.time_base is None:
+        if ticks is None:
             return
-        second = 1 / float(packet.time_base)  # floats: fractions cost a tenth of the decoding
-        seconds = ticks / second
+        tick = self._tick_seconds.get(packet.stream.index)
+        if tick is None:
+            tick = self._tick_seconds[packet.stream.index] = float(packet.time_base)
+        seconds = ticks * tick
         self._first_seconds = seconds if self._first_seconds is None else min(self._first_seconds, seconds)
-        self._end_seconds = max(self._end_seconds, seconds + (packet.duration or 0) / second)
+        self._end_seconds = max(self._end_seconds, seconds + (packet.duration or 0) * tick)
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self.settings.max_pixels:
@@ -351,8 +354,8 @@ def _resample(
                 yield previous
                 tick += 1
         previous = (index, seconds, frame)
-    # The last frame lasts half a tick beyond its time, so that resampling to the native rate changes nothing.
-    while previous is not None and start + tick / fps <= previous[1] + 0.5 / fps:
+    # A quarter of a tick absorbs rounded timestamps, so that resampling to the native rate changes nothing.
+    while previous is not None and start + tick / fps <= previous[1] + 0.25 / fps:
         yield previous
         tick += 1
 

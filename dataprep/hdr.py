@@ -1,7 +1,7 @@
 """High dynamic range to the ordinary kind, at output size: PQ or HLG with BT.2020 primaries -> 8-bit BT.709.
 
-A fixed, simple rendering, good enough to learn from and never silently wrong: reference white (203 cd/m2, ITU-R
-BT.2408) stays white, what is brighter is compressed towards it by luminance (Reinhard et al. 2002, eq. 4).
+A fixed, simple rendering, good enough to learn from and never silently wrong: luminance up to three quarters of
+reference white (203 cd/m2, ITU-R BT.2408) is kept, what is brighter is bent towards white by a smooth shoulder.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ HDR_TRANSFERS = (PQ, HLG)
 """Transfer characteristics of ITU-T H.273 that are HDR."""
 
 WHITE_NITS = 203.0
-PEAK = 1000.0 / WHITE_NITS  # brightest value kept apart from white
+KNEE = 0.75
 BT2020_TO_BT709 = np.array(
     [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
 )
@@ -25,7 +25,8 @@ def to_sdr(pixels: np.ndarray, transfer: int) -> np.ndarray:
     signal = pixels.astype(np.float32) / 65535.0
     light = (_pq_light if transfer == PQ else _hlg_light)(signal) @ BT2020_TO_BT709.T
     luma = np.maximum(light @ BT709_LUMA, 1e-6)[..., None]
-    toned = luma * (1 + luma / PEAK**2) / (1 + luma)
+    shoulder = 1 - (1 - KNEE) * np.exp(-np.maximum(luma - KNEE, 0) / (1 - KNEE))
+    toned = np.where(luma > KNEE, shoulder, luma)
     light = np.clip(light * (toned / luma), 0, 1)
     encoded = np.where(light < 0.018, 4.5 * light, 1.099 * np.maximum(light, 1e-6) ** 0.45 - 0.099)
     return np.rint(255 * encoded.clip(0, 1)).astype(np.uint8)

@@ -1,0 +1,62 @@
+"""Small videos made on the spot, and the torture set."""
+
+import tarfile
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+
+
+def write_video(
+    path: Path, frames: np.ndarray, *, fps: int = 12, codec: str = "libx264", times: list[int] | None = None
+) -> Path:
+    """Encode u8 [T, H, W, 3]; ``times`` are timestamps in milliseconds, for a variable rate."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps, options={"qp": "0", "lossless": "1"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        if times:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for index, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            if times:
+                frame.pts, frame.time_base = times[index], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def counting_frames(count: int, *, height: int = 48, width: int = 64) -> np.ndarray:
+    """Grey frames that carry their number, at most 61 different ones: see :func:`read_numbers`."""
+    grey = (4 * (np.arange(count) % 61) + 10).astype(np.uint8)
+    return np.broadcast_to(grey[:, None, None, None], (count, height, width, 3)).copy()
+
+
+def read_numbers(frames: np.ndarray) -> list[int]:
+    """Which of :func:`counting_frames` these are; FFmpeg's fast conversion is up to two levels low."""
+    return [round((float(frame.mean()) - 9) / 4) for frame in frames]
+
+
+@pytest.fixture(scope="session")
+def torture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked torture set."""
+    root = tmp_path_factory.mktemp("torture")
+    with tarfile.open(FIXTURES / "videos" / "torture.tar.xz") as archive:
+        archive.extractall(root, filter="fully_trusted")
+    return root
+
+
+@pytest.fixture
+def make_video(tmp_path: Path) -> Callable[..., Path]:
+    """``make_video("a.webm", frames, fps=12)`` writes below ``tmp_path``."""
+
+    def make(name: str, frames: np.ndarray, **options: object) -> Path:
+        return write_video(tmp_path / name, frames, **options)  # type: ignore[arg-type]
+
+    return make

@@ -1,0 +1,138 @@
+"""Every file of the torture set gets what its manifest says, in bounded time and memory."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import FIXTURES
+
+from dataprep.frames import DecodeSettings, VideoError, open_video
+
+CASES = json.loads((FIXTURES / "videos" / "torture_expect.json").read_text())
+
+REASONS = {
+    "01_len01.webm": "too_short",
+    "01_len02.mp4": "too_short",
+    "01_len02.webm": "too_short",
+    "01_len24.mp4": "too_short",
+    "01_len24.webm": "too_short",
+    "02_zero_bytes.webm": "empty_file",
+    "02_html_404.mp4": "not_a_video",
+    "02_random.mp4": "not_a_video",
+    "02_ffconcat.mp4": "not_a_video",
+    "02_png_renamed.mp4": "not_a_video",
+    "02_trunc_first_1k.mp4": "truncated",
+    "06_audio_with_cover_art.mp4": "no_video_stream",
+    "06_unknown_codec.mp4": "no_decoder",
+    "06_encrypted_cenc.mp4": "encrypted",
+    "08_stsz_count_lies.mp4": "zero_frames",
+    "fs/broken_link.mp4": "missing_file",
+    "fs/loop_a.mp4": "link_loop",
+    "fs/loop_b.mp4": "link_loop",
+    "fs/dir_loop": "not_a_file",
+    "fs/fifo.mp4": "not_a_file",
+}
+"""The reason class of every file that must be rejected."""
+
+POLICY = {
+    "02_gif_renamed.mp4": 30,  # judged by content: a GIF is a video
+    "02_trunc_faststart_60pct.mp4": "truncated",
+    "02_trunc_60pct.webm": "truncated",
+    "03_corrupt_mid_gop.mp4": "decode_error",
+    "03_one_bit_flagged.mp4": "decode_error",  # 1 frame of 60 is above the limit of 1 %
+    "04_tiny_2x2.mp4": 60,  # scaled up; a minimum size would be one more rule to explain
+    "04_huge_7680x4320.webm": "too_large",
+    "05_pts_all_equal.mkv": 60,  # in decode order
+    "05_starts_mid_gop.ts": 36,  # from the first key frame on
+    "names/no_extension": 26,  # the decoder never looks at the name; the folder listing does
+    "fs/link_to_real.mp4": 26,  # links to files are followed; the folder listing drops the duplicate
+}
+"""Where the manifest leaves the choice: frames accepted, or the reason of rejection."""
+
+SECONDS_PER_FILE = 20.0
+PEAK_MIB = 300
+
+
+def path_of(root: Path, name: str) -> Path:
+    return root / os.fsdecode(name.replace("\\xe9", "\udce9").encode("utf-8", "surrogateescape"))
+
+
+@pytest.mark.parametrize(
+    "case", CASES, ids=[case["name"].encode("unicode_escape").decode() for case in CASES]
+)
+def test_verdict(torture: Path, case: dict[str, object]) -> None:
+    name = str(case["name"])
+    expected = {"accept": case["frames"], "reject": REASONS.get(name), "policy": POLICY.get(name)}[
+        str(case["verdict"])
+    ]
+    assert expected is not None, "no expectation is stated for this file"
+    started = time.monotonic()
+    try:
+        with open_video(path_of(torture, name), DecodeSettings()) as video:
+            yielded = sum(frame.shape == (64, 64, 3) for frame in video)
+            assert yielded == video.source_frames
+            outcome: object = video.source_frames
+    except VideoError as error:
+        assert error.detail
+        outcome = error.reason
+    assert outcome == expected
+    assert time.monotonic() - started < SECONDS_PER_FILE
+
+
+def test_the_whole_set_stays_small_in_memory(torture: Path) -> None:
+    """One process reads every file, a 20,000-frame one and an 8K one among them."""
+    code = f"""
+import json, resource, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_torture import CASES, DecodeSettings, VideoError, open_video, path_of
+for case in CASES:
+    try:
+        with open_video(path_of(Path({str(torture)!r}), case["name"]), DecodeSettings()) as video:
+            for frame in video:
+                pass
+    except VideoError:
+        pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert int(result.stdout) < PEAK_MIB
+
+
+def test_an_8k_file_is_read_under_a_gibibyte_where_the_limit_allows_it(torture: Path) -> None:
+    code = f"""
+import resource
+from dataprep.frames import DecodeSettings, open_video
+with open_video({str(torture / "04_huge_7680x4320.webm")!r}, DecodeSettings(max_pixels=7680 * 4320)) as video:
+    frames = sum(1 for _ in video)
+print(frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    frames, mebibytes = map(int, result.stdout.split())
+    assert frames == 26
+    assert mebibytes < 1024
+
+
+def test_a_concat_script_cannot_make_us_open_another_file(torture: Path, tmp_path: Path) -> None:
+    """The list names a FIFO: following it would block for ever."""
+    os.mkfifo(tmp_path / "pipe.mp4")
+    script = tmp_path / "innocent.mp4"
+    script.write_text("ffconcat version 1.0\nfile pipe.mp4\n")
+    with (
+        pytest.raises(VideoError, match="not_a_video: a concat script"),
+        open_video(script, DecodeSettings()),
+    ):
+        pass
+
+
+def test_every_reason_of_the_manifest_is_stated() -> None:
+    assert {case["name"] for case in CASES if case["verdict"] == "reject"} == set(REASONS)
+    assert {case["name"] for case in CASES if case["verdict"] == "policy"} == set(POLICY)
