@@ -16,7 +16,7 @@ import numpy as np
 from cwm_hub import sampling
 from cwm_hub.remote import FetchConfig, RemoteShards, local_path, pin_revision, with_retries
 from cwm_hub.sampling import Ints, Sampling, SamplingError, WindowTable
-from cwm_hub.shard_files import BrokenShardError, LocalShards, ShardFiles
+from cwm_hub.shard_files import BrokenCount, BrokenShardError, LocalShards, ShardFiles
 from cwm_hub.shards import (
     INDEX,
     MANIFEST,
@@ -208,30 +208,32 @@ class ClipSet:
         epoch, position = divmod(sample, len(self))
         return self._locate(self._plan(epoch), position)
 
-    def read(self, sample: int, out: Frames) -> Window:
+    def read(self, sample: int, out: Frames, broken: BrokenCount) -> Window:
         """Read the window of a sample into `out`, uint8 [T, H, W, 3]; a broken one is replaced, always by the same.
 
         Raises:
-            ShardError: nothing readable was found.
+            ShardError: too much is broken, or nothing readable was found.
         """
         epoch, position = divmod(sample, len(self))
-        plan, at, broken = self._plan(epoch), position, {}
+        plan, at = self._plan(epoch), position
+        passed: dict[str, str] = {}
         self._announce(plan, epoch, position)
-        for tries in range(1, TRIES):
+        for tries in range(1, TRIES + 1):
             row, first = self._locate(plan, at)
             try:
                 self._read(row, first, out)
             except BrokenShardError as error:
-                broken[error.name] = error.reason
+                passed[error.name] = error.reason
+                broken.add(error.name, error.reason)
             else:
-                return Window(
-                    self._key[row].as_py(), int(self._start[row]) + first, int(self._label[row]), broken
-                )
+                start, label = int(self._start[row]) + first, int(self._label[row])
+                return Window(self._key[row].as_py(), start, label, passed)
             low, high = self._block_range(plan, position) if tries < BLOCK_TRIES else (0, len(self))
             at = sampling.substitute_position(
                 position, tries, seed=self._seed, epoch=epoch, low=low, high=high
             )
-        raise ShardError(f"{self.source.root}: no readable clip in {TRIES} tries")
+        name, reason = passed.popitem()
+        raise ShardError(f"{self.source.root}: no readable clip in {TRIES} tries; {name}: {reason}")
 
     def _plan(self, epoch: int) -> _Epoch:
         if epoch not in self._epochs:

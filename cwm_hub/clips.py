@@ -27,6 +27,7 @@ from cwm_hub import sampling
 from cwm_hub.clip_set import ClipSet, ClipSource, open_clip_set
 from cwm_hub.remote import FetchConfig
 from cwm_hub.sampling import Sampling, SamplingError, resume_batch
+from cwm_hub.shard_files import BrokenCount
 from cwm_hub.shards import ShardError
 
 __all__ = ["ClipBatch", "ClipLoader", "ClipSource", "FetchConfig", "resume_batch", "validation_windows"]
@@ -115,9 +116,8 @@ class ClipLoader:
                 f"a loader needs batch_clips >= 1 and start_batch >= 0, got {batch_clips}, {start_batch}"
             )
         self.rank, self.world_size, self.workers, self.start_batch = rank, world_size, workers, start_batch
-        self.prefetch_batches, self.pin_memory, self.max_broken = prefetch_batches, pin_memory, max_broken
-        self.broken: dict[str, str] = {}
-        """Every shard or clip passed over so far, with the reason."""
+        self.prefetch_batches, self.pin_memory = prefetch_batches, pin_memory
+        self._broken = BrokenCount(max_broken)
         self._batches = _Batches(
             sources,
             batch_clips=batch_clips,
@@ -127,6 +127,7 @@ class ClipLoader:
             world_size=world_size,
             unit=sampling,
             fetch=fetch or FetchConfig(),
+            max_broken=max_broken,
         )
         height, width = self._batches.image_size
         if image_size is not None and (height, width) != (image_size, image_size):
@@ -144,22 +145,19 @@ class ClipLoader:
             num_workers=self.workers,
             prefetch_factor=self.prefetch_batches if self.workers else None,
             pin_memory=self.pin_memory,
+            generator=torch.Generator(),  # or the loader takes its worker seeds from the model's random stream
         )
         for batch in loader:
             if isinstance(batch, ShardError):
                 raise batch
-            if batch.broken:
-                self._count_broken(batch)
+            for name, reason in batch.broken:
+                self._broken.add(name, reason)
             yield batch
 
-    def _count_broken(self, batch: ClipBatch) -> None:
-        self.broken.update(batch.broken)
-        if len(self.broken) > self.max_broken:
-            name, reason = batch.broken[-1]
-            raise ShardError(
-                f"{len(self.broken)} shards or clips cannot be read, more than {self.max_broken}; the last: "
-                f"{name}: {reason}"
-            )
+    @property
+    def broken(self) -> dict[str, str]:
+        """Every shard or clip passed over in the batches given so far, with the reason."""
+        return dict(self._broken.reasons)
 
     @property
     def samples_per_epoch(self) -> list[int]:
@@ -204,6 +202,7 @@ def validation_windows(
         world_size=1,
         unit="source",
         fetch=fetch or FetchConfig(),
+        max_broken=0,
     )
     clips = batches.sets[0]
     if not 0 < count <= clips.facts()["windows"]:
@@ -250,7 +249,9 @@ class _Batches(Dataset[ClipBatch | ShardError]):
         world_size: int,
         unit: Sampling,
         fetch: FetchConfig,
+        max_broken: int,
     ) -> None:
+        self._broken = BrokenCount(max_broken)
         self._shares = sampling.mixture_shares([source.weight for source in sources])
         self._batch_clips, self._window_frames, self._seed = batch_clips, window_frames, seed
         self._rank, self._world_size, self._unit = rank, world_size, unit
@@ -283,7 +284,7 @@ class _Batches(Dataset[ClipBatch | ShardError]):
         if get_worker_info() is not None:
             frames.share_memory_()  # written where the training process reads it
         out = frames.numpy()
-        windows = [clips.read(sample, out[i]) for i, (clips, sample) in enumerate(samples)]
+        windows = [clips.read(sample, out[i], self._broken) for i, (clips, sample) in enumerate(samples)]
         is_first = torch.zeros(frames.shape[:2], dtype=torch.bool)
         is_first[:, 0] = True
         return ClipBatch(

@@ -33,6 +33,9 @@ RANGE_BYTES, SMALLEST_RANGE_BYTES = 8 * 2**20, 64 * 2**10
 PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
 """Between two tries: doubled after every failure without progress."""
 
+ABANDONED_SECONDS = 3600.0
+"""A `.partial` file that has not grown for that long may be dropped to make room."""
+
 PERMANENT = (
     FileNotFoundError,
     PermissionError,
@@ -205,9 +208,11 @@ class RemoteShards:
             if failed.exists() and failed.stat().st_mtime >= self._born:
                 self._broken[shard] = failed.read_text()
                 raise BrokenShardError(record.file, self._broken[shard])
+            partial = path.with_name(f"{record.sha256}-{record.bytes}.partial")
             try:
-                self._make_room(record.bytes)
-                self._download(record, path)
+                self._make_room(partial, record.bytes)
+                self._download(record, partial)
+                partial.replace(path)
             except BrokenShardError as error:
                 self._broken[shard] = error.reason
                 failed.write_text(error.reason)  # so that the other processes do not all try in turn
@@ -215,8 +220,7 @@ class RemoteShards:
             failed.unlink(missing_ok=True)
         return path
 
-    def _download(self, record: ShardRecord, path: Path) -> None:
-        partial = path.with_suffix(".partial")
+    def _download(self, record: ShardRecord, partial: Path) -> None:
         for _ in range(2):  # once more from nothing where the bytes turn out wrong
             digest = hashlib.sha256()
             with partial.open("a+b") as file:
@@ -228,7 +232,6 @@ class RemoteShards:
                     file.flush()
                     digest.update(data)
             if digest.hexdigest() == record.sha256:
-                partial.replace(path)
                 return
             partial.unlink()
         raise BrokenShardError(record.file, "its bytes do not have the sha256 of the manifest")
@@ -254,19 +257,27 @@ class RemoteShards:
                 raise BrokenShardError(record.file, _sentence(error)) from error
             _pause(failures)
 
-    def _make_room(self, needed: int) -> None:
-        """Drop the tars unused for longest, until `needed` more bytes fit; readers keep what they have open."""
+    def _make_room(self, partial: Path, needed: int) -> None:
+        """Reserve `needed` bytes, dropping what was unused for longest; readers keep the tars they have open."""
         with _locked(self._fetch.directory / "room.lock", wait=True):
-            tars = []
-            for path in self._fetch.directory.glob("*.tar"):
+            kept, total = [], needed
+            for path in (*self._fetch.directory.glob("*.tar"), *self._fetch.directory.glob("*.partial")):
+                if path == partial:
+                    continue
                 with contextlib.suppress(FileNotFoundError):
-                    tars.append((path.stat().st_mtime, path.stat().st_size, path))
-            total = sum(size for _, size, _ in tars) + needed
-            for _, size, path in sorted(tars):
+                    status = path.stat()
+                    reserved = (
+                        int(path.stem.rpartition("-")[2]) if path.suffix == ".partial" else status.st_size
+                    )
+                    total += reserved
+                    if path.suffix == ".tar" or status.st_mtime < time.time() - ABANDONED_SECONDS:
+                        kept.append((status.st_mtime, reserved, path))
+            for _, size, path in sorted(kept):
                 if total <= self._fetch.cache_bytes:
-                    return
+                    break
                 path.unlink(missing_ok=True)
                 total -= size
+            partial.touch()
 
 
 class _Process:

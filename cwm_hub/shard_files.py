@@ -20,6 +20,23 @@ class BrokenShardError(ShardError):
         self.name, self.reason = name, reason
 
 
+class BrokenCount:
+    """What could not be read so far, and the point at which that is too much."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.reasons: dict[str, str] = {}
+
+    def add(self, name: str, reason: str) -> None:
+        """Count a shard or clip once; raises ShardError where there are more than `limit`."""
+        self.reasons[name] = reason
+        if len(self.reasons) > self.limit:
+            raise ShardError(
+                f"{len(self.reasons)} shards or clips cannot be read, more than {self.limit} allowed; "
+                f"the last: {name}: {reason}"
+            )
+
+
 class ShardFiles(Protocol):
     """The tars of a set, numbered as in the manifest's split."""
 

@@ -1,0 +1,211 @@
+"""Remote roots: the same stream as a local one in the same order, whatever the network does."""
+
+import itertools
+import threading
+import time
+from pathlib import Path
+
+import fsspec
+import pytest
+import torch
+from flaky_server import FlakyServer
+from synthetic_shards import write_shards
+
+from cwm_hub import remote
+from cwm_hub.clips import ClipBatch, ClipLoader, ClipSource, FetchConfig
+from cwm_hub.shards import ShardError
+
+WINDOW = 5
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr(remote, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(remote, "RANGE_BYTES", 8192)
+    monkeypatch.setattr(remote, "SMALLEST_RANGE_BYTES", 1024)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    return write_shards(tmp_path_factory.mktemp("shards"), range(5, 45), shards=6)
+
+
+def loader(root: object, cache: Path, *, block_shards: int = 2, **changes) -> ClipLoader:
+    retries, timeout = changes.pop("retries", 4), changes.pop("timeout_seconds", 5.0)
+    fetch = FetchConfig(cache_dir=str(cache), retries=retries, timeout_seconds=timeout)
+    settings = {"batch_clips": 4, "window_frames": WINDOW, "seed": 0, "fetch": fetch} | changes
+    return ClipLoader([ClipSource(str(root), block_shards=block_shards)], **settings)
+
+
+def take(clips: ClipLoader, count: int) -> list[ClipBatch]:
+    return list(itertools.islice(clips, count))
+
+
+def equal(left: list[ClipBatch], right: list[ClipBatch]) -> bool:
+    return all(
+        torch.equal(a.video, b.video) and (a.source, a.start) == (b.source, b.start)
+        for a, b in zip(left, right, strict=True)
+    )
+
+
+def shard_of(root: Path) -> dict[str, str]:
+    from cwm_hub.shards import read_index
+
+    return {row.key: row.shard for row in read_index(root)}
+
+
+def test_memory_root_gives_the_local_stream(shards, tmp_path):
+    memory = fsspec.filesystem("memory")
+    memory.put(f"{shards}/", "/numbered/", recursive=True)
+    local = take(loader(shards, tmp_path / "a"), 30)
+    assert equal(local, take(loader("memory://numbered", tmp_path / "b"), 30))
+    assert equal(local[13:], take(loader("memory://numbered", tmp_path / "c", start_batch=13, workers=2), 17))
+
+
+def test_an_epoch_walks_through_blocks_of_shards(shards, tmp_path):
+    place = shard_of(shards)
+    batches = take(loader(shards, tmp_path), 10)  # 40 sources: one epoch
+    keys = [key for batch in batches for key in batch.source]
+    assert len(set(keys)) == 40
+    runs = [{place[key] for key in group} for group in _groups([place[key] for key in keys], keys, 2)]
+    assert [len(run) for run in runs] == [2, 2, 2]
+    assert set.union(*runs) == set(place.values())
+
+
+def _groups(shards: list[str], keys: list[str], block: int) -> list[list[str]]:
+    """Cut the sequence where the next shard would be the (block + 1)-th."""
+    groups: list[list[str]] = [[]]
+    seen: set[str] = set()
+    for shard, key in zip(shards, keys, strict=True):
+        if len(seen | {shard}) > block:
+            groups.append([])
+            seen = set()
+        seen.add(shard)
+        groups[-1].append(key)
+    return groups
+
+
+def test_http_with_every_fault_gives_the_local_stream(shards, tmp_path):
+    with FlakyServer(shards) as server:
+        server.faults.extend(["500", "cut", "short", "stall", "500", "cut"] * 3)
+        clips = loader(server.url, tmp_path, timeout_seconds=0.5, retries=8)
+        assert equal(take(loader(shards, tmp_path), 20), take(clips, 20))
+        assert not server.faults
+        assert clips.broken == {}
+
+
+def test_each_shard_is_fetched_once_by_ranks_and_workers_together(shards, tmp_path):
+    with FlakyServer(shards) as server:
+        ranks = [loader(server.url, tmp_path, rank=rank, world_size=2, workers=2) for rank in range(2)]
+        streams = [iter(rank) for rank in ranks]
+        for _ in range(8):
+            for stream in streams:
+                next(stream)
+        sizes = {path.name: path.stat().st_size for path in (shards / "data").iterdir()}
+        assert {name: server.bytes_sent[name] for name in sizes} == sizes
+
+
+def test_a_server_without_ranges_works(shards, tmp_path):
+    with FlakyServer(shards, ranges=False) as server:
+        assert equal(take(loader(shards, tmp_path), 12), take(loader(server.url, tmp_path), 12))
+
+
+def test_a_partial_file_is_continued(shards, tmp_path):
+    tars = sorted((shards / "data").iterdir())
+    clips = loader("memory://numbered", tmp_path, block_shards=6)
+    with FlakyServer(shards) as server:
+        for record in clips._batches.sets[0].manifest.shards:
+            (tmp_path / f"{record.sha256}-{record.bytes}.partial").write_bytes(
+                (shards / record.file).read_bytes()[:10_000]
+            )
+        take(loader(server.url, tmp_path, block_shards=6), 10)
+        assert [server.bytes_sent[tar.name] for tar in tars] == [tar.stat().st_size - 10_000 for tar in tars]
+
+
+def test_a_broken_shard_is_passed_over_and_counted(shards, tmp_path):
+    with FlakyServer(shards) as server:
+        server.always["train-00003-of-00006.tar"] = "500"
+        clips = loader(server.url, tmp_path, workers=2)
+        batches = take(clips, 10)
+        assert list(clips.broken) == ["data/train-00003-of-00006.tar"]
+        place = shard_of(shards)
+        assert {place[key] for batch in batches for key in batch.source} == set(place.values()) - set(
+            clips.broken
+        )
+        assert server.requests["train-00003-of-00006.tar"] == 4  # one process tried, the others took its word
+        healthy = {
+            (b, i): key
+            for b, batch in enumerate(take(loader(shards, tmp_path), 10))
+            for i, key in enumerate(batch.source)
+        }
+        for (b, i), key in healthy.items():
+            if place[key] not in clips.broken:
+                assert batches[b].source[i] == key
+
+
+def test_too_many_broken_shards_stop_the_run_with_a_sentence(shards, tmp_path):
+    with FlakyServer(shards) as server:
+        for number in range(6):
+            server.always[f"train-{number:05d}-of-00006.tar"] = "500"
+        with pytest.raises(
+            ShardError, match="cannot be read, more than 1 allowed; the last: data/train-0000"
+        ):
+            take(loader(server.url, tmp_path, max_broken=1, workers=1), 10)
+
+
+def test_a_shard_with_wrong_bytes_is_broken(shards, tmp_path):
+    copy = write_shards(tmp_path / "copy", range(5, 45), shards=6)
+    tar = copy / "data/train-00002-of-00006.tar"
+    data = bytearray(tar.read_bytes())
+    data[3000] ^= 1
+    tar.write_bytes(data)
+    with FlakyServer(copy) as server:
+        clips = loader(server.url, tmp_path / "cache")
+        take(clips, 10)
+        assert clips.broken == {
+            "data/train-00002-of-00006.tar": "its bytes do not have the sha256 of the manifest"
+        }
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "index.parquet"])
+def test_meta_files_are_retried_and_a_missing_one_is_a_sentence(shards, tmp_path, name):
+    with FlakyServer(shards) as server:
+        server.suffix = name
+        server.faults.extend(["500", "cut", "stall"])
+        take(loader(server.url, tmp_path, timeout_seconds=0.5), 1)
+        server.always[name] = "500"
+        with pytest.raises(ShardError, match=rf"{name} cannot be read \(tried 4 times\)"):
+            loader(server.url, tmp_path)
+        with pytest.raises(ShardError, match="is not a finished shard directory"):
+            loader(server.url + "/nowhere", tmp_path)
+
+
+def test_the_cache_stays_within_its_bound(shards, tmp_path):
+    tars = [path.stat().st_size for path in (shards / "data").iterdir()]
+    fetch = FetchConfig(cache_dir=str(tmp_path), cache_bytes=sum(sorted(tars)[-4:]))
+    with FlakyServer(shards) as server:
+        clips = loader(server.url, tmp_path, fetch=fetch)
+        for number, batch in enumerate(clips):
+            assert batch.video.shape[0] == 4
+            assert sum(path.stat().st_size for path in tmp_path.glob("*.tar")) <= fetch.cache_bytes
+            if number == 40:
+                break
+        assert sum(server.bytes_sent.values()) > 2 * sum(tars)  # dropped and fetched again in later epochs
+    with pytest.raises(ShardError, match="raise cache_bytes or lower block_shards"):
+        loader("memory://numbered", tmp_path, fetch=FetchConfig(cache_dir=str(tmp_path), cache_bytes=tars[0]))
+
+
+def test_more_streams_than_shards_neither_hang_nor_idle(shards, tmp_path):
+    started = time.monotonic()
+    with FlakyServer(shards) as server:
+        ranks = [loader(server.url, tmp_path, rank=rank, world_size=5, workers=2) for rank in range(5)]
+        keys = [key for rank in ranks for batch in take(rank, 2) for key in batch.source]
+    assert len(keys) == len(set(keys)) == 40  # ten streams, six shards: the ranks share one epoch
+    assert time.monotonic() - started < 60
+
+
+def test_an_abandoned_call_does_not_block(tmp_path):
+    forever = threading.Event()
+    result = remote.attempt(forever.wait, timeout_seconds=0.05)
+    forever.set()
+    assert isinstance(result, TimeoutError)
