@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 EPISODE_FRAMES = 20
 SPEED = 0.25
 GOAL_RADIUS = 0.2
-DOT_WIDTH = 0.18
+DOT_WIDTH = 0.4
 MARGIN = 1.3
 BACKGROUND = 0.1
 
