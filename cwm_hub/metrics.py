@@ -300,6 +300,16 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def verdict(a: str, b: str, difference: Mapping[str, float], *, unit: str = "dB") -> str:
+    """One sentence on who is ahead by how much, from a difference a minus b with its interval; no full stop."""
+    low, high = difference["low"], difference["high"]
+    mean, interval = abs(difference["mean"]), f"95 % interval {low:+.2f} to {high:+.2f} {unit}"
+    first, second = (a, b) if difference["mean"] >= 0 else (b, a)
+    if low <= 0 <= high:
+        return f"{a} and {b} are not told apart: {first} is {mean:.2f} {unit} ahead, {a} minus {b} has the {interval}"
+    return f"{first} is {mean:.2f} {unit} ahead of {second} ({a} minus {b}: {interval})"
+
+
 def _column(card: Mapping[str, Any], metric: str) -> np.ndarray:
     return np.array([row[metric] for row in card["windows"]])
 

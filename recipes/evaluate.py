@@ -1,0 +1,440 @@
+"""Scorecard and figures of a video world model on held-out clips.
+
+    python recipes/evaluate.py --checkpoint runs/demo/contextwm-tiny/model --data runs/demo/shards/real \
+        --out runs/demo/contextwm-tiny/evaluation
+
+Several shard directories (`--data '[shards/real, shards/metaworld]'`) are scored apart and together. `--compare DIR`
+adds the differences to another evaluation under the same protocol. The folder gets scorecard.json, windows.json,
+prediction.png and .mp4, horizon*.png and, where they mean something, attention.png, composition.png, embedding.png
+and comparison.json. The tiny model with 16 windows of 25 frames takes about 15 s on one CPU core.
+"""
+
+import json
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from jsonargparse import ArgumentParser
+
+from recipes.run_folder import RecipeError, one_sentence_errors, provenance, write_text
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Generator, Tensor
+
+    from cwm_hub.metrics import Protocol
+    from cwm_hub.models.video_world_model import VideoWorldModel
+
+QUERIES = ((0.3125, 0.3125), (0.3125, 0.6875), (0.6875, 0.3125), (0.6875, 0.6875))
+"""Query positions of the attention figure, (row, column) as shares of the picture: fixed, so that none is picked."""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What is evaluated, on what, and under which protocol."""
+
+    checkpoint: str
+    """Directory, embedded name or Hub repository of a video world model."""
+    data: str | list[str]
+    """Shard directory or a list of them."""
+    out: str
+    """Folder to write to."""
+    split: str = "validation"
+    """Split whose windows are predicted; the mean frame always comes from `train`."""
+    compare: str | None = None
+    """Folder of another evaluation, whose scores are compared with these."""
+    name: str | None = None
+    """What figures call the model; by default the last part of the checkpoint's name (of its run folder's)."""
+    windows: int = 16
+    """Windows of every shard directory."""
+    observed_frames: int = 5
+    """Frames the model sees."""
+    horizon: int = 20
+    """Frames it predicts open loop."""
+    protocol: Literal["observed", "official"] = "observed"
+    """`official` draws the context frame from the whole window, the frames to predict included, as the official
+    code does."""
+    context: Literal["last", "first"] = "last"
+    """Observed frame that is the context, under the `observed` protocol."""
+    latents: Literal["sampled", "mode"] = "sampled"
+    """Draw latents or take the most probable ones."""
+    samples: int = 1
+    """Predictions per window: scores average over them, the best is reported apart."""
+    seed: int = 0
+    """Of windows, latents and official context frames."""
+    mean_frame_frames: int = 512
+    """Training frames, drawn uniformly, behind the mean frame of a shard directory."""
+    lpips: bool = False
+    """Add LPIPS, which needs torchvision's AlexNet weights on this machine."""
+    figure_windows: int = 4
+    """Windows shown in figures, dealt out over the shard directories."""
+    figures: bool = True
+    """Draw figures and the mp4; without them only the numbers are written."""
+    device: str = "auto"
+    """torch device; `auto` takes the GPU where there is one."""
+
+
+def parse(arguments: list[str] | None = None) -> EvaluateConfig:
+    """Configuration from the command line or a YAML file; a typo is an error."""
+    parser = ArgumentParser(description=__doc__.split("\n")[0], default_env=False)
+    parser.add_argument("--config", action="config", help="YAML file with any of the settings below")
+    parser.add_class_arguments(EvaluateConfig, as_group=False)
+    values = parser.instantiate(parser.parse_args(arguments))
+    return EvaluateConfig(**{name: values[name] for name in EvaluateConfig.__dataclass_fields__})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Evaluate one checkpoint and print where it stands."""
+    config = parse(arguments)
+    import torch  # after parsing, so that --help and a typo answer at once
+
+    from cwm_hub import metrics
+    from cwm_hub.hub import find_checkpoint
+    from cwm_hub.models.video_world_model import VideoWorldModel
+
+    out, roots = Path(config.out), [config.data] if isinstance(config.data, str) else config.data
+    device = torch.device(
+        ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    )
+
+    # The model.
+    checkpoint = find_checkpoint(config.checkpoint)
+    model = checkpoint.load(device=device)
+    if not isinstance(model, VideoWorldModel):
+        raise RecipeError(
+            f"{config.checkpoint} is a {type(model).__name__}, and only a VideoWorldModel predicts video"
+        )
+    name = config.name or _model_name(config.checkpoint)
+
+    # The windows and the protocol.
+    data = load_data(config, roots, image_size=model.image_size)
+    protocol = metrics.Protocol(
+        observed_frames=config.observed_frames,
+        horizon=config.horizon,
+        context="official" if config.protocol == "official" else config.context,
+        latents=config.latents,
+        samples=config.samples,
+        seed=config.seed,
+        image_size=model.image_size,
+        split=config.split,
+        data=data.manifests,
+        mean_frames={source: metrics.picture_hash(picture) for source, picture in data.mean_frames.items()},
+        windows=tuple(data.windows),
+    )
+
+    # Prediction and scores.
+    generator = torch.Generator(device).manual_seed(config.seed)
+    context = context_frames(model, data.video.to(device), protocol, generator)
+    prediction = torch.stack(
+        [predict(model, data.video.to(device), context, protocol, generator) for _ in range(config.samples)]
+    ).cpu()
+    card = metrics.scorecard(prediction, data.video, mean_frames=data.mean_frames, protocol=protocol)
+    card["checkpoint"] = {"name": name, **checkpoint.identity()}
+    card["frechet_encoder_distance"] = encoder_distance(
+        model, prediction[0], data.video, protocol.observed_frames
+    )
+    if config.lpips:
+        future = slice(protocol.observed_frames, None)
+        card["lpips"] = metrics.lpips(prediction[0][:, future], data.video[:, future]).mean(0).tolist()
+    card["provenance"] = provenance()
+    write_text(out / "scorecard.json", json.dumps(card, indent=1))
+    write_text(out / "windows.json", json.dumps(card["windows"], indent=1))
+
+    # Comparison, figures, and what to say.
+    cards, differences = {name: card}, None
+    if config.compare:
+        other = read_scorecard(config.compare)
+        cards[_other_name(other, name)] = other
+        differences = metrics.compare(card, other)
+        write_text(out / "comparison.json", json.dumps(differences, indent=1))
+    if config.figures:
+        draw(out, model, data, prediction[0], context, cards, config.figure_windows)
+    for line in conclusions(cards, differences):
+        print(line)
+    return 0
+
+
+@dataclass(frozen=True)
+class Data:
+    """Held-out windows of every shard directory, one after another."""
+
+    video: "Tensor"
+    """uint8 [B, T, 3, H, W]."""
+    windows: list[tuple[str, str, int]]
+    """(data set, clip key, first frame) of each."""
+    labels: list[int]
+    """Class of each, -1 where unknown."""
+    label_names: dict[int, str]
+    """Words of the classes."""
+    mean_frames: dict[str, "Tensor"]
+    """Data set -> average training frame."""
+    manifests: dict[str, str]
+    """Data set -> manifest hash."""
+
+
+def load_data(config: EvaluateConfig, roots: list[str], *, image_size: int) -> Data:
+    """Read the windows and the mean frames; data sets are called by their folder's name.
+
+    Raises:
+        RecipeError: two directories of one name.
+        ShardError, SamplingError: a directory that cannot give what was asked.
+    """
+    import torch
+
+    from cwm_hub.clips import ClipSource, validation_windows
+    from cwm_hub.shards import Manifest, ShardError, read_index_table
+
+    names = [root.rstrip("/").rsplit("/", 1)[-1] for root in roots]
+    if len(set(names)) < len(names):
+        raise RecipeError(f"data sets are told apart by their folder's name, got {', '.join(names)}")
+    videos, windows, labels, mean_frames, manifests = [], [], [], {}, {}
+    label_names: dict[int, str] = {}
+    for name, root in zip(names, roots, strict=True):
+        manifest = Manifest.load(root)
+        if manifest.image_size != image_size:
+            raise ShardError(
+                f"{root} holds {manifest.image_size} px frames and the model takes {image_size} px"
+            )
+        manifests[name] = manifest.hash
+        batches = validation_windows(
+            ClipSource(root, split=config.split),
+            count=config.windows,
+            window_frames=config.observed_frames + config.horizon,
+            seed=config.seed,
+        )
+        for batch in batches:
+            videos.append(batch.video)
+            windows += [(name, key, start) for key, start in zip(batch.source, batch.start, strict=True)]
+            labels += batch.label.tolist()
+        table = read_index_table(root)
+        label_names |= dict(zip(table["label"].to_pylist(), table["label_text"].to_pylist(), strict=True))
+        mean_frames[name] = mean_frame(root, frames=config.mean_frame_frames, seed=config.seed)
+    return Data(torch.cat(videos), windows, labels, label_names, mean_frames, manifests)
+
+
+def mean_frame(root: str, *, frames: int, seed: int) -> "Tensor":
+    """The baseline's constant picture: the average of training frames drawn uniformly, uint8 [3, H, W]."""
+    from cwm_hub.clips import ClipLoader, ClipSource
+
+    loader = ClipLoader([ClipSource(root)], batch_clips=frames, window_frames=1, seed=seed, sampling="frame")
+    return next(iter(loader)).video.double().mean((0, 1)).round().byte()
+
+
+def context_frames(
+    model: "VideoWorldModel", video: "Tensor", protocol: "Protocol", generator: "Generator"
+) -> "Tensor | None":
+    """What the decoder is shown, uint8 [B, k, 3, H, W]; None for a model without context."""
+    import torch
+
+    config = model.config.frame.context
+    if config is None:
+        return None
+    if protocol.context == "official":
+        order = torch.rand(video.shape[:2], generator=generator, device=video.device).argsort(1)
+        return video[torch.arange(len(video), device=video.device)[:, None], order[:, : config.frames]]
+    seen = video[:, : protocol.observed_frames]
+    return model.default_context(seen if protocol.context == "last" else seen[:, : config.frames])
+
+
+def predict(
+    model: "VideoWorldModel",
+    video: "Tensor",
+    context: "Tensor | None",
+    protocol: "Protocol",
+    generator: "Generator",
+    batch_clips: int = 16,
+) -> "Tensor":
+    """One prediction of every window, in batches."""
+    import torch
+
+    return torch.cat(
+        [
+            model.predict(
+                video[at : at + batch_clips],
+                observed_frames=protocol.observed_frames,
+                context_frames=None if context is None else context[at : at + batch_clips],
+                sample=protocol.latents == "sampled",
+                generator=generator,
+            )
+            for at in range(0, len(video), batch_clips)
+        ]
+    )
+
+
+def encoder_distance(
+    model: "VideoWorldModel", prediction: "Tensor", video: "Tensor", observed_frames: int
+) -> dict[str, Any]:
+    """Fréchet distances of open-loop frames to the true ones, in the features of this model's own frame encoder.
+
+    Not FID and not FVD. Every encoder is a ruler of its own: values compare within one checkpoint, not between two.
+    """
+    import torch
+
+    from cwm_hub.metrics import frechet_distance
+
+    def features(frames: "Tensor") -> "Tensor":
+        with torch.no_grad():
+            return model.frame_model.encode(frames.to(next(model.parameters()).device)).flatten(0, 1).cpu()
+
+    future = video[:, observed_frames:]
+    truth = features(future)
+    last = video[:, observed_frames - 1 : observed_frames].expand_as(future)
+    return {
+        "model": frechet_distance(features(prediction[:, observed_frames:]), truth),
+        "copy_last_frame": frechet_distance(features(last), truth),
+        "frames": len(truth),
+        "features": truth.shape[1],
+    }
+
+
+def draw(
+    out: Path,
+    model: "VideoWorldModel",
+    data: Data,
+    prediction: "Tensor",
+    context: "Tensor | None",
+    cards: "dict[str, dict[str, Any]]",
+    figure_windows: int,
+) -> None:
+    """Write every figure that means something for this model and these windows; `cards` has this model's first."""
+    from cwm_hub import figures
+
+    name, seen = next(iter(cards)), next(iter(cards.values()))["protocol"]["observed_frames"]
+    shown = shown_windows([source for source, _, _ in data.windows], figure_windows)
+    captions = ["{}: {}, from frame {}".format(*data.windows[at]) for at in shown]
+    truth, predictions = data.video[shown], {name: prediction[shown]}
+    grid = figures.prediction_grid(truth, predictions, observed_frames=seen, captions=captions)
+    figures.save(grid, out / "prediction.png")
+    figures.write_video(out / "prediction.mp4", truth, predictions, observed_frames=seen)
+
+    together = {label: card["together"] for label, card in cards.items()}
+    figures.save(figures.horizon_curves(together, title=_title(together, "all windows")), out / "horizon.png")
+    for source in data.manifests if len(data.manifests) > 1 else ():
+        scores = {label: card["sources"][source] for label, card in cards.items()}
+        figures.save(
+            figures.horizon_curves(scores, title=_title(scores, source)), out / f"horizon_{source}.png"
+        )
+
+    device = next(model.parameters()).device
+    feature = latents(model, data.video.to(device))
+    if context is not None:
+        draw_context(out, model, data.video[shown].to(device), feature[shown], context[shown], captions)
+    draw_embedding(out, feature.mean(1).cpu().numpy(), data)
+
+
+def latents(model: "VideoWorldModel", video: "Tensor") -> "Tensor":
+    """Posterior features [B, T, F] of whole windows, every frame seen."""
+    import torch
+
+    with torch.no_grad():
+        posterior, _ = model.observe(video, sample=False)
+        return model.rssm.feature(posterior)
+
+
+def draw_context(
+    out: Path,
+    model: "VideoWorldModel",
+    video: "Tensor",
+    feature: "Tensor",
+    context: "Tensor",
+    captions: list[str],
+) -> None:
+    """What the context does: attention over it (where there is attention), and dynamics in another clip's context."""
+    from cwm_hub import figures
+
+    other = context.roll(1, 0)
+    if len(video) > 1:
+        own, composed = model.decode(feature, context), model.decode(feature, other)
+        figure = figures.composition_figure(video, context[:, -1], own, other[:, -1], composed)
+        figures.save(figure, out / "composition.png")
+    if model.config.frame.context is None or model.config.frame.context.mixing != "attention":
+        return
+    weights = model.attention_maps(feature[:, -1:], context)[:, 0]
+    side = round(weights.shape[1] ** 0.5)
+    rows = [int(row * side) * side + int(column * side) for row, column in QUERIES]
+    last_map = weights[:, rows, -side * side :].unflatten(-1, (side, side))
+    decoded = model.decode(feature[:, -1:], context)[:, 0]
+    figure = figures.attention_figure(context[:, -1], decoded, last_map, QUERIES, captions=captions)
+    figures.save(figure, out / "attention.png")
+
+
+def draw_embedding(out: Path, features: "np.ndarray", data: Data) -> None:
+    """t-SNE of time-averaged latents where at least two labels have at least two windows; needs scikit-learn."""
+    from cwm_hub import figures
+
+    counts = Counter(label for label in data.labels if label >= 0)
+    rows = [row for row, label in enumerate(data.labels) if counts[label] > 1]
+    if len({data.labels[row] for row in rows}) < 2:
+        return
+    try:
+        figure, numbers = figures.latent_embedding(
+            features[rows], [data.labels[row] for row in rows], data.label_names
+        )
+    except ModuleNotFoundError:
+        print("no embedding.png: it needs scikit-learn, pip install 'cwm-hub[figures]'")
+        return
+    figures.save(figure, out / "embedding.png")
+    write_text(out / "separability.json", json.dumps(numbers | {"windows": len(rows)}))
+
+
+def shown_windows(sources: list[str], count: int) -> list[int]:
+    """The first windows of every data set in turn, at most `count`, in the order of the list."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for row, source in enumerate(sources):
+        turns.append((seen[source], row))
+        seen[source] += 1
+    return sorted(row for _, row in sorted(turns)[:count])
+
+
+def read_scorecard(folder: str) -> dict[str, Any]:
+    """The scorecard of another evaluation.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    path = Path(folder) / "scorecard.json"
+    if not path.is_file():
+        raise RecipeError(f"{folder} has no scorecard.json: give the --out folder of another evaluation")
+    return json.loads(path.read_text())
+
+
+def conclusions(cards: "dict[str, dict[str, Any]]", differences: dict[str, Any] | None) -> list[str]:
+    """Lines that say where the model stands, per data set and together."""
+    from cwm_hub.metrics import verdict
+
+    names, card = list(cards), next(iter(cards.values()))
+    parts = card["sources"] | ({"together": card["together"]} if len(card["sources"]) > 1 else {})
+    lines = []
+    for part, scores in parts.items():
+        psnr, ssim = scores["model"]["psnr_db"], scores["model"]["ssim"]
+        lines.append(
+            f"{part}: {names[0]} PSNR {psnr['mean']:.2f} dB [{psnr['low']:.2f}, {psnr['high']:.2f}], SSIM {ssim['mean']:.3f}; "
+            f"minus copy-last-frame {scores['model_minus_copy_last_frame']['psnr_db']['mean']:+.2f} dB, "
+            f"minus mean-frame {scores['model_minus_mean_frame']['psnr_db']['mean']:+.2f} dB"
+        )
+    if differences is not None:
+        lines.append("together: " + verdict(names[0], names[1], differences["together"]["psnr_db"]))
+    return lines
+
+
+def _model_name(checkpoint: str) -> str:
+    """`contextwm-tiny` of runs/demo/contextwm-tiny/model as of someone/contextwm-tiny."""
+    parts = [part for part in checkpoint.rstrip("/").split("/") if part]
+    return parts[-2] if parts[-1] == "model" and len(parts) > 1 else parts[-1]
+
+
+def _other_name(card: dict[str, Any], name: str) -> str:
+    other = card["checkpoint"]["name"]
+    return f"{other} (other)" if other == name else other
+
+
+def _title(scores: dict[str, Any], windows: str) -> str:
+    return f"{windows}: {next(iter(scores.values()))['windows']} held-out windows"
+
+
+if __name__ == "__main__":
+    with one_sentence_errors():
+        sys.exit(main())
