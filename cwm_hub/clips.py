@@ -170,7 +170,7 @@ class ClipLoader:
 
     def diets(self) -> list[list[str]]:
         """Per source the ids of the source videos that are sampled, sorted: the list to record with a subset."""
-        return [list(clips.source_names) for clips in self._batches.sets]
+        return [clips.source_names.to_pylist() for clips in self._batches.sets]
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything that decides the stream, as json: what a resumed run must find unchanged (`resume_batch`)."""

@@ -111,11 +111,16 @@ class WindowTable:
             first=(first_window - start)[used],
             edge=np.concatenate(([0], np.cumsum(count[used]))),
             source=source[used],
-            short_sources=len(np.unique(source)) - len(np.unique(source[used])),
+            short_sources=_distinct(source).size - _distinct(source[used]).size,
         )
 
     def __len__(self) -> int:
         return int(self.edge[-1])
+
+    @property
+    def sources(self) -> Ints:
+        """Numbers of the sources that own windows, ascending."""
+        return _distinct(self.source)
 
     def keep(self, sources: Ints) -> "WindowTable":
         """The windows of these source numbers only."""
@@ -137,6 +142,10 @@ class WindowTable:
         """(index row, first frame inside that clip) of each window."""
         clip = np.searchsorted(self.edge, window, side="right") - 1
         return self.row[clip], self.first[clip] + window - self.edge[clip]
+
+
+def _distinct(ascending: Ints) -> Ints:
+    return ascending[np.flatnonzero(np.diff(ascending, prepend=-1))]
 
 
 def shard_order(shards: int, *, seed: int, epoch: int) -> Ints:
