@@ -133,13 +133,13 @@ def _decode_window(container: InputContainer, stream: VideoStream, start: int, s
     context = stream.codec_context
     context.thread_type, context.thread_count = "NONE", 1
     frames = np.empty((stop - start, context.height, context.width, 3), np.uint8)
-    ticks = 1 / (stream.time_base * stream.average_rate)  # of the container's clock, per frame
+    ticks = float(1 / (stream.time_base * stream.average_rate))  # of the container's clock, per frame
     if start >= int(H264_OPTIONS["g"]):
         container.seek(round(start * ticks), stream=stream, backward=True)
     reformatter = VideoReformatter()
     wanted = start
     for frame in container.decode(stream):
-        if round(frame.pts / ticks) < start:
+        if frame.pts is None or round(frame.pts / ticks) < start:
             continue
         rgb = reformatter.reformat(frame, format="rgb24")
         frames[wanted - start] = rgb.to_ndarray()
