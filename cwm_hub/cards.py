@@ -100,6 +100,15 @@ SERIES = {
 METRICS = {"psnr_db": ("PSNR (dB)", 2), "ssim": ("SSIM", 3)}
 """Metrics of a scorecard shown in the table, each in words and with its decimals."""
 
+PICTURES = {
+    "prediction.png": "Held-out windows: truth, open-loop prediction and error.",
+    "horizon.png": "Scores by horizon step, with the baselines.",
+    "attention.png": "Where the decoder looks on the context frame, for fixed query positions.",
+    "composition.png": "Dynamics of one clip decoded in the context of another.",
+    "embedding.png": "Time-averaged latents by label.",
+}
+"""Captions of pictures that recipes draw; others are captioned by their name."""
+
 TRAINING_FACTS = {
     "recipe": "recipe",
     "preset": "preset",
@@ -107,14 +116,16 @@ TRAINING_FACTS = {
     "batch_clips": "clips a batch",
     "window_frames": "frames a clip",
     "learning_rate": "learning rate",
+    "skipped_updates": "updates skipped (not finite)",
     "seed": "seed",
     "seconds": "wall time (s)",
     "device": "device",
     "processes": "processes",
+    "precision": "precision",
     "git_commit": "commit",
     "command": "command",
 }
-"""Entries of `train.json` shown in the training table, where they are there, with their names in words."""
+"""Entries of `train.json`, or of the `config` in it, shown in the training table where they are there."""
 
 
 def template(name: str) -> Path:
@@ -168,7 +179,7 @@ def model_card(directory: Path, *, name: str, parameters: int) -> str:
         protocol=_protocol_facts(scorecard.get("protocol", {})),
         scores=_score_tables(scorecard),
         video="prediction.mp4" if (directory / "prediction.mp4").is_file() else None,
-        pictures=sorted(path.name for path in directory.glob("*.png")),
+        pictures={path.name: PICTURES.get(path.name, path.stem) for path in sorted(directory.glob("*.png"))},
     ).content
 
 
@@ -178,7 +189,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _training_facts(train: Mapping[str, Any]) -> dict[str, str]:
     """What `train.json` says, in words, with nothing in it that would end a table's cell."""
-    known = {words: train.get(key) for key, words in TRAINING_FACTS.items()}
+    entries = {**train.get("config", {}), **train}
+    known = {words: entries.get(key) for key, words in TRAINING_FACTS.items()}
     return {words: str(value).replace("|", r"\|") for words, value in known.items() if value is not None}
 
 

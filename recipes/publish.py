@@ -4,9 +4,9 @@
     python recipes/publish.py --run runs/demo/contextwm-tiny --to someone/contextwm-tiny --tag v1
 
 `--to` is a Hub repository where it has the form owner/name and there is no local directory `owner`, or where it
-says `hf://owner/name`. From the run folder go `model/` (loaded and checked first), `train.json`,
-`scorecard.json`, `prediction.mp4` and the png files. A second or two for a directory; the Hub needs
-`hf auth login` once.
+says `hf://owner/name`. What goes is `model/` of the run folder (loaded and checked first) with its `train.json`,
+and, from the run folder or its `evaluation/`, `scorecard.json`, `prediction.mp4` and the png files. A second or
+two for a directory; the Hub needs `hf auth login` once.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cwm_hub.checkpoint import CheckpointError
+from cwm_hub.checkpoint import Checkpoint, CheckpointError
 from cwm_hub.hub import HUB_ID, find_checkpoint, push_to_hub, save_pretrained
 
 HUB_PREFIX = "hf://"
@@ -59,17 +59,18 @@ def publish(arguments: argparse.Namespace) -> tuple[str, str]:
         raise CheckpointError(
             f"--revision, --tag and --public are for the Hub, and {arguments.to} is a directory"
         )
-    train = read_json(run, "train.json")
+    found = find_checkpoint(run / "model")
+    train, scorecard = read_json(run, "train.json"), read_json(run, "scorecard.json")
+    check_scorecard(scorecard, found)
     name = arguments.name or target or arguments.to
     allowed = target is None or arguments.with_pictures or redistributable(train)
-    pictures = [run / "prediction.mp4", *sorted(run.glob("*.png"))] if allowed else []
     facts: dict[str, Any] = {
         "train": train,
-        "scorecard": read_json(run, "scorecard.json"),
-        "assets": {path.name: path for path in pictures if path.is_file()},
+        "scorecard": scorecard,
+        "assets": {path.name: path for path in pictures(run)} if allowed else {},
         "name": name,
     }
-    model = find_checkpoint(run / "model").load()
+    model = found.load()
     if target is None:
         return str(save_pretrained(model, arguments.to, **facts)), name
     with tempfile.TemporaryDirectory() as scratch:
@@ -89,8 +90,30 @@ def hub_id(to: str) -> str | None:
 
 
 def read_json(run: Path, file: str) -> dict[str, Any] | None:
-    """A JSON file of the run folder, or of its model folder, or None when neither has it."""
-    return find_checkpoint(run).read(file) or find_checkpoint(run / "model").read(file)
+    """A JSON file of the run folder or of one of its folders, the first that has it, or None."""
+    found = (find_checkpoint(folder).read(file) for folder in folders(run))
+    return next((content for content in found if content is not None), None)
+
+
+def pictures(run: Path) -> list[Path]:
+    """The mp4 and png files of the run folder and its evaluation."""
+    return [
+        path for folder in folders(run) for end in ("mp4", "png") for path in sorted(folder.glob(f"*.{end}"))
+    ]
+
+
+def folders(run: Path) -> list[Path]:
+    """Where a run keeps what is published, first come first served."""
+    return [folder for folder in (run, run / "evaluation", run / "model") if folder.is_dir()]
+
+
+def check_scorecard(scorecard: dict[str, Any] | None, model: Checkpoint) -> None:
+    """Refuses numbers that were measured on other weights than those to be published."""
+    measured = (scorecard or {}).get("checkpoint", {}).get("weights_sha256")
+    if measured is not None and measured != model.identity()["weights_sha256"]:
+        raise CheckpointError(
+            f"the scorecard was measured on other weights than {model}: run recipes/evaluate.py again"
+        )
 
 
 def redistributable(train: dict[str, Any] | None) -> bool:

@@ -16,9 +16,12 @@ from huggingface_hub import ModelCard
 from torch import nn
 
 from cwm_hub import checkpoint, hub
+from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
 from cwm_hub.checkpoint import CheckpointError
+from cwm_hub.config import override
 from cwm_hub.hub import embedded_names, find_checkpoint, from_pretrained, push_to_hub, save_pretrained
-from cwm_hub.models.registry import create_model
+from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig
+from cwm_hub.models.registry import DEBUG_FRAME, DEBUG_RSSM, create_model
 from cwm_hub.models.video_world_model import VideoWorldModel
 
 TRAIN = {
@@ -26,6 +29,7 @@ TRAIN = {
     "preset": "contextwm-debug",
     "updates": 300,
     "seconds": 41.5,
+    "config": {"learning_rate": 3e-4, "updates": 1_200_000},
     "command": "accelerate launch recipes/pretrain.py | tee log",
     "versions": {"torch": "2.15.0", "cwm_hub": "0.1.0"},
     "parents": {
@@ -388,6 +392,7 @@ def test_the_card_shows_what_the_files_say(saved):
         "arXiv 2305.18499",
         "5e1f" * 16,
         "| updates | 300 |",
+        "| learning rate | 0.0003 |",
         r"| command | accelerate launch recipes/pretrain.py \| tee log |",
         "| this model | 21.25 [20.75, 21.75] | 0.400 [-0.100, 0.900] |",
         "| copy the last frame seen | 23.00 [22.50, 23.50] |",
@@ -418,22 +423,33 @@ def test_the_card_shows_its_video_and_pictures(model, tmp_path):
     assets = {name: tmp_path / name for name in ("prediction.mp4", "grid.png")}
     directory = save_pretrained(model, tmp_path / "model", assets=assets)
     text = (directory / "README.md").read_text()
-    assert '<video src="prediction.mp4"' in text and "![grid.png](grid.png)" in text
+    assert '<video src="prediction.mp4"' in text and "![grid](grid.png)" in text
     assert (directory / "prediction.mp4").read_bytes() == b"picture"
 
 
-def test_the_snippet_of_the_card_runs_as_it_stands(saved):
-    snippet = re.search(r"```python\n(.*?)```", (saved / "README.md").read_text(), flags=re.DOTALL)
-    assert f'from_pretrained("{saved}")' in snippet[1]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", snippet[1]],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
+def debug_model(model_type: str) -> nn.Module:
+    """The smallest model of each type."""
+    action = override(
+        ActionWorldModelConfig(action_size=2),
+        {"frame": DEBUG_FRAME, "rssm": DEBUG_RSSM, "video_rssm": DEBUG_RSSM},
     )
-    assert run.returncode == 0, run.stderr
+    return {
+        "video_world_model": lambda: create_model("contextwm-debug"),
+        "action_world_model": lambda: ActionWorldModel(action),
+        "dreamer_agent": lambda: DreamerAgent(DreamerConfig(world=action)),
+    }[model_type]()
+
+
+@pytest.mark.parametrize("model_type", checkpoint.MODEL_TYPES)
+def test_the_snippet_of_the_card_runs_as_it_stands(model_type, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    saved = save_pretrained(debug_model(model_type), "published/model")
+    assert json.loads((saved / "config.json").read_text())["model_type"] == model_type
+    (snippet,) = re.findall(r"```python\n(.*?)```", (saved / "README.md").read_text(), flags=re.DOTALL)
+    assert 'from_pretrained("published/model")' in snippet
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", snippet], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
 
 
 def test_the_card_can_name_another_place(model, tmp_path):

@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from cwm_hub.hub import from_pretrained, save_pretrained
+from cwm_hub.hub import find_checkpoint, from_pretrained, save_pretrained
 from cwm_hub.models.registry import create_model
 from recipes import publish
 
@@ -26,8 +25,9 @@ def run(tmp_path) -> Path:
     folder = tmp_path / "run"
     folder.mkdir()
     save_pretrained(create_model("plainwm-debug"), folder / "model", train=TRAIN, card=False)
-    (folder / "prediction.mp4").write_bytes(b"film")
-    (folder / "grid.png").write_bytes(b"picture")
+    (folder / "evaluation").mkdir()
+    (folder / "evaluation" / "prediction.mp4").write_bytes(b"film")
+    (folder / "evaluation" / "prediction.png").write_bytes(b"picture")
     (folder / "metrics.jsonl").write_text("{}\n")
     return folder
 
@@ -43,14 +43,14 @@ def test_a_run_becomes_a_checkpoint_that_loads(run, tmp_path, monkeypatch, capsy
     assert sorted(path.name for path in target.iterdir()) == [
         "README.md",
         "config.json",
-        "grid.png",
         "model.safetensors",
         "prediction.mp4",
+        "prediction.png",
         "train.json",
     ]
     assert json.loads((target / "train.json").read_text()) == TRAIN
-    original, published = from_pretrained(run / "model"), from_pretrained(target)
-    assert all(torch.equal(a, b) for a, b in zip(original.parameters(), published.parameters(), strict=True))
+    hashes = [find_checkpoint(place).identity()["weights_sha256"] for place in (run / "model", target)]
+    assert hashes[0] == hashes[1]
     assert f'from_pretrained("{target}")' in capsys.readouterr().out
     assert f'from_pretrained("{target}")' in (target / "README.md").read_text()
 
@@ -111,7 +111,11 @@ def test_pictures_stay_here_unless_allowed(to_hub, run, tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "push_to_hub", push)
     if to_hub:
         call(monkeypatch, "--run", run, "--to", "hf://someone/model")
-        assert "model.safetensors" in pushed and "grid.png" not in pushed and "prediction.mp4" not in pushed
+        assert (
+            "model.safetensors" in pushed
+            and "prediction.png" not in pushed
+            and "prediction.mp4" not in pushed
+        )
         call(monkeypatch, "--run", run, "--to", "hf://someone/model", "--with-pictures")
         assert "prediction.mp4" in pushed
     else:
@@ -151,3 +155,15 @@ def test_the_command_line_as_documented(run, tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stderr == f"publish: {tmp_path / 'absent'}: no such run folder\n" and not result.stdout
+
+
+def test_a_scorecard_of_other_weights_is_refused(run, tmp_path, monkeypatch):
+    scorecard = {"protocol": {}, "checkpoint": {"weights_sha256": "0" * 64}}
+    (run / "evaluation" / "scorecard.json").write_text(json.dumps(scorecard))
+    with pytest.raises(SystemExit, match="measured on other weights than"):
+        call(monkeypatch, "--run", run, "--to", tmp_path / "out")
+    scorecard["checkpoint"] = find_checkpoint(run / "model").identity()
+    (run / "evaluation" / "scorecard.json").write_text(json.dumps(scorecard))
+    call(monkeypatch, "--run", run, "--to", tmp_path / "out")
+    assert find_checkpoint(tmp_path / "out").read("scorecard.json") == scorecard
+    assert from_pretrained(tmp_path / "out") is not None
