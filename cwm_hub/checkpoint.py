@@ -121,7 +121,8 @@ class Checkpoint:
         """
         config = self.config()
         with torch.random.fork_rng(devices=[]):
-            model = self.model_class(config)
+            model = self.model_class(_without_downloads(config))
+        model.config = config  # type: ignore[assignment]
         model.load_state_dict(self._tensors(model), strict=True)
         return model.to(device).eval()
 
@@ -242,6 +243,15 @@ def _read_json(path: Path, *, where: str) -> dict[str, Any]:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _without_downloads(config: Any) -> Any:
+    """The config with every `pretrained` off: no initial weights are fetched that the checkpoint's own replace."""
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        return config
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.init}
+    changes = {name: name != "pretrained" and _without_downloads(value) for name, value in values.items()}
+    return dataclasses.replace(config, **changes)
 
 
 def _config_class(model_class: type[nn.Module]) -> type["DataclassInstance"]:

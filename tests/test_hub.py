@@ -164,6 +164,17 @@ def test_the_library_prints_nothing(model, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
+def test_initial_weights_of_a_timm_encoder_are_not_fetched_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    overrides = {"frame.context.encoder": "timm:test_resnet", "frame.context.pretrained": False}
+    saved = save_pretrained(create_model("contextwm-debug", overrides=overrides), tmp_path / "model")
+    header = json.loads((saved / "config.json").read_text())
+    header["config"]["frame"]["context"]["pretrained"] = True
+    edit_config(saved, config=header["config"])
+    assert from_pretrained(saved).config.frame.context.pretrained
+
+
 # --- writing
 
 
