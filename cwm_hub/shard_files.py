@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from cwm_hub.shards import ShardError, ShardRecord
 
-OPEN_FILES = 256
+OPEN_FILES = 128
 """Tars a process keeps open for one set."""
 
 

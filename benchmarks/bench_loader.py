@@ -1,0 +1,169 @@
+"""Windows per core-second of the loader: h264 and raw shards, beside one JPEG file per frame (the official reader).
+
+    OMP_NUM_THREADS=1 python benchmarks/bench_loader.py [--json] [--seconds 4] [--keep DIR]
+
+The clips of `dataprep/samples` (real hands, people and streets) are decoded to 64 x 64, cut or mirrored to
+`--clip-frames` frames (45, about SSv2's mean) and stored three times. The three readers then give the same thing from
+the page cache, batches of 16 uniformly drawn windows of 25 frames as uint8, in one process pinned to one core; CPU
+seconds of that process are counted, not wall time, so that a busy machine disturbs less. The figure is the median of
+five rounds. The JPEG files are written by Pillow at quality 80; every form's bytes per frame are printed beside it.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cwm_hub.clips import ClipLoader, ClipSource
+from cwm_hub.shards import INDEX, EncodedClip, Manifest, ShardWriter, index_bytes, shard_name, write_file
+from dataprep.frames import DecodeSettings, open_video
+
+SAMPLES = Path(__file__).parents[1] / "dataprep" / "samples"
+WINDOW_FRAMES, BATCH_CLIPS, IMAGE_SIZE, SHARDS, ROUNDS = 25, 16, 64, 4, 5
+JPEG_QUALITY = 80
+LIMITS = {"h264_windows_per_core_second": 300, "raw_windows_per_core_second": 10_000}
+
+
+def real_clips(count: int, clip_frames: int) -> list[np.ndarray]:
+    """`count` clips of real video [T, 64, 64, 3]; from the second round through the samples on, shifted in time."""
+    settings = DecodeSettings(size=IMAGE_SIZE)
+    videos = []
+    for path in sorted((*SAMPLES.glob("*.mp4"), *SAMPLES.glob("*.webm"))):
+        with open_video(path, settings) as reader:
+            videos.append(np.stack(list(reader)))
+    clips = []
+    for number in range(count):
+        video = videos[number % len(videos)]
+        there_and_back = np.concatenate([video, video[-2:0:-1]])
+        order = np.arange(clip_frames) + 7 * (number // len(videos))
+        clips.append(there_and_back[order % len(there_and_back)])
+    return clips
+
+
+def write_shards(root: Path, clips: list[np.ndarray], codec: str) -> None:
+    """The clips in shard format v1."""
+    rows, records = [], []
+    for shard in range(SHARDS):
+        name = shard_name("train", shard, SHARDS)
+        with ShardWriter(root / name, codec=codec, name=name) as writer:
+            for number in range(shard, len(clips), SHARDS):
+                clip = EncodedClip.encode(clips[number], codec=codec, fps=12)
+                writer.add(clip, key=f"clip_{number:04d}", split="train", source=f"clip_{number:04d}")
+        rows += writer.rows
+        records.append(writer.record)
+    write_file(root, INDEX, index_bytes(rows))
+    Manifest(name="bench", codec=codec, image_size=IMAGE_SIZE, splits={"train": tuple(records)}).save(root)
+
+
+def write_jpeg_files(root: Path, clips: list[np.ndarray]) -> float:
+    """One folder per clip, one file per frame; returns the bytes per frame."""
+    size = 0
+    for number, clip in enumerate(clips):
+        folder = root / f"clip_{number:04d}"
+        folder.mkdir(parents=True)
+        for index, frame in enumerate(clip):
+            path = folder / f"{index:05d}.jpg"
+            Image.fromarray(frame).save(path, quality=JPEG_QUALITY)
+            size += path.stat().st_size
+    return size / sum(map(len, clips))
+
+
+def jpeg_batches(root: Path) -> Iterator[np.ndarray]:
+    """Batches read as the official loader does: a video, a window, then every frame's file by itself."""
+    videos = [sorted(folder.iterdir()) for folder in sorted(root.iterdir())]
+    rng = np.random.default_rng(0)
+    while True:
+        batch = []
+        for _ in range(BATCH_CLIPS):
+            files = videos[rng.integers(len(videos))]
+            start = rng.integers(len(files) - WINDOW_FRAMES + 1)
+            window = []
+            for file in files[start : start + WINDOW_FRAMES]:
+                with Image.open(file) as image:
+                    window.append(np.asarray(image.convert("RGB")))
+            batch.append(np.stack(window))
+        yield np.stack(batch)
+
+
+def shard_batches(root: Path) -> Iterator[object]:
+    """Batches of our loader in this process."""
+    return iter(
+        ClipLoader(
+            [ClipSource(str(root))],
+            batch_clips=BATCH_CLIPS,
+            window_frames=WINDOW_FRAMES,
+            seed=0,
+            image_size=IMAGE_SIZE,
+        )
+    )
+
+
+def windows_per_core_second(batches: Callable[[], Iterator[object]], seconds: float) -> float:
+    """Median of `ROUNDS` rounds of `seconds` CPU seconds in all, after a warm-up round."""
+    stream, rates = batches(), []
+    for _ in range(ROUNDS + 1):
+        started, count = time.process_time(), 0
+        while time.process_time() - started < seconds / ROUNDS:
+            next(stream)
+            count += BATCH_CLIPS
+        rates.append(count / (time.process_time() - started))
+    return statistics.median(rates[1:])
+
+
+def measure(folder: Path, *, clips: int, clip_frames: int, seconds: float) -> dict[str, float]:
+    """Write the three forms and time them in one run."""
+    frames = real_clips(clips, clip_frames)
+    figures: dict[str, float] = {}
+    for codec in ("h264", "raw"):
+        write_shards(folder / codec, frames, codec)
+        rate = windows_per_core_second(lambda codec=codec: shard_batches(folder / codec), seconds)
+        figures[f"{codec}_windows_per_core_second"] = round(rate, 1)
+        stored = sum(path.stat().st_size for path in (folder / codec / "data").iterdir())
+        figures[f"{codec}_bytes_per_frame"] = round(stored / (clips * clip_frames), 1)
+    figures["jpeg_files_bytes_per_frame"] = round(write_jpeg_files(folder / "jpeg", frames), 1)
+    rate = windows_per_core_second(lambda: jpeg_batches(folder / "jpeg"), seconds)
+    figures["jpeg_files_windows_per_core_second"] = round(rate, 1)
+    return figures
+
+
+def main() -> None:
+    """Measure, print each figure beside its limit, and the JSON object last where asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("--seconds", type=float, default=4.0, help="CPU seconds per reader (default 4)")
+    parser.add_argument("--clips", type=int, default=144, help="clips (default 144)")
+    parser.add_argument("--clip-frames", type=int, default=45, help="frames of a clip (default 45)")
+    parser.add_argument("--keep", type=Path, help="write the data there instead of into a temporary folder")
+    options = parser.parse_args()
+    if options.clip_frames < WINDOW_FRAMES:
+        sys.exit(f"a clip needs at least {WINDOW_FRAMES} frames, got {options.clip_frames}")
+
+    torch.set_num_threads(1)
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        figures = measure(
+            folder, clips=options.clips, clip_frames=options.clip_frames, seconds=options.seconds
+        )
+    for name in ("h264", "raw", "jpeg_files"):
+        key = f"{name}_windows_per_core_second"
+        limit = f" (at least {LIMITS[key]})" if key in LIMITS else " (one file a frame, for comparison)"
+        rate, size = figures[key], figures[f"{name}_bytes_per_frame"]
+        print(f"{name:10} {rate:9.1f} windows per core-second{limit}, {size:7.1f} bytes a frame")
+    if options.json:
+        print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
