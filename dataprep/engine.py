@@ -24,7 +24,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from dataprep.plan import Failure, Plan, ShardTask, SourceVideo
-from dataprep.worker import Beat, Opener, OutputError, ShardJob, write_shard
+from dataprep.worker import Beat, Opener, OutputError, ShardJob, remove_leftovers, write_shard
 
 CRASHES_ALLOWED = 3
 """Deaths of a worker on one source before it is quarantined: a kill from outside must not cost a video."""
@@ -111,16 +111,21 @@ class _Supervisor:
                     self._look_after(worker)
                 self.watch(sum((worker.beat for worker in self.running), self.done))
         finally:
-            for worker in self.running:
-                worker.kill()
+            for worker in tuple(self.running):
+                self._end(worker)
+
+    def _end(self, worker: "_Worker") -> None:
+        worker.kill()
+        self.running.remove(worker)
+        if worker.said != _DONE:
+            remove_leftovers(worker.job.root, [worker.job.task])
 
     def _look_after(self, worker: "_Worker") -> None:
         worker.listen()
         hung = time.monotonic() - worker.last_sign > self.options.timeout_seconds
         if not worker.ended and not hung:
             return
-        worker.kill()
-        self.running.remove(worker)
+        self._end(worker)
         if worker.said == _DONE:
             self.done += worker.beat
         elif worker.said:

@@ -36,7 +36,7 @@ from cwm_hub.shards import (
 )
 from cwm_hub.storage import list_files, local_path, read_file, write_file
 from dataprep.plan import SKIPS, Failure, InputError, Plan, ShardTask
-from dataprep.worker import OutputError, ShardState
+from dataprep.worker import OutputError, ShardState, remove_leftovers
 
 PLAN = ".state/plan.json"
 LOCK = ".state/run.lock"
@@ -152,9 +152,7 @@ def unfinished(root: str, tasks: Sequence[ShardTask], plan_hash: str) -> list[Sh
     Temporary files that killed workers left of these tasks are removed.
     """
     states, tars = list_files(root, STATES), list_files(root, "data")
-    home = local_path(root)
-    if home is not None:
-        _remove_leftovers(home, tasks)
+    remove_leftovers(root, tasks)
     return [task for task in tasks if not _is_done(root, task, plan_hash, states, tars)]
 
 
@@ -271,7 +269,7 @@ def _refuse(root: str, before: dict[str, Any], now: dict[str, Any]) -> None:
         for name, old, new in _differences(before, now)
         if name.startswith(("config.", "versions.", "licence", "redistributable"))
     ]
-    if before["sources_hash"] != now["sources_hash"] and not any(c.startswith("limit") for c in changed):
+    if before["sources_hash"] != now["sources_hash"]:
         changed.append(f"the source videos (were {before['videos']}, now {now['videos']}, or other files)")
     if before["failures"] != now["failures"]:
         changed.append("the files that could not be listed")
@@ -287,14 +285,6 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, A
             yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
     elif before != now:
         yield name, before, now
-
-
-def _remove_leftovers(home: Path, tasks: Sequence[ShardTask]) -> None:
-    mine = {Path(file).name for task in tasks for file in (task.file, task.state_file)}
-    for folder in (home / "data", home / STATES):
-        for path in folder.glob(".tmp-*"):
-            if path.name.removeprefix(".tmp-").rpartition(".")[0] in mine:
-                path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

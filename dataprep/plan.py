@@ -143,7 +143,7 @@ class Plan:
     tasks: tuple[ShardTask, ...]
     listed_failures: tuple[Failure, ...]
     sources_hash: str
-    """sha256 of the videos in their order: ids, paths, sizes, splits, labels, options."""
+    """sha256 of all listed videos by id: paths below the input, sizes, splits, labels, options."""
 
     @property
     def hash(self) -> str:
@@ -182,10 +182,10 @@ def make_plan(listing: Listing, config: ShardConfig) -> Plan:
     digest = hashlib.sha256()
     for split, sources in by_split.items():
         sources.sort(key=lambda source: source.id)
+        for source in sources:
+            digest.update(_identity(source))
         random.Random(f"{config.seed}-{split}").shuffle(sources)
         chosen = sources[: config.limit]
-        for source in chosen:
-            digest.update(_identity(source))
         count = -(-len(chosen) // config.videos_per_shard)
         tasks.extend(ShardTask(split, i, count, tuple(chosen[i::count])) for i in range(count))
     return Plan(config, tuple(tasks), listing.failures, digest.hexdigest())

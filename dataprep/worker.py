@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -155,6 +155,19 @@ def write_shard(job: ShardJob, report: Callable[[Beat], None]) -> ShardState:
         state = ShardState(job.plan_hash, writer.record, tuple(writer.rows), tuple(failures))
         write_file(job.root, job.task.state_file, state.to_json())
     return state
+
+
+def remove_leftovers(root: str, tasks: Sequence[ShardTask]) -> None:
+    """Remove the temporary files that killed workers left of these shards below a local root."""
+    home = local_path(root)
+    files = [Path(file) for task in tasks for file in (task.file, task.state_file)]
+    if home is None:
+        return
+    names = {file.name for file in files}
+    for folder in {home / file.parent for file in files}:
+        for path in folder.glob(".tmp-*"):
+            if path.name.removeprefix(".tmp-").rpartition(".")[0] in names:
+                path.unlink(missing_ok=True)
 
 
 def _write_sources(
