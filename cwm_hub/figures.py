@@ -54,7 +54,7 @@ def prediction_grid(
     *,
     observed_frames: int,
     captions: Sequence[str] | None = None,
-    columns: int = 12,
+    columns: int = 10,
 ) -> Figure:
     """Truth, every model and its error over time, the frames that the models saw marked.
 
@@ -84,7 +84,7 @@ def prediction_grid(
         for row, (name, pictures) in enumerate(zip(names, rows, strict=True)):
             y = top + 18 + row * (cell + 2)
             sheet.words(
-                name, _GUTTER - 8, y + cell / 2, align="right", colour=FAINT if name == "error" else INK
+                name, _GUTTER - 8, y + cell // 2, align="right", colour=FAINT if name == "error" else INK
             )
             for time in times:
                 sheet.picture(pictures[time], left[time], y, scale)
@@ -132,7 +132,7 @@ def attention_figure(
     for at, title in enumerate(
         ["context frame", "decoded frame", *(f"query {n + 1}" for n in range(len(queries)))]
     ):
-        sheet.words(title, 8 + at * (cell + 6), 18, size=9)
+        sheet.words(title, 8 + at * (cell + 6), 18, size=9.0)
     for window in range(len(context)):
         top = 44 + window * (cell + 24)
         sheet.words(captions[window] if captions else "", 8, top - 9, colour=FAINT, size=7.5)
@@ -142,7 +142,7 @@ def attention_figure(
             left = 8 + (2 + number) * (cell + 6)
             sheet.picture(_heat(context[window], attention[window, number]), left, top, scale)
             for x in (14 + cell, left):
-                sheet.mark(x + column * cell, top + row * cell, str(number + 1))
+                sheet.mark(x + round(column * cell), top + round(row * cell), str(number + 1))
     note = "colour: attention relative to the map's largest weight, mean of heads; ring: the query's own position"
     sheet.words(note, 8, sheet.height - 10, colour=FAINT, size=7.5)
     return sheet.figure()
@@ -161,14 +161,13 @@ def composition_figure(
     side = context.shape[-1]
     cell = side * (scale := pixel_scale(side, 96))
     times = np.linspace(0, dynamics.shape[1] - 1, min(columns, dynamics.shape[1])).round().astype(int)
-    sheet = Sheet(
-        _GUTTER + cell + 14 + len(times) * (cell + 2) + 10, 34 + len(context) * (3 * (cell + 2) + 18)
-    )
+    width = _GUTTER + cell + 14 + len(times) * (cell + 2) + 10
+    sheet = Sheet(width, 50 + len(context) * (3 * (cell + 2) + 18))
     sheet.words("context shown", _GUTTER, 18, size=8.5)
     for at, time in enumerate(times):
         sheet.words(
             f"frame {time + 1}",
-            _GUTTER + cell + 14 + at * (cell + 2) + cell / 2,
+            _GUTTER + cell + 14 + at * (cell + 2) + cell // 2,
             18,
             align="center",
             size=8.5,
@@ -182,11 +181,13 @@ def composition_figure(
         ]
         for row, (name, shown, video) in enumerate(rows):
             y = top + row * (cell + 2)
-            sheet.words(name, _GUTTER - 8, y + cell / 2, align="right")
+            sheet.words(name, _GUTTER - 8, y + cell // 2, align="right")
             if shown is not None:
                 sheet.picture(_frames(shown[window]), _GUTTER, y, scale)
             for at, time in enumerate(times):
                 sheet.picture(_frames(video[window, time]), _GUTTER + cell + 14 + at * (cell + 2), y, scale)
+    note = "latents inferred from every frame of A; only the context frame is exchanged"
+    sheet.words(note, _GUTTER, sheet.height - 10, colour=FAINT, size=7.5)
     return sheet.figure()
 
 
@@ -240,7 +241,8 @@ def _video_picture(
             y = window // pairs_across * height + 20
             canvas.paste(Image.fromarray(enlarged(frames[window], scale)), (x, y))
             draw.text((x, y - 4), name, fill=INK, font=font, anchor="ls")
-            draw.text((x + cell, y - 4), when, fill=colour, font=font, anchor="rs")
+            if at == 0:
+                draw.text((x + cell, y - 4), when, fill=colour, font=font, anchor="rs")
             draw.rectangle((x, y + cell + 2, x + cell - 1, y + cell + 5), fill=colour)
     return canvas
 
@@ -290,8 +292,8 @@ def horizon_curves(scores: Mapping[str, Mapping[str, Any]], *, title: str = "") 
             axes.set(title=label, xlabel="frames after the last one seen")
             axes.xaxis.get_major_locator().set_params(integer=True)
         figure.axes[0].legend(fontsize=8)
-        if title:
-            figure.suptitle(title, x=0.01, ha="left", fontsize=9)
+        note = "; ".join([*([title] if title else []), "band: 95 % interval over windows"])
+        figure.suptitle(note, x=0.008, ha="left", fontsize=8, color=FAINT)
     return figure
 
 
@@ -360,8 +362,7 @@ def latent_embedding(
             axes.plot(
                 *chosen.T, "o", ms=5, color=colour, alpha=0.8, mew=0, label=names.get(label, str(label))
             )
-        axes.set(title="Time-averaged latents, t-SNE", xticks=[], yticks=[])
-        axes.grid(visible=False)
+        axes.set(title="Time-averaged latents, t-SNE", xticks=[], yticks=[], frame_on=False)
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
         axes.set_xlabel(
             f"silhouette {numbers['silhouette']:.2f}, nearest neighbours {numbers['knn_accuracy']:.0%} right "
@@ -376,7 +377,7 @@ def latent_embedding(
 _GUTTER = 122
 
 
-def _mark_time(sheet: Sheet, left: Mapping[int, float], cell: int, observed_frames: int) -> None:
+def _mark_time(sheet: Sheet, left: Mapping[int, int], cell: int, observed_frames: int) -> None:
     """Column headings: frames seen, then the horizon of every open-loop frame."""
     for words, colour, times in (
         ("seen by the model", SEEN, [time for time in left if time < observed_frames]),
@@ -387,7 +388,7 @@ def _mark_time(sheet: Sheet, left: Mapping[int, float], cell: int, observed_fram
         sheet.bar(start, 17, stop - start, 3, colour)
         for time in times:
             text = f"{time + 1}" if time < observed_frames else f"+{time + 1 - observed_frames}"
-            sheet.words(text, left[time] + cell / 2, 31, align="center", colour=colour)
+            sheet.words(text, left[time] + cell // 2, 31, align="center", colour=colour)
 
 
 def _shown_times(frames: int, observed_frames: int, columns: int) -> list[int]:

@@ -62,26 +62,25 @@ class Sheet:
         self._canvas = np.full((height, width, 3), 255, np.uint8)
         self._figure = Figure(figsize=(width / 100, height / 100), dpi=100)
 
-    def picture(self, frame: UInt8[np.ndarray, "H W 3"], left: float, top: float, scale: int) -> None:
+    def picture(self, frame: UInt8[np.ndarray, "H W 3"], left: int, top: int, scale: int) -> None:
         """Copy a frame, every pixel `scale` wide and high."""
         pixels = enlarged(frame, scale)
-        y, x = round(top), round(left)
-        self._canvas[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
+        self._canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
 
-    def bar(self, left: float, top: float, width: float, height: float, colour: str) -> None:
+    def bar(self, left: int, top: int, width: int, height: int, colour: str) -> None:
         """Fill a rectangle."""
         rgb = np.array(mpl.colors.to_rgb(colour)) * 255
-        self._canvas[round(top) : round(top + height), round(left) : round(left + width)] = rgb
+        self._canvas[top : top + height, left : left + width] = rgb
 
     def words(
-        self, text: str, left: float, top: float, *, size: float = 8.5, colour: str = INK, align: str = "left"
+        self, text: str, left: int, top: int, *, size: float = 8.5, colour: str = INK, align: str = "left"
     ) -> None:
         """Write text whose vertical middle is at `top`."""
         with mpl.rc_context(STYLE):
             x, y = left / self.width, 1 - top / self.height
             self._figure.text(x, y, text, size=size, color=colour, ha=align, va="center")
 
-    def mark(self, left: float, top: float, text: str) -> None:
+    def mark(self, left: int, top: int, text: str) -> None:
         """A small ring with a number, readable on any picture."""
         box = {"boxstyle": "circle,pad=0.15", "fc": "#ffffffcc", "ec": INK, "lw": 0.8}
         self._figure.text(

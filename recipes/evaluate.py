@@ -131,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
         [predict(model, data.video.to(device), context, protocol, generator) for _ in range(config.samples)]
     ).cpu()
     card = metrics.scorecard(prediction, data.video, mean_frames=data.mean_frames, protocol=protocol)
-    card["checkpoint"] = {"name": name, **checkpoint.identity()}
+    card["name"], card["checkpoint"] = name, checkpoint.identity()
     card["frechet_encoder_distance"] = encoder_distance(
         model, prediction[0], data.video, protocol.observed_frames
     )
@@ -427,7 +427,7 @@ def _model_name(checkpoint: str) -> str:
 
 
 def _other_name(card: dict[str, Any], name: str) -> str:
-    other = card["checkpoint"]["name"]
+    other = card["name"]
     return f"{other} (other)" if other == name else other
 
 

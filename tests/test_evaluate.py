@@ -1,0 +1,226 @@
+"""The evaluation recipe end to end, with the debug presets on generated clips of a moving square."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cwm_hub import create_model, save_pretrained
+from cwm_hub.metrics import Protocol
+from cwm_hub.shards import INDEX, EncodedClip, Manifest, ShardWriter, index_bytes, shard_name, write_file
+from recipes import evaluate
+from recipes.run_folder import one_sentence_errors
+
+FILES = {"scorecard.json", "windows.json", "prediction.png", "prediction.mp4", "horizon.png"}
+SHORT = ["--windows", "4", "--observed_frames", "3", "--horizon", "6", "--device", "cpu"]
+
+
+def moving_square(number: int, frames: int = 14) -> np.ndarray:
+    video = np.full((frames, 32, 32, 3), 40 + 20 * number, np.uint8)
+    for time in range(frames):
+        video[time, 8:16, time : time + 8, number % 3] = 250
+    return video
+
+
+def write_clips(root: Path, *, clips: int = 4) -> Path:
+    """Train and validation splits of the same number of clips, with two labels."""
+    rows, splits = [], {}
+    for split in ("train", "validation"):
+        file = shard_name(split, 0, 1)
+        with ShardWriter(root / file, codec="raw", name=file) as writer:
+            for number in range(clips):
+                clip = EncodedClip.encode(moving_square(number), codec="raw", fps=10)
+                key = f"{split}-{number}"
+                writer.add(
+                    clip, key=key, split=split, source=key, label=number % 2, label_text=f"class {number % 2}"
+                )
+        rows += writer.rows
+        splits[split] = (writer.record,)
+    write_file(root, INDEX, index_bytes(rows))
+    Manifest(name=root.name, codec="raw", image_size=32, splits=splits).save(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """Two shard directories and two checkpoints."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    write_clips(folder / "squares")
+    write_clips(folder / "more")
+    for name in ("contextwm-debug", "plainwm-debug"):
+        torch.manual_seed(0)
+        save_pretrained(create_model(name).eval(), folder / name / "model")
+    return folder
+
+
+def run(place: Path, name: str, *extra: str, out: str = "out", data: str = "squares") -> Path:
+    folder = place / name / out
+    arguments = [
+        "--checkpoint",
+        str(place / name / "model"),
+        "--data",
+        str(place / data),
+        "--out",
+        str(folder),
+    ]
+    assert evaluate.main([*arguments, *SHORT, *extra]) == 0
+    return folder
+
+
+def test_evaluation_writes_scorecard_and_figures(place, capsys):
+    out = run(place, "contextwm-debug")
+    assert FILES | {"attention.png", "composition.png", "embedding.png"} <= {
+        path.name for path in out.iterdir()
+    }
+    card = json.loads((out / "scorecard.json").read_text())
+    assert card["name"] == "contextwm-debug"
+    protocol = card["protocol"]
+    assert (protocol["observed_frames"], protocol["horizon"], protocol["context"]) == (3, 6, "last")
+    assert protocol["data"] == {"squares": Manifest.load(place / "squares").hash}
+    assert (
+        len(protocol["windows"]) == 4 and len(card["together"]["model"]["psnr_db"]["per_step"]["mean"]) == 6
+    )
+    assert card["frechet_encoder_distance"]["frames"] == 24
+    said = capsys.readouterr().out
+    assert f"PSNR {card['together']['model']['psnr_db']['mean']:.2f} dB" in said and "copy-last-frame" in said
+
+
+def test_same_seed_gives_the_same_scorecard(place):
+    cards = [
+        json.loads(
+            (run(place, "plainwm-debug", "--figures", "false", out=out) / "scorecard.json").read_text()
+        )
+        for out in ("first", "second")
+    ]
+    assert cards[0]["together"] == cards[1]["together"]
+    assert cards[0]["protocol"] == cards[1]["protocol"]
+
+
+def test_two_data_sets_apart_together_and_compared(place, capsys):
+    data = f"[{place / 'squares'}, {place / 'more'}]"
+    arguments = ["--data", data, *SHORT]
+    for name, extra in (
+        ("plainwm-debug", []),
+        ("contextwm-debug", ["--compare", str(place / "plainwm-debug/two")]),
+    ):
+        checkpoint, out = str(place / name / "model"), str(place / name / "two")
+        evaluate.main(["--checkpoint", checkpoint, "--out", out, *arguments, *extra])
+    out = place / "contextwm-debug/two"
+    card = json.loads((out / "scorecard.json").read_text())
+    assert set(card["sources"]) == {"squares", "more"} and card["together"]["windows"] == 8
+    assert {"horizon_squares.png", "horizon_more.png"} <= {path.name for path in out.iterdir()}
+    difference = json.loads((out / "comparison.json").read_text())["together"]["psnr_db"]["mean"]
+    other = json.loads((place / "plainwm-debug/two/scorecard.json").read_text())
+    expected = card["together"]["model"]["psnr_db"]["mean"] - other["together"]["model"]["psnr_db"]["mean"]
+    assert difference == pytest.approx(expected)
+    assert "contextwm-debug minus plainwm-debug" in capsys.readouterr().out
+    assert not (place / "plainwm-debug/two/attention.png").exists()
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(1)
+    return create_model("contextwm-debug").eval()
+
+
+def predicted(model, video: torch.Tensor, **protocol) -> torch.Tensor:
+    settings = Protocol(observed_frames=3, horizon=3, image_size=32, latents="mode", **protocol)
+    generator = torch.Generator().manual_seed(0)
+    context = evaluate.context_frames(model, video, settings, generator)
+    return evaluate.predict(model, video, context, settings, generator)
+
+
+def test_only_the_official_protocol_sees_the_future(model):
+    video = torch.randint(0, 256, (8, 6, 3, 32, 32), dtype=torch.uint8, generator=torch.manual_seed(2))
+    other_future = video.clone()
+    other_future[:, 3:] = 255 - other_future[:, 3:]
+    for context in ("last", "first"):
+        assert torch.equal(
+            predicted(model, video, context=context), predicted(model, other_future, context=context)
+        )
+    official = predicted(model, video, context="official"), predicted(model, other_future, context="official")
+    assert not torch.equal(*official)
+
+
+def test_context_frame_is_the_one_the_protocol_names(model):
+    video = torch.arange(6, dtype=torch.uint8)[None, :, None, None, None].expand(2, 6, 3, 32, 32)
+    for context, expected in (("last", 2), ("first", 0)):
+        protocol = Protocol(observed_frames=3, horizon=3, image_size=32, context=context)
+        frames = evaluate.context_frames(model, video, protocol, torch.Generator())
+        assert frames.unique().tolist() == [expected]
+    protocol = Protocol(observed_frames=3, horizon=3, image_size=32, context="official")
+    many = evaluate.context_frames(
+        model, video.expand(2, 6, 3, 32, 32).repeat(50, 1, 1, 1, 1), protocol, torch.Generator()
+    )
+    assert many.unique().tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_mean_frame_is_the_average_training_frame(tmp_path):
+    root = write_clips(tmp_path / "clips", clips=2)
+    average = np.concatenate([moving_square(0), moving_square(1)]).mean(
+        0
+    )  # all 28 training frames, each once
+    picture = evaluate.mean_frame(str(root), frames=28, seed=0).permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(picture, average.round().astype(np.uint8))
+
+
+def test_figures_show_every_data_set():
+    assert evaluate.shown_windows(["a", "a", "a", "b", "b", "c"], 4) == [0, 1, 3, 5]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"--data": "nowhere"}, "nowhere"),
+        ({"--checkpoint": "nowhere/model"}, "nowhere/model"),
+        ({"--windows": "4000"}, "4000 validation windows were asked for"),
+        ({"--compare": "nowhere"}, "nowhere has no scorecard.json"),
+        ({"--split": "test"}, "has no split 'test'; it has: train, validation"),
+        ({"--data": "[{squares}, {squares}]"}, "told apart by their folder's name"),
+        ({"--observed_frames": "0"}, "observed_frames"),
+    ],
+)
+def test_what_a_user_can_cause_is_one_sentence(place, changes, sentence):
+    squares = place / "squares"
+    arguments = {
+        "--checkpoint": str(place / "plainwm-debug/model"),
+        "--data": str(squares),
+        "--out": str(place / "bad"),
+        "--windows": "4",
+        "--horizon": "6",
+    }
+    arguments |= {key: value.format(squares=squares) for key, value in changes.items()}
+    with pytest.raises(SystemExit) as stopped, one_sentence_errors():
+        evaluate.main([word for pair in arguments.items() for word in pair])
+    assert str(stopped.value).startswith("error: ") and sentence in str(stopped.value)
+    assert "\n" not in str(stopped.value)
+
+
+def test_an_action_model_is_refused(place, tmp_path):
+    save_pretrained(create_model("dreamerv2-tiny").eval(), tmp_path / "agent", card=False)
+    with pytest.raises(ValueError, match="is a ActionWorldModel, and only a VideoWorldModel predicts video"):
+        evaluate.main(
+            ["--checkpoint", str(tmp_path / "agent"), "--data", str(place / "squares"), "--out", "x"]
+        )
+
+
+def test_lpips_without_weights_stops_before_the_work(place, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match="LPIPS needs torchvision's AlexNet weights"):
+        run(place, "plainwm-debug", "--lpips", "true", out="lpips")
+    assert not (place / "plainwm-debug/lpips").exists()
+
+
+def test_help_and_typos_answer_without_torch():
+    code = "import sys; from recipes import evaluate\ntry: evaluate.parse(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    assert (
+        "--observed_frames"
+        in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    )
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main(["--chekpoint", "x"])
+    assert stopped.value.code == 2
