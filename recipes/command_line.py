@@ -1,0 +1,49 @@
+"""Command line of a recipe: a YAML file, dotted overrides on top of it, and one sentence where they are wrong."""
+
+import re
+import sys
+from typing import NoReturn, TypeVar
+
+from jsonargparse import ArgumentParser
+
+from cwm_hub.config import nearest
+
+ConfigT = TypeVar("ConfigT")
+
+UNKNOWN = (
+    re.compile(r"Option '([\w.-]+)' is not accepted"),
+    re.compile(r"unrecognized arguments: --([\w.-]+)"),
+)
+"""How jsonargparse says that the YAML file or the command line holds a name that no setting has."""
+
+
+def parse_config(
+    cls: type[ConfigT], arguments: list[str] | None = None, *, description: str | None = None
+) -> ConfigT:
+    """The recipe's configuration, from `--config file.yaml` and `--dotted.overrides`, in the order given.
+
+    A mistake is one line on stderr and exit code 1; an unknown name suggests the nearest.
+
+    Args:
+        cls: frozen dataclass of the settings, whose docstrings are the help.
+        arguments: the command line; the process's own by default.
+        description: first line of `--help`.
+    """
+    parser = _Parser(description=description, default_env=False, allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="YAML file with any of the settings below")
+    parser.add_class_arguments(cls, as_group=False)
+    values = parser.instantiate(parser.parse_args(arguments))
+    values.pop("config")
+    return cls(**values)
+
+
+class _Parser(ArgumentParser):
+    """jsonargparse with one sentence in place of the whole usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Says what is wrong and where help is; exit code 1."""
+        names = [option.lstrip("-") for action in self._actions for option in action.option_strings]
+        unknown = next((match[1] for pattern in UNKNOWN if (match := pattern.search(message))), None)
+        hint = nearest(unknown, names) if unknown else ""
+        sys.stderr.write(f"error: {' '.join(message.split())}{hint} (see {self.prog} --help)\n")
+        self.exit(1)
