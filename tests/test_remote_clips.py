@@ -1,6 +1,12 @@
 """Remote roots: the same stream as a local one in the same order, whatever the network does."""
 
+import importlib.util
 import itertools
+import json
+import os
+import pickle
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -9,6 +15,7 @@ import fsspec
 import pytest
 import torch
 from flaky_server import FlakyServer
+from hub_server import File, HubServer, Repo
 from synthetic_shards import write_shards
 
 from cwm_hub import remote
@@ -16,6 +23,11 @@ from cwm_hub.clips import ClipBatch, ClipLoader, ClipSource, FetchConfig
 from cwm_hub.shards import ShardError
 
 WINDOW = 5
+
+needs_http = pytest.mark.skipif(
+    importlib.util.find_spec("aiohttp") is None,
+    reason="fsspec reads https through aiohttp (pip install aiohttp)",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +97,7 @@ def _groups(shards: list[str], keys: list[str], block: int) -> list[list[str]]:
     return groups
 
 
+@needs_http
 def test_http_with_every_fault_gives_the_local_stream(shards, tmp_path):
     with FlakyServer(shards) as server:
         server.faults.extend(["500", "cut", "short", "stall", "500", "cut"] * 3)
@@ -94,6 +107,7 @@ def test_http_with_every_fault_gives_the_local_stream(shards, tmp_path):
         assert clips.broken == {}
 
 
+@needs_http
 def test_each_shard_is_fetched_once_by_ranks_and_workers_together(shards, tmp_path):
     with FlakyServer(shards) as server:
         ranks = [loader(server.url, tmp_path, rank=rank, world_size=2, workers=2) for rank in range(2)]
@@ -105,11 +119,13 @@ def test_each_shard_is_fetched_once_by_ranks_and_workers_together(shards, tmp_pa
         assert {name: server.bytes_sent[name] for name in sizes} == sizes
 
 
+@needs_http
 def test_a_server_without_ranges_works(shards, tmp_path):
     with FlakyServer(shards, ranges=False) as server:
         assert equal(take(loader(shards, tmp_path), 12), take(loader(server.url, tmp_path), 12))
 
 
+@needs_http
 def test_a_partial_file_is_continued(shards, tmp_path):
     tars = sorted((shards / "data").iterdir())
     clips = loader("memory://numbered", tmp_path, block_shards=6)
@@ -122,6 +138,7 @@ def test_a_partial_file_is_continued(shards, tmp_path):
         assert [server.bytes_sent[tar.name] for tar in tars] == [tar.stat().st_size - 10_000 for tar in tars]
 
 
+@needs_http
 def test_a_broken_shard_is_passed_over_and_counted(shards, tmp_path):
     with FlakyServer(shards) as server:
         server.always["train-00003-of-00006.tar"] = "500"
@@ -143,6 +160,7 @@ def test_a_broken_shard_is_passed_over_and_counted(shards, tmp_path):
                 assert batches[b].source[i] == key
 
 
+@needs_http
 def test_too_many_broken_shards_stop_the_run_with_a_sentence(shards, tmp_path):
     with FlakyServer(shards) as server:
         for number in range(6):
@@ -153,6 +171,7 @@ def test_too_many_broken_shards_stop_the_run_with_a_sentence(shards, tmp_path):
             take(loader(server.url, tmp_path, max_broken=1, workers=1), 10)
 
 
+@needs_http
 def test_a_shard_with_wrong_bytes_is_broken(shards, tmp_path):
     copy = write_shards(tmp_path / "copy", range(5, 45), shards=6)
     tar = copy / "data/train-00002-of-00006.tar"
@@ -168,6 +187,7 @@ def test_a_shard_with_wrong_bytes_is_broken(shards, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "index.parquet"])
+@needs_http
 def test_meta_files_are_retried_and_a_missing_one_is_a_sentence(shards, tmp_path, name):
     with FlakyServer(shards) as server:
         server.suffix = name
@@ -180,6 +200,7 @@ def test_meta_files_are_retried_and_a_missing_one_is_a_sentence(shards, tmp_path
             loader(server.url + "/nowhere", tmp_path)
 
 
+@needs_http
 def test_the_cache_stays_within_its_bound(shards, tmp_path):
     tars = [path.stat().st_size for path in (shards / "data").iterdir()]
     fetch = FetchConfig(cache_dir=str(tmp_path), cache_bytes=sum(sorted(tars)[-4:]))
@@ -195,6 +216,7 @@ def test_the_cache_stays_within_its_bound(shards, tmp_path):
         loader("memory://numbered", tmp_path, fetch=FetchConfig(cache_dir=str(tmp_path), cache_bytes=tars[0]))
 
 
+@needs_http
 def test_more_streams_than_shards_neither_hang_nor_idle(shards, tmp_path):
     started = time.monotonic()
     with FlakyServer(shards) as server:
@@ -209,3 +231,60 @@ def test_an_abandoned_call_does_not_block(tmp_path):
     result = remote.attempt(forever.wait, timeout_seconds=0.05)
     forever.set()
     assert isinstance(result, TimeoutError)
+
+
+STREAM = """
+import itertools, json, sys
+from cwm_hub.clips import ClipLoader, ClipSource, FetchConfig, ShardError
+
+fetch = FetchConfig(cache_dir=sys.argv[1], retries=2, timeout_seconds=20)
+for root in sys.argv[2:]:
+    try:
+        source = ClipSource(root, block_shards=2)
+        clips = ClipLoader([source], batch_clips=4, window_frames=5, seed=0, workers=1, fetch=fetch)
+        print(json.dumps([[batch.source, batch.start] for batch in itertools.islice(clips, 20)]))
+    except ShardError as error:
+        print(error)
+"""
+
+
+def run_on_hub(server: HubServer, folder: Path, *roots: str) -> list[str]:
+    """The lines that `STREAM` prints in a process for which `server` is the Hub."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    environment = inherited | server.environment(folder / "home") | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", STREAM, str(folder / "cache"), *roots]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_a_hub_root_is_pinned_to_the_commit_it_names_at_the_start(shards, tmp_path):
+    repo = Repo(private=True)
+    files = [path for path in shards.rglob("*") if path.is_file()]
+    repo.commit("main", {str(path.relative_to(shards)): File(path.read_bytes(), lfs=True) for path in files})
+    with HubServer() as server:
+        server.repos["dataset", "someone/clips"] = repo
+
+        def push_over_it(line: str) -> None:
+            if ".tar" in line and len(repo.commits) == 2:
+                repo.commit("main", {})
+
+        server.before = push_over_it
+        stream, refusal = run_on_hub(
+            server, tmp_path, "hf://datasets/someone/clips", "hf://datasets/someone/nothing"
+        )
+        local = take(loader(shards, tmp_path / "local"), 20)
+        assert json.loads(stream) == [[list(batch.source), list(batch.start)] for batch in local]
+        assert len(repo.commits) == 3
+        assert refusal.startswith("hf://datasets/someone/nothing cannot be read (tried 1 times): ")
+
+
+def test_a_loader_can_be_sent_to_another_process(shards, tmp_path):
+    """As `spawn` and `forkserver` workers need it: connections, threads and open files stay behind."""
+    clips = loader(shards, tmp_path)
+    remote_clips = loader("memory://numbered", tmp_path)
+    first = take(remote_clips, 3)
+    for original in (clips, remote_clips):
+        copy = pickle.loads(pickle.dumps(original._batches))
+        assert equal(first, [copy[number] for number in range(3)])
