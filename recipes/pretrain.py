@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from jsonargparse import ArgumentParser
 
+from recipes.command_line import parse_config
 from recipes.run_folder import (
     RecipeError,
     append_row,
@@ -130,22 +130,15 @@ class TrainState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Everything; a checkpoint of other counters is of another version."""
         if state.keys() != vars(self).keys():
-            raise RecipeError(f"the checkpoint's training state has {sorted(state)}, expected {sorted(vars(self))}")
+            raise RecipeError(
+                f"the checkpoint's training state has {sorted(state)}, expected {sorted(vars(self))}"
+            )
         vars(self).update(state)
-
-
-def parse(arguments: list[str] | None = None) -> PretrainConfig:
-    """Configuration from a YAML file and dotted overrides; a typo is an error."""
-    parser = ArgumentParser(description=__doc__.split("\n")[0], default_env=False)
-    parser.add_argument("--config", action="config", help="YAML file with any of the settings below")
-    parser.add_class_arguments(PretrainConfig, as_group=False)
-    values = parser.instantiate(parser.parse_args(arguments))
-    return PretrainConfig(**{name: values[name] for name in PretrainConfig.__dataclass_fields__})
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Train, or go on training; the exit code is 0 when the run is finished."""
-    config = parse(arguments)
+    config = parse_config(PretrainConfig, arguments, description=__doc__.split("\n")[0])
     import torch  # after parsing, so that --help and a typo answer at once
     from accelerate import Accelerator
     from accelerate.utils import ProjectConfiguration, set_seed
@@ -182,7 +175,9 @@ def main(arguments: list[str] | None = None) -> int:
         start = hub.find_checkpoint(config.init)
         weights = start.load()
         if weights.config != model.config:
-            raise RecipeError(f"the checkpoint {config.init} has another configuration than {config.model} with its overrides")
+            raise RecipeError(
+                f"the checkpoint {config.init} has another configuration than {config.model} with its overrides"
+            )
         model.load_state_dict(weights.state_dict())
         parents["init"] = start.identity()
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -224,7 +219,9 @@ def main(arguments: list[str] | None = None) -> int:
         accelerator.load_state(str(step_directory(checkpoints, steps[-1])))
         start_batch = resume_batch(state.fingerprint, loader.fingerprint(), batches=state.batches)
         if start_batch != state.batches:
-            accelerator.print(f"data re-striped: batch {state.batches} of the old world is {start_batch} of this one")
+            accelerator.print(
+                f"data re-striped: batch {state.batches} of the old world is {start_batch} of this one"
+            )
         state.batches, state.fingerprint = start_batch, loader.fingerprint()
         loader = ClipLoader(sources, **stream, start_batch=start_batch)
     if accelerator.is_main_process:
@@ -319,7 +316,9 @@ def main(arguments: list[str] | None = None) -> int:
             if not int(bad_in_a_row):
                 save()
         if stopping and not last_update:
-            accelerator.print(f"\nstopped by a signal after {state.updates} updates; the same command resumes")
+            accelerator.print(
+                f"\nstopped by a signal after {state.updates} updates; the same command resumes"
+            )
             accelerator.end_training()
             return 128 + (stop.received or signal.SIGTERM)
 
@@ -404,7 +403,11 @@ def print_progress(row: dict[str, Any], updates: int) -> None:
     if row["skipped_updates"]:
         text += f"  skipped {row['skipped_updates']}"
     terminal = sys.stdout.isatty()
-    print(f"\r{text}" if terminal else text, end="" if terminal and row["updates"] < updates else "\n", flush=True)
+    print(
+        f"\r{text}" if terminal else text,
+        end="" if terminal and row["updates"] < updates else "\n",
+        flush=True,
+    )
 
 
 def _duration(seconds: float) -> str:

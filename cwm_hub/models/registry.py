@@ -16,8 +16,8 @@ from cwm_hub.models.heads import HeadConfig
 from cwm_hub.models.rssm import RSSMConfig
 from cwm_hub.models.video_world_model import VideoWorldModel, VideoWorldModelConfig
 
-TINY_RSSM = RSSMConfig(stoch=16, classes=16, deter=192, hidden=192)
-TINY_FRAME = FrameModelConfig(image_size=32, depth=20)
+TINY_RSSM = RSSMConfig(stoch=16, classes=16, deter=256, hidden=256)
+TINY_FRAME = FrameModelConfig(image_size=32, depth=16)
 DEBUG_RSSM = RSSMConfig(stoch=4, classes=4, deter=16, hidden=16)
 DEBUG_FRAME = FrameModelConfig(image_size=32, depth=4, layers=1)
 
