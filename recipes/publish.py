@@ -4,8 +4,8 @@
     python recipes/publish.py --run runs/demo/contextwm-tiny --to someone/contextwm-tiny --tag v1
 
 `--to` is a Hub repository where it has the form owner/name and there is no local directory `owner`, or where it
-says `hf://owner/name`. What goes is `model/` of the run folder (loaded and checked first) with its `train.json`,
-and, from the run folder or its `evaluation/`, `scorecard.json`, `prediction.mp4` and the png files. A second or
+says `hf://owner/name`. What goes is `model/` or `agent/` of the run folder (loaded and checked first) with its
+`train.json`, and, from the run folder or its `evaluation/`, `scorecard.json`, `prediction.mp4` and the png files. A second or
 two for a directory; the Hub needs `hf auth login` once.
 """
 
@@ -18,6 +18,8 @@ from cwm_hub.checkpoint import Checkpoint, CheckpointError
 from cwm_hub.hub import HUB_ID, find_checkpoint, push_to_hub, save_pretrained
 
 HUB_PREFIX = "hf://"
+MODEL_FOLDERS = ("model", "agent")
+"""Where pre-training and fine-tuning leave their result."""
 
 
 def main() -> None:
@@ -52,14 +54,15 @@ def parse_arguments() -> argparse.Namespace:
 def publish(arguments: argparse.Namespace) -> tuple[str, str]:
     """Returns the place where the model now is, and the name that loads it."""
     run, target = arguments.run, hub_id(arguments.to)
-    if not (run / "model").is_dir():
-        missing = "no such run folder" if not run.is_dir() else "the run has no model/ yet"
+    model_folder = next((run / folder for folder in MODEL_FOLDERS if (run / folder).is_dir()), None)
+    if model_folder is None:
+        missing = "no such run folder" if not run.is_dir() else "the run has no model/ or agent/ yet"
         raise CheckpointError(f"{run}: {missing}")
     if target is None and (arguments.revision or arguments.tag or arguments.public):
         raise CheckpointError(
             f"--revision, --tag and --public are for the Hub, and {arguments.to} is a directory"
         )
-    found = find_checkpoint(run / "model")
+    found = find_checkpoint(model_folder)
     train, scorecard = read_json(run, "train.json"), read_json(run, "scorecard.json")
     check_scorecard(scorecard, found)
     name = arguments.name or target or arguments.to
@@ -104,7 +107,11 @@ def pictures(run: Path) -> list[Path]:
 
 def folders(run: Path) -> list[Path]:
     """Where a run keeps what is published, first come first served."""
-    return [folder for folder in (run, run / "evaluation", run / "model") if folder.is_dir()]
+    return [
+        folder
+        for folder in (run, run / "evaluation", *(run / name for name in MODEL_FOLDERS))
+        if folder.is_dir()
+    ]
 
 
 def check_scorecard(scorecard: dict[str, Any] | None, model: Checkpoint) -> None:

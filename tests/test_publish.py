@@ -128,7 +128,7 @@ def test_a_mistake_is_one_line_and_exit_code_1(run, tmp_path):
     (tmp_path / "early").mkdir()
     cases = {
         (tmp_path / "absent", tmp_path / "out"): "no such run folder",
-        (tmp_path / "early", tmp_path / "out"): "the run has no model/ yet",
+        (tmp_path / "early", tmp_path / "out"): "the run has no model/ or agent/ yet",
         (run, tmp_path / "out"): "is not a whole safetensors file",
     }
     for (folder, target), sentence in cases.items():
