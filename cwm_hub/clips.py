@@ -16,7 +16,7 @@ often; a mixture takes its sets in exact proportion instead of at random.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int64, UInt8
@@ -24,8 +24,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from cwm_hub import sampling
-from cwm_hub.clip_set import ClipSet, ClipSource, open_clip_set
-from cwm_hub.remote import FetchConfig
+from cwm_hub.clip_index import ClipSource
+from cwm_hub.clip_set import ClipSet, open_clip_set
+from cwm_hub.fetch import FetchConfig
 from cwm_hub.sampling import Sampling, SamplingError, resume_batch
 from cwm_hub.shard_files import BrokenCount
 from cwm_hub.shards import ShardError
@@ -53,15 +54,15 @@ class ClipBatch:
     broken: tuple[tuple[str, str], ...] = ()
     """(shard or clip, reason) of what could not be read and was replaced in this batch."""
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "ClipBatch":
         """The batch with its tensors on `device`."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self) -> "ClipBatch":
         """The batch in page-locked memory, from which a GPU copies on its own."""
         return self._map(lambda tensor: tensor.pin_memory())
 
-    def _map(self, move: Any) -> Self:
+    def _map(self, move: Any) -> "ClipBatch":
         return replace(self, video=move(self.video), is_first=move(self.is_first), label=move(self.label))
 
 
@@ -166,11 +167,11 @@ class ClipLoader:
 
     def facts(self) -> list[dict[str, Any]]:
         """Per source what is used and left out: root, name, manifest_hash, split, sources, clips, frames, ..."""
-        return [clips.facts() for clips in self._batches.sets]
+        return [clips.index.facts() for clips in self._batches.sets]
 
     def diets(self) -> list[list[str]]:
         """Per source the ids of the source videos that are sampled, sorted: the list to record with a subset."""
-        return [clips.source_names.to_pylist() for clips in self._batches.sets]
+        return [clips.index.source_names.to_pylist() for clips in self._batches.sets]
 
     def fingerprint(self) -> dict[str, Any]:
         """Everything that decides the stream, as json: what a resumed run must find unchanged (`resume_batch`)."""
@@ -205,10 +206,11 @@ def validation_windows(
         max_broken=0,
     )
     clips = batches.sets[0]
-    if not 0 < count <= clips.facts()["windows"]:
+    windows = len(clips.index.windows)
+    if not 0 < count <= windows:
         raise SamplingError(
-            f"{count} validation windows were asked for, and {source.root} has {clips.facts()['windows']} of "
-            f"{window_frames} frames in its {source.split} split"
+            f"{count} validation windows were asked for, and {source.root} has {windows} of {window_frames} frames "
+            f"in its {source.split} split"
         )
     chosen: dict[tuple[int, int], int] = {}
     sample = 0
@@ -261,11 +263,12 @@ class _Batches(Dataset[ClipBatch | ShardError]):
             )
             for number, source in enumerate(sources)
         ]
-        self.image_size = self.sets[0].image_size
+        self.image_size = self.sets[0].index.image_size
         for clips in self.sets[1:]:
-            if clips.image_size != self.image_size:
+            if clips.index.image_size != self.image_size:
+                first, other = ("x".join(map(str, found.index.image_size)) for found in (self.sets[0], clips))
                 raise ShardError(
-                    f"{sources[0].root} holds {self.image_size} frames and {clips.source.root} {clips.image_size}: "
+                    f"{sources[0].root} holds {first} frames and {clips.index.source.root} {other}: "
                     "a mixture needs one size"
                 )
 

@@ -14,63 +14,24 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import fsspec.core
 
+from cwm_hub.fetch import PERMANENT, FetchConfig, attempt, pause, sentence
 from cwm_hub.shard_files import BrokenShardError, OpenFiles
 from cwm_hub.shards import ShardError, ShardRecord
-
-T = TypeVar("T")
 
 RANGE_BYTES, SMALLEST_RANGE_BYTES = 8 * 2**20, 64 * 2**10
 """Size of one read; quartered after a failure, doubled after a success."""
 
-PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
-"""Between two tries: doubled after every failure without progress."""
+REREADS = 8
+"""Times that a shard is fetched again because the cache dropped it before it was opened."""
 
 ABANDONED_SECONDS = 3600.0
 """A `.partial` file that has not grown for that long may be dropped to make room."""
-
-PERMANENT = (
-    FileNotFoundError,
-    PermissionError,
-    NotADirectoryError,
-    IsADirectoryError,
-    ShardError,
-    ImportError,
-)
-"""Errors that another try does not mend. File systems raise too many kinds of others to list."""
-
-
-@dataclass(frozen=True)
-class FetchConfig:
-    """How shards of remote roots are fetched."""
-
-    cache_dir: str | None = None
-    """Folder of fetched shards, shared by all processes; None: `$CWM_HUB_CACHE` or `~/.cache/cwm_hub/shards`."""
-    cache_bytes: int = 64 * 2**30
-    """Upper bound of that folder; the shards unused for longest go first."""
-    retries: int = 6
-    """Failures in a row, without a byte of progress, after which a shard counts as broken."""
-    timeout_seconds: float = 60.0
-    """Without an answer to one read for that long, it has failed."""
-
-    def __post_init__(self) -> None:
-        if self.retries < 1 or not self.timeout_seconds > 0:
-            raise ValueError(
-                f"fetching needs retries >= 1 and timeout_seconds > 0, got {self.retries}, {self.timeout_seconds}"
-            )
-
-    @property
-    def directory(self) -> Path:
-        """The cache folder."""
-        chosen = self.cache_dir or os.environ.get("CWM_HUB_CACHE") or "~/.cache/cwm_hub/shards"
-        return Path(chosen).expanduser()
 
 
 def local_path(root: str) -> Path | None:
@@ -94,46 +55,6 @@ def pin_revision(root: str) -> str:
     commit = HfApi().repo_info(path.repo_id, repo_type=path.repo_type, revision=path.revision).sha
     prefix = REPO_TYPES_URL_PREFIXES.get(path.repo_type, "")
     return f"hf://{prefix}{path.repo_id}@{commit}/{path.path_in_repo}".rstrip("/")
-
-
-def attempt(function: Callable[[], T], *, timeout_seconds: float) -> T | Exception:
-    """The result, or the exception, of a call that may never return: TimeoutError then, and the call is abandoned."""
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(function())
-        except BaseException as error:  # noqa: BLE001 (handed to the caller, whatever it is)
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    try:
-        error = future.exception(timeout_seconds)
-    except TimeoutError:
-        return TimeoutError(f"no answer in {timeout_seconds:g} seconds")
-    if error is None:
-        return future.result()
-    if isinstance(error, Exception):
-        return error
-    raise error
-
-
-def with_retries(function: Callable[[], T], fetch: FetchConfig, *, what: str) -> T:
-    """Call until it succeeds.
-
-    Raises:
-        ShardError: it failed `retries` times, or in a way that does not pass; one sentence.
-    """
-    for tries in range(1, fetch.retries + 1):
-        result = attempt(function, timeout_seconds=fetch.timeout_seconds)
-        if not isinstance(result, Exception):
-            return result
-        if isinstance(result, ShardError):
-            raise result
-        if isinstance(result, PERMANENT) or tries == fetch.retries:
-            raise ShardError(f"{what} cannot be read (tried {tries} times): {_sentence(result)}") from result
-        _pause(tries)
-    raise AssertionError("a fetch has at least one try")
 
 
 class RemoteShards:
@@ -160,21 +81,32 @@ class RemoteShards:
         self._process = _Process(at_once)
 
     def open(self, shard: int) -> int:
-        """File descriptor of a tar in the cache, fetching it first where needed; raises BrokenShardError."""
+        """File descriptor of a tar in the cache, fetching it first where needed.
+
+        Raises:
+            BrokenShardError: it cannot be fetched.
+            ShardError: the cache cannot be used, by a full disk for example.
+        """
         here = self._here()
         descriptor = here.open_files.get(shard)
-        while descriptor is None:
-            path = self._fetched(shard, wait=True)
-            with contextlib.suppress(FileNotFoundError):  # dropped by another process in between
-                descriptor = here.open_files.put(shard, path)
-        return descriptor
+        if descriptor is not None:
+            return descriptor
+        for _ in range(REREADS):
+            try:
+                return here.open_files.put(shard, self._fetched(shard, wait=True))
+            except FileNotFoundError:
+                continue  # dropped by another process in between
+            except OSError as error:
+                raise ShardError(
+                    f"the shard cache {self._fetch.directory} cannot be used: {error}"
+                ) from error
+        raise ShardError(
+            f"shards are dropped from {self._fetch.directory} before they are read: raise cache_bytes"
+        )
 
     def prefetch(self, shards: Sequence[int]) -> None:
-        """Fetch these in the background, unless the same were asked for last."""
+        """Fetch these in the background, in this order."""
         here = self._here()
-        if shards == here.announced:
-            return
-        here.announced = list(shards)
         for shard in shards:
             here.wanted.put(shard)
         if here.thread is None:
@@ -184,7 +116,7 @@ class RemoteShards:
     def _prefetch_for_ever(self, here: "_Process") -> None:
         while True:
             shard = here.wanted.get()
-            with contextlib.suppress(BrokenShardError, OSError):  # shown when the shard is needed
+            with contextlib.suppress(ShardError, OSError):  # shown when the shard is needed
                 self._fetched(shard, wait=False)
 
     def _here(self) -> "_Process":
@@ -254,8 +186,8 @@ class RemoteShards:
                 data if isinstance(data, Exception) else OSError(f"{len(data)} bytes came for {stop - have}")
             )
             if isinstance(error, PERMANENT) or failures >= self._fetch.retries:
-                raise BrokenShardError(record.file, _sentence(error)) from error
-            _pause(failures)
+                raise BrokenShardError(record.file, sentence(error)) from error
+            pause(failures)
 
     def _make_room(self, partial: Path, needed: int) -> None:
         """Reserve `needed` bytes, dropping what was unused for longest; readers keep the tars they have open."""
@@ -287,7 +219,6 @@ class _Process:
         self.pid = os.getpid()
         self.open_files = OpenFiles(open_files)
         self.wanted: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self.announced: list[int] = []
         self.thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._opened: tuple[Any, str] | None = None
@@ -331,12 +262,3 @@ def _touch(path: Path, size: int) -> bool:
     except FileNotFoundError:
         return False
     return complete
-
-
-def _pause(failures: int) -> None:
-    time.sleep(min(PAUSE_SECONDS * 2 ** (failures - 1), LONGEST_PAUSE_SECONDS))
-
-
-def _sentence(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

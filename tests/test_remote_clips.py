@@ -18,7 +18,7 @@ from flaky_server import FlakyServer
 from hub_server import File, HubServer, Repo
 from synthetic_shards import write_shards
 
-from cwm_hub import remote
+from cwm_hub import fetch, remote
 from cwm_hub.clips import ClipBatch, ClipLoader, ClipSource, FetchConfig
 from cwm_hub.shards import ShardError
 
@@ -32,7 +32,7 @@ needs_http = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(remote, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(fetch, "PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(remote, "RANGE_BYTES", 8192)
     monkeypatch.setattr(remote, "SMALLEST_RANGE_BYTES", 1024)
 
@@ -44,8 +44,8 @@ def shards(tmp_path_factory) -> Path:
 
 def loader(root: object, cache: Path, *, block_shards: int = 2, **changes) -> ClipLoader:
     retries, timeout = changes.pop("retries", 4), changes.pop("timeout_seconds", 5.0)
-    fetch = FetchConfig(cache_dir=str(cache), retries=retries, timeout_seconds=timeout)
-    settings = {"batch_clips": 4, "window_frames": WINDOW, "seed": 0, "fetch": fetch} | changes
+    config = FetchConfig(cache_dir=str(cache), retries=retries, timeout_seconds=timeout)
+    settings = {"batch_clips": 4, "window_frames": WINDOW, "seed": 0, "fetch": config} | changes
     return ClipLoader([ClipSource(str(root), block_shards=block_shards)], **settings)
 
 
@@ -130,7 +130,7 @@ def test_a_partial_file_is_continued(shards, tmp_path):
     tars = sorted((shards / "data").iterdir())
     clips = loader("memory://numbered", tmp_path, block_shards=6)
     with FlakyServer(shards) as server:
-        for record in clips._batches.sets[0].manifest.shards:
+        for record in clips._batches.sets[0].index.manifest.shards:
             (tmp_path / f"{record.sha256}-{record.bytes}.partial").write_bytes(
                 (shards / record.file).read_bytes()[:10_000]
             )
@@ -203,12 +203,12 @@ def test_meta_files_are_retried_and_a_missing_one_is_a_sentence(shards, tmp_path
 @needs_http
 def test_the_cache_stays_within_its_bound(shards, tmp_path):
     tars = [path.stat().st_size for path in (shards / "data").iterdir()]
-    fetch = FetchConfig(cache_dir=str(tmp_path), cache_bytes=sum(sorted(tars)[-4:]))
+    bounded = FetchConfig(cache_dir=str(tmp_path), cache_bytes=sum(sorted(tars)[-4:]))
     with FlakyServer(shards) as server:
-        clips = loader(server.url, tmp_path, fetch=fetch)
+        clips = loader(server.url, tmp_path, fetch=bounded)
         for number, batch in enumerate(clips):
             assert batch.video.shape[0] == 4
-            assert sum(path.stat().st_size for path in tmp_path.glob("*.tar")) <= fetch.cache_bytes
+            assert sum(path.stat().st_size for path in tmp_path.glob("*.tar")) <= bounded.cache_bytes
             if number == 40:
                 break
         assert sum(server.bytes_sent.values()) > 2 * sum(tars)  # dropped and fetched again in later epochs
@@ -228,7 +228,7 @@ def test_more_streams_than_shards_neither_hang_nor_idle(shards, tmp_path):
 
 def test_an_abandoned_call_does_not_block(tmp_path):
     forever = threading.Event()
-    result = remote.attempt(forever.wait, timeout_seconds=0.05)
+    result = fetch.attempt(forever.wait, timeout_seconds=0.05)
     forever.set()
     assert isinstance(result, TimeoutError)
 
