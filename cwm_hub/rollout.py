@@ -58,7 +58,7 @@ class EpisodeRecord:
     """Undiscounted sum of rewards."""
     success: float
     """1.0 where any step solved the task, else 0.0."""
-    agent_steps: int
+    episode_steps: int
 
 
 @dataclass

@@ -26,7 +26,7 @@ class EnvConfig:
     action_repeat: int = 1
     """Environment frames per agent step; rewards are summed, the last frame is drawn (paper: 1 on Meta-world)."""
     episode_frames: int | None = None
-    """Cuts episodes to this many environment frames; None keeps the task's own length (Meta-world: 500)."""
+    """Episode length in environment frames; None keeps the task's own (Meta-world 500, at most; dummy 20)."""
     render_quality: QualityName | Literal["auto"] = "auto"
     """exact, close, fast or flat; `auto` is exact on a GPU and close where the CPU draws. MuJoCo tasks only."""
 
@@ -52,9 +52,10 @@ def make_env(
         )
     env: gymnasium.Env[Any, Any]
     if domain == "dummy" and not task:
-        from cwm_hub.envs.dummy import DummyEnv
+        from cwm_hub.envs.dummy import EPISODE_FRAMES, DummyEnv
 
-        env = DummyEnv(image_size=image_size, action_repeat=action_repeat)
+        frames = episode_frames or EPISODE_FRAMES
+        env = DummyEnv(image_size=image_size, action_repeat=action_repeat, episode_frames=frames)
     elif domain == "metaworld" and task:
         from cwm_hub.envs.metaworld import MetaworldEnv
 
@@ -62,7 +63,7 @@ def make_env(
         env = MetaworldEnv(task, image_size=image_size, quality=quality, action_repeat=action_repeat)
     else:
         raise ValueError(f"unknown environment {name!r}: expected one of {', '.join(list_envs())}")
-    if episode_frames is None:
+    if episode_frames is None or domain == "dummy":
         return env
     from gymnasium.wrappers import TimeLimit
 

@@ -19,7 +19,7 @@ BACKGROUND = 0.1
 
 
 class DummyEnv(gymnasium.Env[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "A"]]):
-    """Two actions move the dot by up to 0.25 per frame on [-1, 1]^2; 20 frames; no simulator, no GL.
+    """Two actions move the dot by up to 0.25 per frame on [-1, 1]^2; no simulator, no GL.
 
     Reward of a frame: 1 - mean over the axes of |dot - goal|, from -1 to 1. `info["success"]` is 1.0 within 0.2
     of the goal. Dot and goal are drawn anew at each reset; everything after is deterministic.
@@ -28,8 +28,8 @@ class DummyEnv(gymnasium.Env[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "A"]]
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012  (gymnasium's own convention)
     render_mode = "rgb_array"
 
-    def __init__(self, *, image_size: int = 32, action_repeat: int = 1):
-        self._action_repeat = action_repeat
+    def __init__(self, *, image_size: int = 32, action_repeat: int = 1, episode_frames: int = EPISODE_FRAMES):
+        self._action_repeat, self._episode_frames = action_repeat, episode_frames
         self._pixels = np.linspace(-MARGIN, MARGIN, image_size)
         self._dot = self._goal = np.zeros(2)
         self._frame = 0
@@ -55,7 +55,7 @@ class DummyEnv(gymnasium.Env[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "A"]]
             self._frame += 1
             total += 1 - float(np.abs(self._dot - self._goal).mean())
             success = max(success, self._success())
-        return self.render(), total, False, self._frame >= EPISODE_FRAMES, {"success": success}
+        return self.render(), total, False, self._frame >= self._episode_frames, {"success": success}
 
     def render(self) -> UInt8[np.ndarray, "H W 3"]:
         """The dot in red, the goal in green, as soft blobs on dark grey."""
@@ -70,7 +70,7 @@ class DummyEnv(gymnasium.Env[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "A"]]
 
     def best_return(self) -> float:
         """The highest return still to be had from here, in closed form, with one frame per action."""
-        frames = np.arange(1, EPISODE_FRAMES - self._frame + 1)[:, None]
+        frames = np.arange(1, self._episode_frames - self._frame + 1)[:, None]
         distance = np.maximum(0, np.abs(self._goal - self._dot) - SPEED * frames)
         return float((1 - distance.mean(1)).sum())
 

@@ -4,7 +4,9 @@ One renderer for every MuJoCo domain, on `mujoco.Renderer`: gymnasium's off-scre
 context current, so that two tasks in one process draw garbage (Gymnasium issue 736).
 """
 
+import contextlib
 import functools
+import importlib
 import os
 import subprocess
 import sys
@@ -98,6 +100,7 @@ class FrameRenderer:
         flip_vertical: bool = False,
     ):
         use_headless_gl()
+        _load_triton_first()
         import mujoco
 
         self._data, self._camera, self._flip = data, camera, flip_vertical
@@ -172,6 +175,16 @@ def resolve_quality(quality: QualityName | Literal["auto"]) -> QualityName:
     if quality != "auto":
         return quality
     return "close" if gl_backend().is_software else "exact"
+
+
+def _load_triton_first() -> None:
+    """Imports triton, where torch brought it, before Mesa's software GL loads its own LLVM.
+
+    The other way round the first torch optimiser of the process, which imports triton, dies of a segmentation
+    fault: both libraries export LLVM's symbols (seen with triton 3.9 and Mesa's libLLVM 15).
+    """
+    with contextlib.suppress(ImportError):
+        importlib.import_module("triton")
 
 
 def _probe(backend: str) -> str | None:
