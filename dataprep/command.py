@@ -9,18 +9,20 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from types import FrameType
 from typing import Any, get_args, get_type_hints
 
 from cwm_hub.shards import CODECS, FAILURES
 from cwm_hub.storage import write_file
 from dataprep import ledger
-from dataprep.engine import RunOptions, run_tasks
+from dataprep.dry_run import estimate
+from dataprep.engine import RunOptions, run_jobs
 from dataprep.frames import DecodeSettings
 from dataprep.ledger import Origin, Outcome
 from dataprep.plan import InputError, Listing, Plan, ShardConfig, ShardTask, make_plan
 from dataprep.progress import ProgressLine, clock
-from dataprep.worker import Opener
+from dataprep.worker import Opener, make_jobs
 
 EXIT_DONE, EXIT_INPUT, EXIT_FAILURES, EXIT_VERIFY, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -96,6 +98,12 @@ def add_arguments(parser: argparse.ArgumentParser, *, videos_per_shard: int) -> 
         metavar="SECONDS",
         help="a silent worker is killed (default: %(default)s)",
     )
+    run.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="where workers run: here, or on the Ray cluster at RAY_ADDRESS (default: %(default)s)",
+    )
     add_max_failures(run)
     run.add_argument(
         "--shard-range",
@@ -103,6 +111,9 @@ def add_arguments(parser: argparse.ArgumentParser, *, videos_per_shard: int) -> 
         default="0/1",
         metavar="I/N",
         help="write only every N-th shard from I = 0 on, for job arrays; then `finalize`",
+    )
+    run.add_argument(
+        "--dry-run", action="store_true", help="write nothing; tell the plan, and size and time from a probe"
     )
     run.add_argument("--overwrite", action="store_true", help="remove an earlier run's work first")
 
@@ -158,6 +169,8 @@ def make_shards(
     if args.workers < 0:
         raise InputError(f"--workers must be 0 or more, got {args.workers}")
     plan = make_plan(listing, config)
+    if args.dry_run:
+        return _dry_run(args, plan, listing, opener)
     part, parts = args.shard_range
     with ledger.run_lock(args.out, f"{part}-of-{parts}" if parts > 1 else ""):
         if args.overwrite:
@@ -168,8 +181,7 @@ def make_shards(
         _say(
             f"{plan.videos} videos in {len(plan.tasks)} shards; {len(mine) - len(tasks)} of {len(mine)} already written"
         )
-        for note in listing.notes:
-            _say(note)
+        _tell_listing(listing)
         started = time.monotonic()
         _run(args, tasks, plan, opener)
         if parts > 1:
@@ -178,20 +190,47 @@ def make_shards(
             )
             return EXIT_DONE
         outcome = ledger.finalize(args.out)
-    report(outcome, args.out, listing=listing, seconds=time.monotonic() - started)
+    report(outcome, args.out, seconds=time.monotonic() - started)
     return exit_code(outcome, args.max_failures)
+
+
+def _dry_run(args: argparse.Namespace, plan: Plan, listing: Listing, opener: Opener) -> int:
+    for split, tasks in groupby(plan, key=lambda task: task.split):
+        counts = [len(task.sources) for task in tasks]
+        _say(f"{split}: {sum(counts)} videos would go into {len(counts)} shards")
+    _tell_listing(listing)
+    if listing.failures:
+        _say(f"could not be listed: {ledger.count_reasons(Counter(f.reason for f in listing.failures))}")
+    guess = estimate(plan, opener, timeout_seconds=args.timeout)
+    workers = max(1, min(args.workers, len(plan.tasks)))
+    _say(
+        f"about {guess.frames:.0f} frames, {guess.bytes / 1e6:.1f} MB and {clock(guess.worker_seconds / workers)} "
+        f"with {workers} workers, judged by {guess.probed} videos of which {guess.failed} failed; nothing was written"
+    )
+    return EXIT_DONE
+
+
+def _tell_listing(listing: Listing) -> None:
+    for note in listing.notes:
+        _say(note)
+    listed = Counter(source.split for source in listing.sources)
+    for split, official in listing.official_counts.items():
+        _say(f"{split}: {listed[split]} videos found, {official} in the official list")
 
 
 def _run(args: argparse.Namespace, tasks: Sequence[ShardTask], plan: Plan, opener: Opener) -> None:
     if not tasks:
         return
+    run = run_jobs
+    if args.engine == "ray":
+        from dataprep.ray_engine import run_on_ray as run  # Ray is an extra
     options = RunOptions(workers=args.workers, timeout_seconds=args.timeout)
     progress = ProgressLine(
         sum(len(task.sources) for task in tasks), save=lambda data: write_file(args.out, PROGRESS, data)
     )
     with _term_interrupts():
         try:
-            run_tasks(tasks, plan, root=args.out, opener=opener, options=options, watch=progress)
+            run(make_jobs(tasks, plan, root=args.out, opener=opener), options, progress)
         finally:
             with contextlib.suppress(OSError):  # a full disk is told by the error on its way
                 progress.close()
@@ -211,19 +250,13 @@ def _term_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def report(
-    outcome: Outcome, root: str, *, listing: Listing | None = None, seconds: float | None = None
-) -> None:
+def report(outcome: Outcome, root: str, *, seconds: float | None = None) -> None:
     """Tell on standard error what the finished set holds."""
     for split, records in outcome.manifest.splits.items():
         _say(
             f"{split}: {sum(r.samples for r in records)} clips, {sum(r.frames for r in records)} frames, "
             f"{sum(r.bytes for r in records) / 1e6:.1f} MB in {len(records)} shards"
         )
-    if listing is not None:
-        listed = Counter(source.split for source in listing.sources)
-        for split, official in listing.official_counts.items():
-            _say(f"{split}: {listed[split]} videos found, {official} in the official list")
     if outcome.reasons:
         _say(f"{ledger.count_reasons(outcome.reasons)}: see {root}/{FAILURES}")
     took = "" if seconds is None else f", {clock(seconds)}"

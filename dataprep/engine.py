@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from dataprep.plan import Failure, Plan, ShardTask, SourceVideo
-from dataprep.worker import Beat, Opener, OutputError, ShardJob, remove_leftovers, write_shard
+from dataprep.plan import Failure, SourceVideo
+from dataprep.worker import Beat, OutputError, ShardJob, remove_leftovers, write_shard
 
 CRASHES_ALLOWED = 3
 """Deaths of a worker on one source before it is quarantined: a kill from outside must not cost a video."""
@@ -50,22 +50,15 @@ class RunOptions:
     """A worker that gives no sign of life for this long is killed."""
 
 
-def run_tasks(
-    tasks: Iterable[ShardTask],
-    plan: Plan,
-    *,
-    root: str,
-    opener: Opener,
-    options: RunOptions,
-    watch: Callable[[Beat], None] = lambda total: None,
+def run_jobs(
+    jobs: Iterable[ShardJob], options: RunOptions, watch: Callable[[Beat], None] = lambda total: None
 ) -> None:
-    """Write every shard of `tasks`; calls `watch` with the work of this run so far, at least twice a second.
+    """Write every shard; calls `watch` with the work of this run so far, at least twice a second.
 
     Raises:
         OutputError: the output cannot be written.
         EngineError: workers die while they work on no source.
     """
-    jobs = [ShardJob(task, plan.config, root, opener, plan.hash) for task in tasks]
     if options.workers == 0:
         _run_here(jobs, watch)
         return
@@ -73,7 +66,7 @@ def run_tasks(
         _Supervisor(jobs, options, Path(logs), watch).run()
 
 
-def _run_here(jobs: list[ShardJob], watch: Callable[[Beat], None]) -> None:
+def _run_here(jobs: Iterable[ShardJob], watch: Callable[[Beat], None]) -> None:
     done = last = Beat()
 
     def add(beat: Beat) -> None:
@@ -90,7 +83,7 @@ class _Supervisor:
     """The loop of the module's picture."""
 
     def __init__(
-        self, jobs: list[ShardJob], options: RunOptions, logs: Path, watch: Callable[[Beat], None]
+        self, jobs: Iterable[ShardJob], options: RunOptions, logs: Path, watch: Callable[[Beat], None]
     ) -> None:
         self.pending = deque(jobs)
         self.running: list[_Worker] = []

@@ -23,7 +23,7 @@ from cwm_hub.codecs import Frames
 from cwm_hub.shards import ClipRow, EncodedClip, ShardRecord, ShardWriter
 from cwm_hub.storage import local_path, upload_file, write_file
 from dataprep.frames import VideoError, open_video
-from dataprep.plan import Failure, ShardConfig, ShardTask, SourceVideo
+from dataprep.plan import Failure, Plan, ShardConfig, ShardTask, SourceVideo
 
 SPOOL_BYTES = 16 << 20
 """Encoded clips of one source beyond this go to a temporary file."""
@@ -95,6 +95,11 @@ class ShardJob:
     def without(self, source: SourceVideo, failure: Failure) -> "ShardJob":
         """The same job with one more source quarantined."""
         return dataclasses.replace(self, quarantined={**self.quarantined, source.id: failure})
+
+
+def make_jobs(tasks: Iterable[ShardTask], plan: Plan, *, root: str, opener: Opener) -> list[ShardJob]:
+    """The jobs of some of a plan's tasks."""
+    return [ShardJob(task, plan.config, root, opener, plan.hash) for task in tasks]
 
 
 @dataclass(frozen=True)

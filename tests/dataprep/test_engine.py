@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,21 +18,25 @@ from openers import numbered_listing, open_numbered, raw_config
 
 from cwm_hub.shards import Manifest, decode_clip, read_index
 from dataprep import engine, ledger
-from dataprep.engine import EngineError, RunOptions, run_tasks
+from dataprep.engine import EngineError, RunOptions, run_jobs
 from dataprep.ledger import Origin
 from dataprep.plan import InputError, Listing, ShardConfig, make_plan
-from dataprep.worker import Beat, OutputError, ShardState
+from dataprep.worker import Beat, OutputError, ShardJob, ShardState, make_jobs
 
 
 def make_shards(
-    root: Path | str, listing: Listing, config: ShardConfig | None = None, **options: object
+    root: Path | str,
+    listing: Listing,
+    config: ShardConfig | None = None,
+    run: Callable[[list[ShardJob], RunOptions], None] = run_jobs,
+    **options: object,
 ) -> ledger.Outcome:
     plan = make_plan(listing, config or raw_config())
     with ledger.run_lock(str(root)):
         ledger.begin(str(root), plan, Origin())
         tasks = ledger.unfinished(str(root), plan.tasks, plan.hash)
         run_options = RunOptions(**{"workers": 2, **options})  # type: ignore[arg-type]
-        run_tasks(tasks, plan, root=str(root), opener=open_numbered, options=run_options)
+        run(make_jobs(tasks, plan, root=str(root), opener=open_numbered), run_options)
         return ledger.finalize(str(root))
 
 
@@ -250,7 +255,7 @@ def test_the_output_may_be_any_fsspec_url(tmp_path: Path) -> None:
 def test_progress_counts_up_to_the_truth(tmp_path: Path) -> None:
     plan = make_plan(numbered_listing(*[30] * 9, "broken:30"), raw_config())
     seen: list[Beat] = []
-    run_tasks(plan, plan, root=str(tmp_path), opener=open_numbered, options=RunOptions(2), watch=seen.append)
+    run_jobs(make_jobs(plan, plan, root=str(tmp_path), opener=open_numbered), RunOptions(2), seen.append)
     assert (seen[-1].videos, seen[-1].clips, seen[-1].frames, seen[-1].failures) == (10, 9, 270, 1)
     assert [beat.videos for beat in seen] == sorted(beat.videos for beat in seen)
 
