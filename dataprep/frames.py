@@ -49,6 +49,7 @@ REASONS = {
     "zero_frames": "opens, and yields no frame at all",
     "decode_error": "more damaged packets or frames than the limit",
     "timestamps": "a gap between two frames that cannot be filled at the asked rate",
+    "annot_missing": "a crop that follows annotations, and none for this video or frame",
     "too_short": "fewer frames than one training window",
 }
 """Every reason a :class:`VideoError` can carry, with its meaning."""
