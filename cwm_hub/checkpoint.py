@@ -211,6 +211,7 @@ def save_pretrained(
     with _replacing(target) as staging:
         _write_json(staging / CONFIG, header)
         safetensors.torch.save_file(_plain_tensors(model), staging / WEIGHTS, metadata={"format": "pt"})
+        (staging / WEIGHTS).chmod((staging / CONFIG).stat().st_mode)  # safetensors keeps it to its owner
         for file, content in ((TRAIN, train), (SCORECARD, scorecard)):
             if content is not None:
                 _write_json(staging / file, content)

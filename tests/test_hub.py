@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import re
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -145,10 +144,12 @@ def test_the_directory_holds_the_documented_files(saved):
     assert found.read("nothing.json") is None
 
 
-def test_a_checkpoint_is_readable_by_whoever_may_read_its_neighbours(saved):
-    neighbour = saved.parent / "neighbour"
-    neighbour.mkdir()
-    assert stat.S_IMODE(saved.stat().st_mode) == stat.S_IMODE(neighbour.stat().st_mode)
+def test_a_checkpoint_is_as_readable_as_its_neighbours(saved):
+    folder, file = saved.parent / "folder", saved.parent / "file"
+    folder.mkdir()
+    file.touch()
+    assert saved.stat().st_mode == folder.stat().st_mode
+    assert {path.stat().st_mode for path in saved.iterdir()} == {file.stat().st_mode}
 
 
 def test_identity_changes_with_the_weights_only(model, saved, tmp_path):
