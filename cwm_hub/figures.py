@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from cwm_hub.metrics import separability
-from cwm_hub.sheet import FAINT, INK, OPEN_LOOP, PAPER, SEEN, STYLE, Sheet, enlarged, pixel_scale, save
+from cwm_hub.sheet import FAINT, INK, OPEN_LOOP, PAPER, SEEN, STYLE, Sheet, enlarged, pixel_scale, png, save
 
 SERIES_COLOURS = ("#0b62a8", "#bc4c00", "#2f7d4f", "#7a4aa0")
 BASELINE_STYLES = {
@@ -40,6 +40,7 @@ __all__ = [
     "horizon_curves",
     "latent_embedding",
     "loss_curves",
+    "png",
     "prediction_grid",
     "save",
     "write_video",
@@ -230,7 +231,7 @@ def _video_picture(
 ) -> Image.Image:
     """One frame of the mp4, its sides even as yuv420p wants them; `videos` are [B, H, W, 3]."""
     windows, side = next(iter(videos.values())).shape[:2]
-    cell = side * (scale := max(4, pixel_scale(side, 128)))
+    cell = side * (scale := max(4, pixel_scale(side, 192)))
     width, height = len(videos) * (cell + 2) + 14, cell + 34
     size = min(windows, pairs_across) * width, -(-windows // pairs_across) * height
     canvas = Image.new("RGB", (size[0] + size[0] % 2, size[1] + size[1] % 2), PAPER)
@@ -261,10 +262,9 @@ def loss_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         ):
             for (name, rows), colour in zip(runs.items(), itertools.cycle(SERIES_COLOURS)):
                 points = [(row["updates"], row[key]) for row in rows if key in row]
-                axes.plot(
-                    *zip(*points, strict=True) if points else ([], []), color=colour, lw=1.3, label=name
-                )
-            axes.set(title=title, xlabel="update", ylabel="nats per frame", ylim=(0, None))
+                axes.plot(*_columns(points), color=colour, lw=1.3, label=name)
+            axes.set(title=title, xlabel="update", ylabel="nats per frame")
+        figure.axes[0].set(yscale="log")
         figure.axes[0].legend()
     return figure
 
@@ -300,13 +300,15 @@ def horizon_curves(scores: Mapping[str, Mapping[str, Any]], *, title: str = "") 
 def finetuning_curve(
     evaluations: Mapping[str, Sequence[tuple[int, Sequence[float]]]],
     *,
+    training: Mapping[str, Sequence[tuple[int, float]]] | None = None,
     random_policy: Mapping[str, float] | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Evaluation results over environment steps: every episode as a dot, their mean as a line.
+    """Results of a policy over environment frames: evaluations with their episodes, training episodes in grey.
 
     Args:
-        evaluations: Quantity (`success`, `return`) -> (environment steps, one value per episode) of every evaluation.
+        evaluations: Quantity (`success`, `score`) -> (environment frames, a value per episode) of every evaluation.
+        training: Quantity -> (environment frames, value) of every training episode.
         random_policy: Mean of a random policy for any of these quantities.
         labels: Quantity -> axis title with its unit.
     """
@@ -314,28 +316,28 @@ def finetuning_curve(
         figure = Figure(figsize=(4.2 * len(evaluations), 2.8), dpi=150, layout="constrained")
         panels = figure.subplots(1, len(evaluations), squeeze=False)[0]
         for axes, (quantity, rows) in zip(panels, evaluations.items(), strict=True):
-            steps = [step for step, _ in rows]
-            dots = [(step, value) for step, values in rows for value in values]
+            colour = SERIES_COLOURS[0]
+            means = [(frames, float(np.mean(values))) for frames, values in rows]
+            axes.plot(*_columns(means), "-o", color=colour, lw=1.6, ms=5, label="evaluation, mean", zorder=3)
+            dots = [(frames, value) for frames, values in rows for value in values]
             axes.plot(
-                *zip(*dots, strict=True),
-                "o",
-                ms=3,
-                color=SERIES_COLOURS[0],
-                alpha=0.3,
-                mew=0,
-                label="episode",
+                *_columns(dots), "o", ms=3.5, color=colour, alpha=0.3, mew=0, label="evaluation, episode"
             )
-            means = [float(np.mean(values)) for _, values in rows]
-            axes.plot(steps, means, "-o", color=SERIES_COLOURS[0], lw=1.6, ms=4, label="mean")
+            if training and training.get(quantity):
+                points = _columns(training[quantity])
+                axes.plot(*points, "o", ms=3, color=FAINT, alpha=0.6, mew=0, label="training episode")
             if random_policy and quantity in random_policy:
-                axes.axhline(
-                    random_policy[quantity], color=FAINT, ls=(0, (5, 2)), lw=1.2, label="random policy"
-                )
-            axes.set(title=(labels or {}).get(quantity, quantity), xlabel="environment steps")
+                level = random_policy[quantity]
+                axes.axhline(level, color=FAINT, ls=(0, (5, 2)), lw=1.2, label="random policy, mean")
+            axes.set(title=(labels or {}).get(quantity, quantity), xlabel="environment frames")
             if quantity == "success":
                 axes.set(ylim=(-0.05, 1.05))
-        figure.axes[0].legend(fontsize=8)
+        figure.axes[-1].legend(fontsize=7.5)
     return figure
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
 
 
 def latent_embedding(

@@ -4,6 +4,7 @@ Frames are copied pixel for pixel, each a square of `scale` screen pixels, so th
 it drew and not on an interpolation.
 """
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,19 @@ STYLE: dict[Any, Any] = {
 }
 
 
+def png(figure: Figure) -> bytes:
+    """A figure as PNG, one canvas pixel to one file pixel."""
+    file = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(file, format="png", dpi=figure.dpi, metadata={"Software": None})
+    return file.getvalue()
+
+
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write a figure as PNG, one canvas pixel to one file pixel."""
+    """Write a figure as PNG."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(STYLE):
-        figure.savefig(path, format="png", dpi=figure.dpi, metadata={"Software": None})
+    path.write_bytes(png(figure))
     return path
 
 

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jsonargparse import ArgumentParser
-
+from recipes.command_line import parse_config
 from recipes.run_folder import RecipeError, one_sentence_errors, provenance, write_text
 
 if TYPE_CHECKING:
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
 
 QUERIES = ((0.3125, 0.3125), (0.3125, 0.6875), (0.6875, 0.3125), (0.6875, 0.6875))
 """Query positions of the attention figure, (row, column) as shares of the picture: fixed, so that none is picked."""
+
+COMPOSED_WINDOWS = 3
+"""Windows of the composition figure."""
 
 
 @dataclass(frozen=True)
@@ -76,18 +78,9 @@ class EvaluateConfig:
     """torch device; `auto` takes the GPU where there is one."""
 
 
-def parse(arguments: list[str] | None = None) -> EvaluateConfig:
-    """Configuration from the command line or a YAML file; a typo is an error."""
-    parser = ArgumentParser(description=__doc__.split("\n")[0], default_env=False)
-    parser.add_argument("--config", action="config", help="YAML file with any of the settings below")
-    parser.add_class_arguments(EvaluateConfig, as_group=False)
-    values = parser.instantiate(parser.parse_args(arguments))
-    return EvaluateConfig(**{name: values[name] for name in EvaluateConfig.__dataclass_fields__})
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Evaluate one checkpoint and print where it stands."""
-    config = parse(arguments)
+    config = parse_config(EvaluateConfig, arguments, description=__doc__.split("\n")[0])
     import torch  # after parsing, so that --help and a typo answer at once
 
     from cwm_hub import metrics
@@ -347,7 +340,8 @@ def draw_context(
     other = context.roll(1, 0)
     if len(video) > 1:
         own, composed = model.decode(feature, context), model.decode(feature, other)
-        figure = figures.composition_figure(video, context[:, -1], own, other[:, -1], composed)
+        frames = (video, context[:, -1], own, other[:, -1], composed)
+        figure = figures.composition_figure(*(part[:COMPOSED_WINDOWS] for part in frames))
         figures.save(figure, out / "composition.png")
     if model.config.frame.context is None or model.config.frame.context.mixing != "attention":
         return

@@ -138,13 +138,17 @@ def test_horizon_curves_show_models_baselines_and_intervals():
     assert (band[:, 1].min(), band[:, 1].max()) == (17, 22)
 
 
-def test_finetuning_curve_draws_episodes_their_mean_and_the_random_policy():
-    evaluations = {"success": [(0, [0.0, 0.0]), (500, [1.0, 0.0])], "return": [(0, [3.0]), (500, [7.0])]}
-    figure = figures.finetuning_curve(evaluations, random_policy={"return": 2.5})
-    success, returns = figure.axes
-    assert success.lines[1].get_xydata().tolist() == [[0, 0], [500, 0.5]]
-    assert len(success.lines[0].get_xydata()) == 4
-    assert returns.lines[-1].get_ydata()[0] == 2.5
+def test_finetuning_curve_draws_evaluations_training_and_the_random_policy():
+    evaluations = {"success": [(0, [0.0, 0.0]), (500, [1.0, 0.0])], "score": [(0, [3.0]), (500, [7.0])]}
+    training = {"score": [(100, 2.0), (200, 4.0)]}
+    figure = figures.finetuning_curve(evaluations, training=training, random_policy={"score": 2.5})
+    success, score = (
+        {line.get_label(): line.get_xydata().tolist() for line in axes.lines} for axes in figure.axes
+    )
+    assert success["evaluation, mean"] == [[0, 0], [500, 0.5]]
+    assert len(success["evaluation, episode"]) == 4 and "training episode" not in success
+    assert score["training episode"] == [[100, 2], [200, 4]]
+    assert score["random policy, mean"][0][1] == 2.5
 
 
 def test_latent_embedding_has_a_point_per_clip_and_the_numbers():

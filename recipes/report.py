@@ -1,0 +1,512 @@
+"""One self-contained HTML page about a run: what was done, how long it took, what it shows.
+
+    python recipes/report.py --run runs/demo --out runs/demo/report.html
+
+Reads what the stages left in the run folder (shards/*, pre-training runs with their evaluation/, hub/*, finetune/,
+stages.jsonl) and computes nothing again but the comparison of scorecards. A stage that did not run is a sentence.
+Pictures and videos are inside the file; it needs no network. A few seconds.
+"""
+
+import argparse
+import base64
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+
+from recipes.run_folder import RecipeError, one_sentence_errors, provenance, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TEMPLATE = Path(__file__).with_name("report.html")
+MIME = {".png": "image/png", ".mp4": "video/mp4"}
+SHEET_CLIPS = 12
+"""Clips of a contact sheet."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the page and print where it is."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, required=True, help="run folder of the demo")
+    parser.add_argument("--out", type=Path, required=True, help="HTML file to write")
+    parser.add_argument(
+        "--title", default="cwm-hub: from raw video to a fine-tuned agent", help="heading of the page"
+    )
+    options = parser.parse_args(arguments)
+    if not options.run.is_dir():
+        raise RecipeError(f"no such run folder: {options.run}")
+    if options.out.suffix != ".html":
+        raise RecipeError(
+            f"--out is the HTML file to write, such as {options.run}/report.html, got {options.out}"
+        )
+    write_text(options.out, page(options.run, title=options.title))
+    print(f"{options.out}  {options.out.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def page(run: Path, *, title: str) -> str:
+    """The HTML of the report on a run folder."""
+    runs = pretraining_runs(run)
+    cards = {path.name: card for path in runs if (card := read_json(path / "evaluation" / "scorecard.json"))}
+    data, data_missing = data_section(run)
+    scores, finetuning, finetuning_missing = score_section(cards), *finetuning_section(run)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        trim_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(TEMPLATE.name).render(
+        title=title,
+        run=run,
+        lead=lead(runs, data, finetuning),
+        findings=findings(scores, finetuning),
+        data=data,
+        data_missing=data_missing,
+        training=training_section(runs),
+        prediction=[prediction_section(path) for path in runs if (path / "evaluation").is_dir()],
+        scores=scores,
+        finetuning=finetuning,
+        finetuning_missing=finetuning_missing,
+        card=card_section(run),
+        stages=stage_section(run),
+        machine=machine_section(),
+    )
+
+
+# --- sections
+
+
+def pretraining_runs(run: Path) -> list[Path]:
+    """Folders of pre-training runs, those of context models first."""
+    folders = [
+        path.parent for path in run.glob("*/metrics.jsonl") if not (path.parent / "eval.jsonl").exists()
+    ]
+    folders = [
+        path for path in folders if any("image_loss" in row for row in read_rows(path / "metrics.jsonl"))
+    ]
+    return sorted(
+        (path for path in folders if path.name != "finetune"),
+        key=lambda path: (not path.name.startswith("context"), path.name),
+    )
+
+
+def data_section(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """A contact sheet and a sentence for every shard directory, and sentences for what is missing."""
+    from cwm_hub.figures import contact_sheet
+    from cwm_hub.shards import Manifest, read_index
+
+    sets, missing = [], []
+    for root in sorted(
+        (path.parent.parent for path in run.glob("shards/*/meta/manifest.json")),
+        key=lambda root: (root.name == "metaworld", root.name),
+    ):
+        manifest, rows = Manifest.load(root), read_index(root)
+        chosen = rows[:: -(-len(rows) // SHEET_CLIPS)]
+        clips = [(f"{row.key} ({row.split})", read_clip(root, row)) for row in chosen]
+        frames, size = sum(row.num_frames for row in rows), sum(record.bytes for record in manifest.shards)
+        counts = ", ".join(f"{sum(row.split == split for row in rows)} {split}" for split in manifest.splits)
+        sentence = (
+            f"{len(rows)} clips ({counts}) of {len({row.source for row in rows})} source videos, {frames:,} frames of "
+            f"{manifest.image_size} x {manifest.image_size} pixels, {size / 1e6:.2f} MB as {manifest.codec}; "
+            f"manifest {manifest.hash[:12]}. Licence of the videos: {manifest.licence}."
+        )
+        shown = f"{len(chosen)} of {len(rows)} clips" if len(chosen) < len(rows) else "every clip"
+        sheet = image_of(
+            contact_sheet(clips), caption=f"Evenly spaced frames of {shown}, as stored in the shards."
+        )
+        sets.append({"name": root.name, "sentence": sentence, "sheet": sheet})
+    if sets and not any(entry["name"] == "metaworld" for entry in sets):
+        missing.append(
+            "There are no clips rendered from Meta-world: without headless GL that stage is left out, and the models "
+            "were trained on the real clips alone."
+        )
+    return sets, missing
+
+
+def read_clip(root: Path, row: Any) -> Any:
+    """Frames of one clip, read at its place in the tar."""
+    from cwm_hub.shards import decode_clip
+
+    with (root / row.shard).open("rb") as file:
+        file.seek(row.offset)
+        return decode_clip(file.read(row.size), row.codec)
+
+
+def training_section(runs: Sequence[Path]) -> dict[str, Any] | None:
+    """Loss curves of all runs and a line of facts for each."""
+    from cwm_hub.figures import loss_curves
+
+    if not runs:
+        return None
+    logs = {path.name: read_rows(path / "metrics.jsonl") for path in runs}
+    rows = []
+    for path in runs:
+        train, last = read_json(path / "model" / "train.json") or {}, logs[path.name][-1]
+        init = train.get("parents", {}).get("init")
+        start = f"checkpoint {init.get('name', 'unknown')}" if init else "new weights"
+        rows.append(
+            {
+                "name": path.name,
+                "cells": [
+                    f"{last['updates']:,}",
+                    duration(last["seconds"]),
+                    f"{last['updates'] / last['seconds']:.1f}",
+                    f"{last['image_loss']:.2f}",
+                    f"{last['kl']:.2f}",
+                    last.get("skipped_updates", "-"),
+                ],
+                "start": start if train else "not finished",
+            }
+        )
+    columns = ["updates", "wall time", "updates/s", "image loss (nats)", "KL (nats)", "skipped updates"]
+    caption = "Training loss in nats a frame, means over each log interval: half the squared error summed over a frame, and KL."
+    return {
+        "columns": columns,
+        "rows": rows,
+        "curves": image_of(loss_curves(logs), kind="curve", caption=caption),
+    }
+
+
+def prediction_section(path: Path) -> dict[str, Any]:
+    """Pictures of one evaluation."""
+    folder = path / "evaluation"
+    captions = {
+        "prediction.mp4": "Truth beside the open-loop prediction. Grey bar: the model sees the frame; orange bar: it does not.",
+        "prediction.png": "Truth, prediction and absolute error. Grey columns are reconstructions of frames that the model "
+        "has seen, orange ones are predicted without seeing.",
+    }
+    extras = {
+        "attention.png": "Cross-attention of four fixed positions of the last decoded frame over the context frame.",
+        "composition.png": "The latents of one clip decoded with the context frame of another: what follows the context "
+        "frame is appearance, what stays is dynamics.",
+        "embedding.png": "Time-averaged latents of the held-out windows by label.",
+    }
+
+    def there(named: Mapping[str, str]) -> list[dict[str, str]]:
+        kinds = {"prediction.mp4": "video", "embedding.png": "small"}
+        return [
+            image_file(folder / file, caption, kind=kinds.get(file, ""))
+            for file, caption in named.items()
+            if (folder / file).is_file()
+        ]
+
+    return {"name": path.name, "pictures": there(captions), "extras": there(extras)}
+
+
+def score_section(cards: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Curves, tables and sentences per data set and together."""
+    if not cards:
+        return None
+    first = next(iter(cards.values()))
+    names = list(first["sources"])
+    parts = [
+        (
+            name,
+            name,
+            {model: card["sources"][name] for model, card in cards.items() if name in card["sources"]},
+        )
+        for name in names
+    ]
+    if len(names) > 1:
+        parts.append(
+            ("together", "All windows together", {model: card["together"] for model, card in cards.items()})
+        )
+    protocol = first["protocol"]
+    context = (
+        "drawn from the whole window"
+        if protocol["context"] == "official"
+        else f"the {protocol['context']} of them"
+    )
+    sentence = (
+        f"Held-out windows of {protocol['observed_frames'] + protocol['horizon']} frames: {protocol['observed_frames']} are "
+        f"seen, the other {protocol['horizon']} are predicted open loop with {protocol['latents']} latents; the context "
+        f"frame is {context}. Two baselines: copy-last-frame repeats the last frame seen, mean-frame is the average "
+        "frame of the training shards, one constant picture. PSNR and SSIM: higher is better. In brackets: "
+        f"{100 * protocol['confidence']:g} % bootstrap intervals over windows."
+    )
+    return {
+        "protocol": sentence,
+        "parts": [score_part(key, title, scores, cards) for key, title, scores in parts],
+    }
+
+
+def score_part(
+    key: str, title: str, scores: Mapping[str, Mapping[str, Any]], cards: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """One data set: who is ahead, curves, and a table with both baselines."""
+    from cwm_hub.figures import horizon_curves
+
+    first = next(iter(scores.values()))
+    rows = [
+        {
+            "name": model,
+            "kind": "ours",
+            "cells": [
+                cell(part["model"]["psnr_db"], 2),
+                cell(part["model"]["ssim"], 3),
+                cell(part["model_minus_copy_last_frame"]["psnr_db"], 2, sign="+"),
+                cell(part["model_minus_mean_frame"]["psnr_db"], 2, sign="+"),
+            ],
+        }
+        for model, part in scores.items()
+    ]
+    empty = {"mean": "", "interval": ""}
+    rows += [
+        {
+            "name": words,
+            "kind": "",
+            "cells": [cell(first[name]["psnr_db"], 2), cell(first[name]["ssim"], 3), empty, empty],
+        }
+        for name, words in (("copy_last_frame", "copy-last-frame"), ("mean_frame", "mean-frame"))
+    ]
+    caption = "Mean over windows at every predicted step, with its interval; the baselines beside it."
+    curves = image_of(horizon_curves(scores), kind="curve", caption=caption)
+    lines = [
+        *([leader(key, cards)] if len(scores) > 1 else []),
+        *(distance(model, part) for model, part in scores.items()),
+    ]
+    return {"title": f"{title} ({first['windows']} windows)", "lines": lines, "rows": rows, "curves": curves}
+
+
+def leader(key: str, cards: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which of the first two models is ahead, whatever the answer."""
+    from cwm_hub.metrics import ProtocolError, compare, verdict
+
+    (a, card_a), (b, card_b) = list(cards.items())[:2]
+    try:
+        differences = compare(card_a, card_b)
+    except ProtocolError as error:
+        return f"{a} and {b}: {error}."
+    part = differences["together"] if key == "together" else differences["sources"][key]
+    return verdict(a, b, part["psnr_db"]) + "."
+
+
+def distance(model: str, part: Mapping[str, Any]) -> str:
+    """How far a model is from both baselines, in words."""
+    words = []
+    for name, series in (("mean-frame", "mean_frame"), ("copy-last-frame", "copy_last_frame")):
+        margin = part[f"model_minus_{series}"]["psnr_db"]
+        side = "above" if margin["mean"] >= 0 else "below"
+        words.append(
+            f"{abs(margin['mean']):.2f} dB {side} {name} (difference {margin['low']:+.2f} to {margin['high']:+.2f})"
+        )
+    return f"{model}: {part['model']['psnr_db']['mean']:.2f} dB, {' and '.join(words)}."
+
+
+def finetuning_section(run: Path) -> tuple[dict[str, Any] | None, str]:
+    """Curves and sentences of the fine-tuning run, or the sentence that says why there are none."""
+    folder = run / "finetune"
+    evaluations, episodes = read_rows(folder / "eval.jsonl"), read_rows(folder / "episodes.jsonl")
+    if not evaluations and not episodes:
+        stage = next((row for row in read_rows(run / "stages.jsonl") if "fine-tune" in row["stage"]), None)
+        reason = f"its stage ended with status {stage['status']!r}" if stage else "the stage did not run"
+        return None, f"There is no fine-tuning result: {reason}."
+    from cwm_hub.figures import finetuning_curve
+
+    config = read_config(folder / "config.yaml")
+    prefill = config.get("prefill_steps", 0)
+    random = [row for row in episodes if row["agent_steps"] <= prefill]
+    labels = {"score": "Return of an episode (sum of rewards)", "success": "Success rate"}
+    at_frames = sorted({row["env_frames"] for row in evaluations})
+    results = {
+        name: [(at, [row[name] for row in evaluations if row["env_frames"] == at]) for at in at_frames]
+        for name in ("success", "score")
+    }
+    curve = finetuning_curve(
+        results,
+        training={name: [(row["env_frames"], row[name]) for row in episodes] for name in results},
+        random_policy={name: mean(row[name] for row in random) for name in results} if random else None,
+        labels=labels,
+    )
+    caption = "Evaluations use the policy's mode on fixed seeds; training episodes explore, and those before the first update are random."
+    lines = finetuning_lines(config, results, random, episodes)
+    return {"lines": lines, "curves": image_of(curve, kind="curve", caption=caption)}, ""
+
+
+def finetuning_lines(
+    config: Mapping[str, Any],
+    results: Mapping[str, Sequence[tuple[int, Sequence[float]]]],
+    random: Sequence[Mapping[str, Any]],
+    episodes: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """What was fine-tuned, for how long, and how it ended beside a random policy."""
+    task = config.get("env", {}).get("name", "an environment")
+    lines = [
+        f"{config.get('init') or config.get('model') or 'A model'} on {task}, {config.get('agent_steps', 0):,} agent steps, {len(episodes)} training episodes."
+    ]
+    if results["score"]:
+        frames, scores = results["score"][-1]
+        success = mean(results["success"][-1][1])
+        lines.append(
+            f"Last evaluation, after {frames:,} environment frames: return {mean(scores):.1f} and success {success:.0%} over "
+            f"{len(scores)} episodes."
+        )
+    if random:
+        lines.append(
+            f"A random policy ({len(random)} episodes before the first update): return {mean(row['score'] for row in random):.1f} "
+            f"and success {mean(row['success'] for row in random):.0%}."
+        )
+    return lines
+
+
+def card_section(run: Path) -> dict[str, str] | None:
+    """The first published model card as HTML, without its pictures."""
+    places = sorted(
+        run.glob("hub/*/README.md"), key=lambda path: (not path.parent.name.startswith("context"), path)
+    )
+    if not places:
+        return None
+    return {"place": str(places[0].parent), "html": card_html(places[0].read_text(encoding="utf-8"))}
+
+
+def card_html(text: str) -> Any:
+    """Markdown of a card as HTML: tables, no front matter, no pictures, no HTML but `details` and `summary`."""
+    from markdown_it import MarkdownIt
+    from markupsafe import Markup, escape
+
+    def kept(renderer: Any, tokens: Sequence[Any], index: int, options: Any, env: Any) -> str:
+        content = tokens[index].content
+        if content.lstrip().startswith("<video"):
+            return ""
+        return re.sub(r"&lt;(/?(?:details|summary|code))&gt;", r"<\1>", str(escape(content)))
+
+    markdown = MarkdownIt("commonmark", {"html": True}).enable("table")
+    markdown.add_render_rule("html_block", kept)
+    markdown.add_render_rule("html_inline", kept)
+    markdown.add_render_rule("image", lambda *_: "")
+    body = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    return Markup(markdown.render(body))
+
+
+def stage_section(run: Path) -> dict[str, Any] | None:
+    """Wall time of every stage; of a stage that ran again, the last time."""
+    latest = {row["stage"]: row for row in read_rows(run / "stages.jsonl")}
+    if not latest:
+        return None
+    rows = [
+        {
+            "stage": name,
+            "time": duration(row["seconds"]),
+            "status": row.get("status", ""),
+            "command": row.get("command", ""),
+        }
+        for name, row in latest.items()
+    ]
+    return {"rows": rows, "total": duration(sum(row["seconds"] for row in latest.values()))}
+
+
+def machine_section() -> dict[str, str]:
+    """Commit, versions and machine of this report; every checkpoint names its own."""
+    facts = provenance()
+    return {
+        "report written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        "commit": facts["git_commit"] or "not a git checkout",
+        "versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
+        "machine": f"{facts['machine']['platform']}, {facts['machine']['cpus']} CPU cores",
+    }
+
+
+def lead(
+    runs: Sequence[Path], data: Sequence[Mapping[str, Any]], finetuning: Mapping[str, Any] | None
+) -> str:
+    """What was run, in one sentence."""
+    did = [
+        *([f"sharded {listed([entry['name'] for entry in data])} clips"] if data else []),
+        *([f"pre-trained {listed([path.name for path in runs])}"] if runs else []),
+        *(["fine-tuned an agent with model-based RL"] if finetuning else []),
+    ]
+    return f"This run {listed(did)}." if did else "This run has not done anything yet."
+
+
+def findings(scores: Mapping[str, Any] | None, finetuning: Mapping[str, Any] | None) -> list[str]:
+    """The sentences that a reader in a hurry needs: who is ahead, how far from the baselines, what the agent does."""
+    lines = []
+    if scores:
+        last = scores["parts"][-1]
+        lines += [f"{last['title']}: {line}" for line in last["lines"][:2]]
+    return lines + (finetuning["lines"][1:] if finetuning else [])
+
+
+# --- small things
+
+
+def image_of(figure: "Figure", *, kind: str = "", caption: str = "") -> dict[str, str]:
+    """A figure as a picture inside the page."""
+    from cwm_hub.figures import png
+
+    return _image(png(figure), ".png", kind=kind, caption=caption)
+
+
+def image_file(path: Path, caption: str, *, kind: str = "") -> dict[str, str]:
+    """A picture or video file inside the page."""
+    return _image(path.read_bytes(), path.suffix, kind=kind, caption=caption)
+
+
+def _image(data: bytes, suffix: str, *, kind: str, caption: str) -> dict[str, str]:
+    uri = f"data:{MIME[suffix]};base64,{base64.b64encode(data).decode()}"
+    return {"data": uri, "kind": kind, "caption": caption, "alt": caption}
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON file, or None where there is none."""
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a jsonl file, none where there is no file; a last line that a kill cut short is left out."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    if lines and not lines[-1].endswith("}"):
+        lines.pop()
+    return [json.loads(line) for line in lines]
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A run's config.yaml, empty where there is none."""
+    import yaml
+
+    return yaml.safe_load(path.read_text()) if path.is_file() else {}
+
+
+def cell(score: Mapping[str, float], digits: int, *, sign: str = "") -> dict[str, str]:
+    """Mean and interval as text."""
+    return {
+        "mean": f"{score['mean']:{sign}.{digits}f}",
+        "interval": f"[{score['low']:{sign}.{digits}f}, {score['high']:{sign}.{digits}f}]",
+    }
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def mean(values: Iterable[float]) -> float:
+    """Arithmetic mean."""
+    numbers = list(values)
+    return sum(numbers) / len(numbers)
+
+
+def duration(seconds: float) -> str:
+    """`7.3 s`, `3 min 05 s` or `2 h 10 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds) // 60
+    return (
+        f"{minutes} min {round(seconds) % 60:02d} s"
+        if minutes < 60
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )
+
+
+if __name__ == "__main__":
+    with one_sentence_errors():
+        sys.exit(main())
