@@ -1,0 +1,217 @@
+"""The command line: quick to answer, one sentence for every wrong input, the promised exit codes."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import counting_frames, write_video
+
+from cwm_hub.shards import Manifest
+from dataprep.__main__ import COMMANDS, main
+
+SAMPLES = Path(__file__).parents[2] / "dataprep/samples"
+CLI = [sys.executable, "-m", "dataprep"]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(8):
+        write_video(folder / f"{number}.mp4", counting_frames(30 + number))
+    return folder
+
+
+def folder_command(videos: Path, out: Path, *more: str) -> list[str]:
+    return ["folder", str(videos), "--out", str(out), "--size", "16", "--videos-per-shard", "2", *more]
+
+
+def test_help_is_quick_and_light() -> None:
+    code = "import sys\nfrom dataprep.__main__ import main\ntry:\n main(['--help'])\nexcept SystemExit:\n print(sorted(sys.modules))"
+    started = time.monotonic()
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert time.monotonic() - started < 1.0
+    assert all(command in told for command in COMMANDS)
+    loaded = set(json.loads(told.splitlines()[-1].replace("'", '"')))
+    assert not loaded & {"torch", "av", "numpy", "pyarrow", "fsspec"}
+
+
+def test_sharding_never_loads_torch(videos: Path, tmp_path: Path) -> None:
+    arguments = folder_command(videos, tmp_path / "out", "--workers", "0")
+    code = f"import sys\nfrom dataprep.__main__ import main\nassert main({arguments!r}) == 0\nprint('torch' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "False\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["fold"], "invalid choice: 'fold'"),
+        (["folder", "x"], "the following arguments are required: --out"),
+        (["folder", "{tmp}/no", "--out", "{tmp}/o"], "there is no directory {tmp}/no"),
+        (["folder", "{tmp}/empty", "--out", "{tmp}/o"], "no video found"),
+        (["folder", "{videos}", "--out", "{tmp}/o", "--size", "63"], "h264 needs an even size, got 63"),
+        (["folder", "{videos}", "--out", "{tmp}/o", "--size", "0"], "size must be at least 1, got 0"),
+        (["folder", "{videos}", "--out", "{tmp}/o", "--codec", "av1"], "invalid choice: 'av1'"),
+        (
+            ["folder", "{videos}", "--out", "{tmp}/o", "--workers", "-1"],
+            "--workers must be 0 or more, got -1",
+        ),
+        (
+            ["folder", "{videos}", "--out", "{tmp}/o", "--shard-range", "2/2"],
+            "expected I/N with I from 0 to N - 1, got '2/2'",
+        ),
+        (
+            ["folder", "{videos}", "--out", "{tmp}/o", "--max-failures", "few"],
+            "expected a count or a percentage",
+        ),
+        (
+            ["folder", "{videos}", "--out", "{tmp}/o", "--validation-share", "1"],
+            "--validation-share must be in [0, 1)",
+        ),
+        (
+            ["folder", "{videos}", "--out", "{tmp}/o", "--labels", "{tmp}/l.csv"],
+            "cannot read the labels file",
+        ),
+        (["folder", "{videos}/0.mp4", "--out", "{tmp}/o"], "{videos}/0.mp4 is no directory"),
+        (
+            ["folder", "{videos}", "--out", "{videos}/0.mp4"],
+            "cannot write to {videos}/0.mp4: Not a directory",
+        ),
+        (["folder", "{videos}", "--out", "/proc/o"], "cannot write to /proc/o"),
+        (["folder", "{videos}", "--out", "nonsense://x"], "nonsense"),
+        (["finalize", "{tmp}/empty"], "holds no recorded run"),
+    ],
+)
+def test_wrong_input_is_one_sentence(
+    arguments: list[str], sentence: str, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {"tmp": tmp_path, "videos": videos}
+    try:
+        code = main([argument.format(**places) for argument in arguments])
+    except SystemExit as stop:
+        code = stop.code  # type: ignore[assignment]
+    told = capsys.readouterr().err
+    assert code == 1
+    assert told.startswith("error: ") and told.count("\n") == 1, told
+    assert sentence.format(**places) in told
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_folder_without_a_usable_video_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.mp4").write_bytes(b"no video at all")
+    assert main(folder_command(tmp_path / "in", tmp_path / "out")) == 1
+    assert "error: no video could be used: 1 not_a_video; see" in capsys.readouterr().err
+
+
+def test_failures_above_the_limit_are_exit_code_2(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed = tmp_path / "in"
+    mixed.mkdir()
+    for path in videos.iterdir():
+        (mixed / path.name).symlink_to(path)
+    (mixed / "bad.mp4").write_bytes(b"no video at all")
+    out = tmp_path / "out"
+    assert main(folder_command(mixed, out)) == 2
+    assert "error: 1 of 9 videos failed, more than --max-failures 1%" in capsys.readouterr().err
+    assert len(Manifest.load(out).shards) == 5 or len(Manifest.load(out).shards) == 4
+    assert main(folder_command(mixed, out, "--max-failures", "12%")) == 0
+    assert main(folder_command(mixed, out, "--max-failures", "1")) == 0
+    assert main(folder_command(mixed, out, "--max-failures", "0")) == 2
+
+
+def test_another_size_in_the_same_place_names_the_field(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(folder_command(videos, tmp_path / "out")) == 0
+    assert main(folder_command(videos, tmp_path / "out", "--size", "32")) == 1
+    assert "changed: decode.size (was 16, now 32)" in capsys.readouterr().err
+    assert main(folder_command(videos, tmp_path / "out", "--size", "32", "--overwrite")) == 0
+    assert Manifest.load(tmp_path / "out").image_size == 32
+
+
+def test_parts_and_finalize_equal_one_run(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts, whole = tmp_path / "parts", tmp_path / "whole"
+    assert main(folder_command(videos, parts, "--shard-range", "1/2")) == 0
+    assert main(["finalize", str(parts)]) == 1
+    assert "2 of 4 shards are not written yet" in capsys.readouterr().err
+    assert main(folder_command(videos, parts, "--shard-range", "0/2")) == 0
+    assert main(["finalize", str(parts)]) == 0
+    assert main(folder_command(videos, whole)) == 0
+    assert Manifest.load(parts) == Manifest.load(whole)
+
+
+def test_a_dry_run_writes_nothing_and_estimates(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(folder_command(videos, tmp_path / "out", "--dry-run")) == 0
+    told = capsys.readouterr().err
+    assert "train: 8 videos would go into 4 shards" in told
+    assert "about 268 frames" in told  # 30 + ... + 37: all were probed
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_limit(videos: Path, tmp_path: Path) -> None:
+    assert main(folder_command(videos, tmp_path / "out", "--limit", "3")) == 0
+    assert sum(record.samples for record in Manifest.load(tmp_path / "out").shards) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_how_to_continue(videos: Path, tmp_path: Path, number: int) -> None:
+    command = folder_command(videos, tmp_path / "out", "--workers", "1", "--videos-per-shard", "1")
+    run = subprocess.Popen([*CLI, *command], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while not list((tmp_path / "out").glob(".state/shards/*.json")):
+        assert time.monotonic() < deadline and run.poll() is None
+        time.sleep(0.01)
+    run.send_signal(number)
+    _, told = run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert told.rstrip().splitlines()[-1] == f"interrupted; continue with: cwm-dataprep {' '.join(command)}"
+    assert not list((tmp_path / "out").rglob(".tmp-*"))
+    assert main(command) == 0
+
+
+def test_on_a_terminal_there_is_one_line_rewritten(videos: Path, tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    subprocess.run([*CLI, *folder_command(videos, tmp_path / "out")], stderr=theirs, check=True)
+    os.close(theirs)
+    told = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert "\r\x1b[K8/8 videos, 8 clips, " in told
+    progress = json.loads((tmp_path / "out/.state/progress.json").read_text())
+    assert (progress["videos"], progress["total_videos"], progress["frames"]) == (8, 8, 268)
+
+
+def test_elsewhere_there_are_plain_lines(videos: Path, tmp_path: Path) -> None:
+    told = subprocess.run(
+        [*CLI, *folder_command(videos, tmp_path / "out")], capture_output=True, text=True, check=True
+    )
+    assert "\r" not in told.stderr and "\x1b" not in told.stderr
+    assert "8/8 videos, 8 clips, " in told.stderr
+
+
+def test_the_samples_shard_whole(tmp_path: Path) -> None:
+    command = ["folder", str(SAMPLES), "--labels", str(SAMPLES / "labels.csv"), "--out", str(tmp_path)]
+    assert main(command) == 0
+    manifest = Manifest.load(tmp_path)
+    assert {split: sum(r.samples for r in records) for split, records in manifest.splits.items()} == {
+        "train": 14,
+        "validation": 4,
+    }
+    assert sum(path.stat().st_size for path in SAMPLES.iterdir()) < 1 << 20
