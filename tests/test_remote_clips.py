@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import json
+import multiprocessing
 import os
 import pickle
 import subprocess
@@ -39,7 +40,10 @@ def short_pauses(monkeypatch):
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory) -> Path:
-    return write_shards(tmp_path_factory.mktemp("shards"), range(5, 45), shards=6)
+    """40 sources in six shards, also under memory://numbered."""
+    root = write_shards(tmp_path_factory.mktemp("shards"), range(5, 45), shards=6)
+    fsspec.filesystem("memory").put(f"{root}/", "/numbered/", recursive=True)
+    return root
 
 
 def loader(root: object, cache: Path, *, block_shards: int = 2, **changes) -> ClipLoader:
@@ -67,8 +71,6 @@ def shard_of(root: Path) -> dict[str, str]:
 
 
 def test_memory_root_gives_the_local_stream(shards, tmp_path):
-    memory = fsspec.filesystem("memory")
-    memory.put(f"{shards}/", "/numbered/", recursive=True)
     local = take(loader(shards, tmp_path / "a"), 30)
     assert equal(local, take(loader("memory://numbered", tmp_path / "b"), 30))
     assert equal(local[13:], take(loader("memory://numbered", tmp_path / "c", start_batch=13, workers=2), 17))
@@ -136,6 +138,24 @@ def test_a_partial_file_is_continued(shards, tmp_path):
             )
         take(loader(server.url, tmp_path, block_shards=6), 10)
         assert [server.bytes_sent[tar.name] for tar in tars] == [tar.stat().st_size - 10_000 for tar in tars]
+
+
+@needs_http
+def test_a_killed_process_leaves_its_lock_and_its_bytes(shards, tmp_path):
+    with FlakyServer(shards, stall_seconds=60) as server:
+        server.faults.extend([""] * 8 + ["stall", "stall"])
+        child = multiprocessing.get_context("fork").Process(
+            target=lambda: take(loader(server.url, tmp_path, timeout_seconds=60), 1), daemon=True
+        )
+        child.start()
+        while server.faults:  # its two fetching threads now hang
+            time.sleep(0.01)
+        child.kill()
+        child.join()
+        assert equal(take(loader(shards, tmp_path), 10), take(loader(server.url, tmp_path), 10))
+        tars = {path.name: path.stat().st_size for path in (shards / "data").iterdir()}
+        twice = sum(server.bytes_sent[name] for name in tars) - sum(tars.values())
+        assert twice <= 2 * remote.RANGE_BYTES  # sent, not yet written when the process died
 
 
 @needs_http
@@ -224,6 +244,13 @@ def test_more_streams_than_shards_neither_hang_nor_idle(shards, tmp_path):
         keys = [key for rank in ranks for batch in take(rank, 2) for key in batch.source]
     assert len(keys) == len(set(keys)) == 40  # ten streams, six shards: the ranks share one epoch
     assert time.monotonic() - started < 60
+
+
+def test_a_cache_that_cannot_be_written_is_a_sentence(shards, tmp_path):
+    occupied = tmp_path / "file"
+    occupied.write_text("not a folder")
+    with pytest.raises(ShardError, match=r"^the shard cache .*file cannot be used: .*Not a directory"):
+        take(loader("memory://numbered", occupied), 1)
 
 
 def test_an_abandoned_call_does_not_block(tmp_path):
