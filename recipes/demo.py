@@ -1,0 +1,221 @@
+"""The whole loop on the embedded clips: shard, pre-train, evaluate, publish, load, fine-tune, report.
+
+    python recipes/demo.py                 # what `make demo` runs
+    python recipes/demo.py --scratch       # pre-training starts from nothing instead of the embedded checkpoint
+
+Every stage is one of the commands of the README, run as a process of its own; `runs/demo/stages.jsonl` has each
+command, its wall time and how it ended. Run again, finished stages are reused and the first unfinished one resumes.
+Without headless GL everything but the rendered clips and Meta-world still runs.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from recipes.run_folder import ROOT, append_row, one_sentence_errors
+
+NO_GL = 3
+"""Exit code of recipes/render_clips.py where there is no headless GL."""
+LOAD = "import sys; from cwm_hub import from_pretrained; print(from_pretrained(sys.argv[1]).config)"
+MODELS = ("contextwm-tiny", "plainwm-tiny")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command of the loop."""
+
+    name: str
+    command: Sequence[str | Path]
+    result: Path | None = None
+    """What the command leaves behind; a finished stage whose result is gone runs again."""
+
+
+def main() -> int:
+    """Run what is not done yet; the exit code is that of the first stage that failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder (default: runs/demo)")
+    parser.add_argument("--scratch", action="store_true", help="start pre-training from new weights")
+    parser.add_argument("--updates", type=int, default=None, help="pre-training updates of each model")
+    arguments = parser.parse_args()
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+
+    loop, real, metaworld = Loop(out), out / "shards" / "real", out / "shards" / "metaworld"
+    data = [real]
+    if code := loop.run(shard_real(real)):
+        return code
+    if code := loop.run(render(out)):
+        if code != NO_GL:
+            return code
+    else:
+        if code := loop.run(shard_rendered(out, metaworld)):
+            return code
+        data.append(metaworld)
+    for stage in learn(out, data, scratch=arguments.scratch, updates=arguments.updates):
+        if code := loop.run(stage):
+            return code
+    print(f"\nThe whole loop took {time.perf_counter() - began:.0f} s. Open {out / 'report.html'}")
+    return 0
+
+
+def shard_real(shards: Path) -> Stage:
+    """Shards of the embedded clips."""
+    samples = ROOT / "dataprep" / "samples"
+    options = ["--labels", samples / "labels.csv", "--size", "32", "--out", shards]
+    return Stage(
+        "shard the real clips",
+        ["-m", "dataprep", "folder", samples, *options],
+        shards / "meta" / "manifest.json",
+    )
+
+
+def render(out: Path) -> Stage:
+    """Clips of scripted Meta-world policies on tasks other than reach."""
+    rendered = out / "rendered"
+    return Stage(
+        "render Meta-world clips", [ROOT / "recipes" / "render_clips.py", "--out", rendered], rendered
+    )
+
+
+def shard_rendered(out: Path, shards: Path) -> Stage:
+    """Shards of the rendered clips, a fifth of them held out."""
+    options = ["--size", "32", "--validation-share", "0.2", "--licence", "MIT", "--redistributable"]
+    return Stage(
+        "shard the rendered clips",
+        ["-m", "dataprep", "folder", out / "rendered", *options, "--out", shards],
+        shards / "meta" / "manifest.json",
+    )
+
+
+def learn(out: Path, data: list[Path], *, scratch: bool, updates: int | None) -> list[Stage]:
+    """From shards to the report."""
+    stages = []
+    for model in MODELS:
+        embedded = model == "contextwm-tiny" and not scratch
+        stages.append(pretrain(out, model, data, embedded=embedded, updates=updates))
+    for model in MODELS:
+        stages.append(evaluate(out, model, data))
+        stages.append(publish(out, model))
+    published = out / "hub" / "contextwm-tiny"
+    return [
+        *stages,
+        Stage("load it back in a fresh process", ["-c", LOAD, published]),
+        Stage(
+            "fine-tune on Meta-world reach",
+            [
+                ROOT / "recipes" / "finetune.py",
+                "--config",
+                ROOT / "recipes" / "configs" / "finetune" / "demo.yaml",
+                "--init",
+                published,
+                "--run",
+                out / "finetune",
+            ],
+            out / "finetune" / "agent",
+        ),
+        Stage(
+            "report",
+            [ROOT / "recipes" / "report.py", "--run", out, "--out", out / "report.html"],
+            out / "report.html",
+        ),
+    ]
+
+
+def pretrain(out: Path, model: str, data: list[Path], *, embedded: bool, updates: int | None) -> Stage:
+    """A few hundred updates through accelerate, from the embedded checkpoint or from new weights."""
+    sources = json.dumps([{"root": str(root), "weight": 2 if root.name == "real" else 1} for root in data])
+    command: list[str | Path] = [
+        *("-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"),
+        *("--mixed_precision", "no", "--dynamo_backend", "no"),
+        ROOT / "recipes" / "pretrain.py",
+        *("--config", ROOT / "recipes" / "configs" / "pretrain" / "demo.yaml"),
+        *("--model", model, "--data", sources, "--run", out / model),
+    ]
+    if embedded:
+        command += ["--init", model]
+    if updates is not None:
+        command += ["--updates", str(updates)]
+    start = "the embedded checkpoint" if embedded else "new weights"
+    return Stage(f"pre-train {model} from {start}", command, out / model / "model")
+
+
+def evaluate(out: Path, model: str, data: list[Path]) -> Stage:
+    """Open-loop prediction on held-out windows."""
+    evaluation = out / model / "evaluation"
+    return Stage(
+        f"evaluate {model}",
+        [
+            ROOT / "recipes" / "evaluate.py",
+            *("--checkpoint", out / model / "model", "--data", json.dumps([str(root) for root in data])),
+            *("--name", model, "--out", evaluation),
+        ],
+        evaluation / "scorecard.json",
+    )
+
+
+def publish(out: Path, model: str) -> Stage:
+    """Checkpoint, card and evaluation to a local hub folder."""
+    target = out / "hub" / model
+    return Stage(
+        f"publish {model}",
+        [ROOT / "recipes" / "publish.py", "--run", out / model, "--to", target],
+        target / "README.md",
+    )
+
+
+class Loop:
+    """Runs stages one after another and remembers what earlier runs finished."""
+
+    def __init__(self, out: Path) -> None:
+        self.log = out / "stages.jsonl"
+        self.stale = False
+        """Whether a stage ran anew, so that the results of the later ones are out of date."""
+
+    def run(self, stage: Stage) -> int:
+        """Run or reuse a stage; its exit code."""
+        command = [sys.executable, *map(str, stage.command)]
+        if not self.stale and self._finished(stage, shlex.join(command)):
+            print(f"\n== {stage.name}: done in an earlier run, reused", flush=True)
+            return 0
+        print(f"\n== {stage.name}\n$ {shlex.join(command)}", flush=True)
+        self.stale |= stage.result is not None
+        began = time.perf_counter()
+        code = subprocess.run(command, check=False, env=os.environ | {"PYTHONUNBUFFERED": "1"}).returncode
+        status = {0: "done", NO_GL: "skipped"}.get(code, "failed")
+        append_row(
+            self.log,
+            {
+                "stage": stage.name,
+                "status": status,
+                "seconds": round(time.perf_counter() - began, 1),
+                "command": shlex.join(command),
+            },
+        )
+        if status == "failed":
+            print(
+                f"\nerror: '{stage.name}' ended with exit code {code}; the same command resumes there",
+                file=sys.stderr,
+            )
+        return code
+
+    def _finished(self, stage: Stage, command: str) -> bool:
+        if stage.result is None or not stage.result.exists() or not self.log.exists():
+            return False
+        rows = [json.loads(line) for line in self.log.read_text().splitlines()]
+        newest = {row["stage"]: row for row in rows}.get(stage.name)
+        return newest is not None and newest["status"] == "done" and newest["command"] == command
+
+
+if __name__ == "__main__":
+    with one_sentence_errors():
+        sys.exit(main())
