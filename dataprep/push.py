@@ -23,7 +23,7 @@ from dataprep.stats import measure
 from dataprep.verify import EXIT_FAILED, verify
 
 STATS, PREVIEW, CARD = "meta/stats.json", "meta/preview.jpg", "README.md"
-METADATA = (CARD, MANIFEST, INDEX, FAILURES, STATS)
+METADATA = (CARD, MANIFEST, INDEX, FAILURES, STATS, "meta/steering.parquet")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
