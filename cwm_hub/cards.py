@@ -112,6 +112,9 @@ PICTURES = {
 TRAINING_FACTS = {
     "recipe": "recipe",
     "preset": "preset",
+    "task": "task",
+    "agent_steps": "agent steps",
+    "env_frames": "environment frames",
     "updates": "updates",
     "batch_clips": "clips a batch",
     "window_frames": "frames a clip",
@@ -161,7 +164,7 @@ def model_card(directory: Path, *, name: str, parameters: int) -> str:
         tags=["cwm-hub", "contextwm", "arxiv:2305.18499", *usage.tags],
         datasets=[shard["hub_id"] for shard in shards if shard["hub_id"]] or None,
         model_name=title,
-        eval_results=_eval_results(scorecard, usage) or None,
+        eval_results=[*_eval_results(scorecard, usage), *_episode_results(train, usage)] or None,
     )
     return ModelCard.from_template(
         data,
@@ -178,6 +181,7 @@ def model_card(directory: Path, *, name: str, parameters: int) -> str:
         versions=train.get("versions", {}),
         protocol=_protocol_facts(scorecard.get("protocol", {})),
         scores=_score_tables(scorecard),
+        episodes=_episodes(train),
         video="prediction.mp4" if (directory / "prediction.mp4").is_file() else None,
         pictures={path.name: PICTURES.get(path.name, path.stem) for path in sorted(directory.glob("*.png"))},
     ).content
@@ -261,4 +265,29 @@ def _eval_results(scorecard: Mapping[str, Any], usage: Usage) -> list[EvalResult
         for name, part in scorecard.get("sources", {}).items()
         for metric, (words, _) in METRICS.items()
         if metric in part.get("model", {}) and math.isfinite(part["model"][metric]["mean"])
+    ]
+
+
+def _episodes(train: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The last evaluation of a fine-tuning run, or None when there was none."""
+    evaluation = train.get("evaluation", {})
+    return evaluation if "score" in evaluation else None
+
+
+def _episode_results(train: Mapping[str, Any], usage: Usage) -> list[EvalResult]:
+    """The same as the Hub's `model-index` wants it."""
+    episodes = _episodes(train)
+    if episodes is None:
+        return []
+    return [
+        EvalResult(
+            task_type=usage.pipeline_tag,
+            dataset_type=train["task"],
+            dataset_name=train["task"],
+            metric_type=metric,
+            metric_name=f"{words}, {episodes['episodes']} episodes, one seed",
+            metric_value=round(episodes[metric], 4),
+        )
+        for metric, words in (("score", "mean score"), ("success_rate", "success rate"))
+        if metric in episodes
     ]

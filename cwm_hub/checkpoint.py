@@ -128,7 +128,8 @@ class Checkpoint:
 
     def identity(self) -> dict[str, Any]:
         """What an artefact made from this checkpoint names as its parent: name, revision, type and weights' hash."""
-        digest = hashlib.sha256(self._weights().read_bytes()).hexdigest()
+        with self._weights().open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {
             "name": self.name,
             "revision": self.revision,
@@ -199,7 +200,7 @@ def save_pretrained(
     Raises:
         CheckpointError: the target holds something else or cannot be written, or an asset cannot be published.
     """
-    target = Path(directory).expanduser().absolute()
+    target = Path(directory).expanduser().resolve()
     _check_target(target)
     model = getattr(model, "_orig_mod", model)
     header = {
@@ -325,8 +326,9 @@ def _replacing(target: Path) -> Iterator[Path]:
             target.rename(retired)
         staging.rename(target)
         _sync(target.parent)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {target}: {error.strerror or error}") from error
+    except (OSError, safetensors.SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"cannot write {target}: {reason}") from error
     finally:
         if retired.exists() and not target.exists():
             retired.rename(target)

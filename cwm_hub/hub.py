@@ -214,7 +214,7 @@ def _hub_errors(repo_id: str, revision: str | None) -> Iterator[None]:
         httpx.TransportError,
     ) as error:
         raise CheckpointError(
-            f"{repo_id} is not a directory, cannot be reached on the Hub, and is not (wholly) in the local cache"
+            f"{repo_id} is not a directory, the Hub was not reached, and the local cache does not hold all of it"
         ) from error
     except EntryNotFoundError as error:
         raise FileNotFoundError(f"{repo_id} lacks a file") from error

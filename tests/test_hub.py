@@ -209,6 +209,39 @@ def test_a_save_interrupted_between_the_renames_puts_the_old_one_back(model, sav
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
 
+DISK_FULL = """
+import resource, signal, sys
+from cwm_hub import create_model, save_pretrained
+from cwm_hub.checkpoint import CheckpointError
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    save_pretrained(create_model("contextwm-debug"), sys.argv[1])
+except CheckpointError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_disk_that_takes_no_more_is_one_sentence_and_the_old_one_stays(saved):
+    """A limit on file sizes fails in the middle of the weights, as a full disk does."""
+    before = (saved / "model.safetensors").read_bytes()
+    command = [sys.executable, "-c", DISK_FULL, saved]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert said.startswith(f"cannot write {saved}: ") and said.count("\n") == 1
+    assert (saved / "model.safetensors").read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_a_link_to_a_checkpoint_stays_a_link(model, saved):
+    link = saved.parent / "latest"
+    link.symlink_to(saved)
+    save_pretrained(model, link, card=False)
+    assert link.is_symlink() and not (saved / "README.md").exists()
+    assert sorted(path.name for path in saved.parent.iterdir()) == sorted([saved.name, "latest"])
+
+
 def test_somebody_elses_directory_is_never_replaced(model, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(CheckpointError, match=r"not a checkpoint's \(thesis\.tex\); save somewhere else"):
@@ -421,10 +454,29 @@ def test_the_card_shows_what_the_files_say(saved):
         assert len({line.replace(r"\|", "").count("|") for line in table.splitlines()}) == 1, table
 
 
+def test_the_card_of_an_agent_shows_its_task_and_episodes(tmp_path):
+    evaluation = {"score": 12.345, "success_rate": 0.4, "episodes": 10}
+    train = {
+        "task": "metaworld:reach",
+        "agent_steps": 9000,
+        "seed": 1,
+        "evaluation": evaluation,
+        "parents": {"init": None},
+    }
+    directory = save_pretrained(debug_model("dreamer_agent"), tmp_path / "agent", train=train)
+    card = ModelCard.load(directory / "README.md")
+    assert "| agent steps | 9000 |" in card.text and "| task | metaworld:reach |" in card.text
+    assert "Mean of 10 evaluation episodes" in card.text and "success rate 0.40" in card.text
+    results = {
+        result.metric_type: (result.dataset_name, result.metric_value) for result in card.data.eval_results
+    }
+    assert results == {"score": ("metaworld:reach", 12.345), "success_rate": ("metaworld:reach", 0.4)}
+
+
 def test_a_card_claims_nothing_that_was_not_measured(model, tmp_path):
     directory = save_pretrained(model, tmp_path / "bare")
     text = (directory / "README.md").read_text()
-    assert "Not measured." in text and text.count("Not recorded.") == 2
+    assert "Nothing yet." in text and text.count("Not recorded.") == 2
     assert ModelCard.load(directory / "README.md").data.eval_results is None
     assert "<video" not in text and "dB" not in text
 
@@ -452,7 +504,14 @@ def debug_model(model_type: str) -> nn.Module:
     }[model_type]()
 
 
-@pytest.mark.parametrize("model_type", checkpoint.MODEL_TYPES)
+@pytest.mark.parametrize(
+    "model_type",
+    [
+        "video_world_model",
+        pytest.param("action_world_model", marks=pytest.mark.slow),
+        pytest.param("dreamer_agent", marks=pytest.mark.slow),
+    ],
+)
 def test_the_snippet_of_the_card_runs_as_it_stands(model_type, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     saved = save_pretrained(debug_model(model_type), "published/model")

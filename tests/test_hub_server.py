@@ -174,7 +174,7 @@ def test_no_server_and_no_copy_is_one_sentence(server, client):
     server.shutdown()
     server.server_close()
     for line in client(load("someone/wm"), load("someone/wm", local_files_only=True)):
-        assert "someone/wm is not a directory, cannot be reached on the Hub, and is not" in line
+        assert "someone/wm is not a directory, the Hub was not reached, and the local cache" in line
 
 
 @pytest.mark.slow
