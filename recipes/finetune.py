@@ -10,6 +10,7 @@ The run folder holds config.yaml, metrics.jsonl (one row per logged interval), e
 episode), eval.jsonl (one per evaluation episode), replay/, checkpoints/ and, at the end, agent/ in hub format.
 """
 
+import contextlib
 import json
 import signal
 import sys
@@ -89,7 +90,21 @@ def parse(arguments: list[str] | None = None) -> FinetuneConfig:
     parser.add_argument("--config", action="config", help="YAML file with any of the settings below")
     parser.add_class_arguments(FinetuneConfig, as_group=False)
     values = parser.instantiate(parser.parse_args(arguments))
-    return FinetuneConfig(**{name: values[name] for name in FinetuneConfig.__dataclass_fields__})
+    settings = {name: values[name] for name in FinetuneConfig.__dataclass_fields__}
+    return FinetuneConfig(**settings | {"agent": _typed(settings["agent"])})
+
+
+def _typed(value: Any) -> Any:
+    """Numbers and nulls of `--agent.world.heads.units 16`: jsonargparse leaves nested ones as text."""
+    if isinstance(value, dict):
+        return {key: _typed(item) for key, item in value.items()}
+    if not isinstance(value, str):
+        return value
+    with contextlib.suppress(ValueError):
+        return int(value)
+    with contextlib.suppress(ValueError):
+        return float(value)  # 1e-3 too, which YAML 1.1 reads as text
+    return yaml.safe_load(value)
 
 
 def main(arguments: list[str] | None = None) -> int:
