@@ -1,0 +1,281 @@
+"""`cwm-dataprep hub-dataset`: a Hugging Face data set that holds videos, from the Hub or a local folder of that form.
+
+Two forms are met. Where a row names a file of the repository (folders of videos), the row is listed and a worker fetches
+the file when its turn comes. Where the bytes are inside (parquet, WebDataset tars), rows are streamed once, in order,
+into `--cache`, from which the workers read; what was fetched is not fetched again by a rerun. `--limit` stops the stream
+after that many rows of each split.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import fsspec
+
+from cwm_hub.codecs import Frames
+from cwm_hub.storage import local_path
+from dataprep.command import add_arguments as add_common_arguments
+from dataprep.command import make_shards, shard_config
+from dataprep.folder import video_id
+from dataprep.frames import VideoError, open_video
+from dataprep.ledger import Origin
+from dataprep.plan import SPLITS, Failure, InputError, Listing, ShardConfig, SourceVideo, printable
+from dataprep.worker import FrameReader
+
+SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation", "eval": "validation"}
+LISTING = "listing.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is read of which data set; another request does not reuse a cache."""
+
+    dataset: str
+    """Hub id or local folder."""
+    config: str | None
+    """Configuration of the data set, None where it has one."""
+    revision: str | None
+    splits: tuple[str, ...]
+    """Names as the data set gives them; empty: all."""
+    column: str | None
+    """Of the video; None: the only one that holds videos."""
+    label_column: str | None
+    text_column: str | None
+    limit: int | None
+    """Rows of each split, from the first."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this sub-command's options."""
+    parser.add_argument("dataset", metavar="DATASET", help="Hub id (owner/name) or a local folder")
+    parser.add_argument("--config", help="the data set's configuration, where it has several")
+    parser.add_argument("--revision", help="branch, tag or commit")
+    parser.add_argument("--splits", nargs="+", default=[], metavar="SPLIT", help="(default: all)")
+    parser.add_argument("--column", help="of the videos (default: the only video column)")
+    parser.add_argument(
+        "--label-column", metavar="COLUMN", help="class; json.label reaches into a dict (default: label)"
+    )
+    parser.add_argument("--text-column", metavar="COLUMN", help="caption (default: the class's name)")
+    parser.add_argument(
+        "--cache", metavar="DIR", help="where streamed videos wait (default: OUT/.state/videos)"
+    )
+    parser.add_argument("--name", help="of the set that is written (default: the data set's)")
+    parser.add_argument("--licence", default="unknown", help="of the videos, for manifest and card")
+    parser.add_argument(
+        "--redistributable", action="store_true", help="that licence lets others publish the shards"
+    )
+    add_common_arguments(parser, videos_per_shard=64)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List or stream, plan, shard; returns the exit code."""
+    home = local_path(args.out)
+    if args.cache is None and home is None:
+        raise InputError("a remote --out has no place for streamed videos: give --cache")
+    cache = Path(args.cache) if args.cache else Path(str(home)) / ".state" / "videos"
+    request = Request(
+        dataset=os.path.abspath(args.dataset) if Path(args.dataset).is_dir() else args.dataset,  # noqa: PTH100
+        config=args.config,
+        revision=args.revision,
+        splits=tuple(args.splits),
+        column=args.column,
+        label_column=args.label_column,
+        text_column=args.text_column,
+        limit=args.limit,
+    )
+    listing = list_rows(request, cache)
+    name = (
+        args.name or re.sub(r"[^a-z0-9_-]+", "-", Path(args.dataset).name.lower()).strip("-") or "hub-dataset"
+    )
+    asked = {"dataset": args.dataset, "config": args.config, "revision": args.revision, "column": args.column}
+    config = shard_config(args, name, asked)
+    return make_shards(
+        args, listing, config, opener=open_row, origin=Origin(args.licence, args.redistributable)
+    )
+
+
+def list_rows(request: Request, cache: Path) -> Listing:
+    """A source video for each row; from the cache's own list where the same request was finished before.
+
+    Raises:
+        InputError: The data set cannot be opened, has no (or several) video columns, or an unknown split.
+    """
+    asked = json.loads(json.dumps(dataclasses.asdict(request)))
+    with contextlib.suppress(FileNotFoundError):
+        kept = json.loads((cache / LISTING).read_text())
+        if kept["request"] == asked:
+            sources = tuple(SourceVideo(**source) for source in kept["sources"])
+            if all("://" in source.path or Path(source.path).is_file() for source in sources):
+                return Listing(sources, tuple(Failure(**failure) for failure in kept["failures"]))
+    rows: list[tuple[SourceVideo, Any]] = []
+    failures: list[Failure] = []
+    for split, dataset in _load(request).items():
+        column = _video_column(dataset, request.column)
+        rows += _stream(request, split, dataset, column, cache, failures)
+    listing = Listing(tuple(_with_labels(rows)), tuple(failures))
+    cache.mkdir(parents=True, exist_ok=True)
+    kept = {
+        "request": asked,
+        "sources": [dataclasses.asdict(source) for source in listing.sources],
+        "failures": [dataclasses.asdict(failure) for failure in listing.failures],
+    }
+    temporary = cache / f".tmp-{LISTING}"
+    temporary.write_text(json.dumps(kept))
+    temporary.replace(cache / LISTING)
+    return listing
+
+
+def open_row(source: SourceVideo, config: ShardConfig) -> FrameReader:
+    """Opener of a row: a local file, or a file of the repository, fetched now and removed afterwards."""
+    if "://" not in source.path:
+        return open_video(source.path, config.decode)
+    return _Fetched(source.path, config)
+
+
+class _Fetched:
+    """A remote video in a temporary file for as long as it is read."""
+
+    def __init__(self, url: str, config: ShardConfig):
+        self._folder = tempfile.TemporaryDirectory(prefix="cwm-dataprep-")
+        try:
+            path = Path(self._folder.name) / "video"
+            filesystem, remote = fsspec.core.url_to_fs(url)
+            try:
+                filesystem.get_file(remote, str(path))
+            except FileNotFoundError as error:
+                raise VideoError("missing_file", f"no such file: {url}") from error
+            self._video = open_video(path, config.decode)
+        except BaseException:
+            self._folder.cleanup()
+            raise
+
+    @property
+    def output_fps(self) -> float:
+        """As of the video."""
+        return self._video.output_fps
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._video.__exit__(kind, value, trace)
+        self._folder.cleanup()
+
+    def __iter__(self) -> Iterator[Frames]:
+        return iter(self._video)
+
+
+def _load(request: Request) -> Mapping[str, Any]:
+    """The streamed data set of each split that was asked for."""
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(
+            request.dataset, request.config, revision=request.revision, streaming=True
+        )
+    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"cannot open the data set {request.dataset}: {reason}") from error
+    unknown = [split for split in request.splits if split not in loaded]
+    if unknown:
+        raise InputError(f"{request.dataset} has no split {unknown[0]!r}, but {', '.join(loaded)}")
+    return {split: loaded[split] for split in request.splits or loaded}
+
+
+def _video_column(dataset: Any, asked: str | None) -> str:
+    import datasets
+
+    columns = dict(dataset.features or next(iter(dataset.take(1)), {}))  # text formats tell no features
+    if asked is not None:
+        if columns and asked not in columns:
+            raise InputError(f"the data set has no column {asked!r}, but {', '.join(columns)}")
+        return asked
+    videos = [name for name, feature in columns.items() if isinstance(feature, datasets.Video)]
+    if len(videos) != 1:
+        found = (
+            f"{len(videos)} video columns"
+            if videos
+            else f"no video column among {', '.join(columns) or 'none'}"
+        )
+        raise InputError(f"the data set has {found}: name one with --column")
+    return videos[0]
+
+
+def _stream(
+    request: Request, split: str, dataset: Any, column: str, cache: Path, failures: list[Failure]
+) -> Iterator[tuple[SourceVideo, Any]]:
+    """(source without its label, raw label and text) of each row; bytes go to the cache."""
+    import datasets
+
+    ours = SPLIT_NAMES.get(split, split)
+    if ours not in SPLITS:
+        raise InputError(f"split {split!r} is none of {', '.join(SPLITS)}: choose others with --splits")
+    feature = (dataset.features or {}).get(column)
+    if isinstance(feature, datasets.Video):
+        dataset = dataset.cast_column(column, datasets.Video(decode=False))
+    names = getattr((dataset.features or {}).get(request.label_column or "label"), "names", None)
+    rows = dataset if request.limit is None else dataset.take(request.limit)
+    for number, row in enumerate(rows):
+        video = {"bytes": row[column]} if isinstance(row[column], bytes) else row[column] or {}
+        data, path = video.get("bytes"), video.get("path")
+        shown = printable(f"{split}/{row.get('__key__') or _file_name(path) or format(number, '08d')}")
+        if data is None and path is None:
+            failures.append(Failure(shown, "missing_file", f"row {number} has no video"))
+            continue
+        source_id = video_id(f"{split}/{number:08d}-{shown.partition('/')[2]}")
+        if data is not None:
+            path, size = _keep(cache / split / source_id, data), len(data)
+        else:
+            size = 0 if "://" in str(path) else Path(str(path)).stat().st_size
+        label = _reach(row, request.label_column or "label")
+        text = _reach(row, request.text_column) if request.text_column else None
+        if text is None and names is not None and isinstance(label, int) and 0 <= label < len(names):
+            text = names[label]
+        yield SourceVideo(source_id, str(path), shown, ours, bytes=size), (label, text)
+
+
+def _keep(path: Path, data: bytes) -> str:
+    """Write a streamed video unless it is there already; the name carries its contents' hash."""
+    target = path.with_name(f"{path.name}-{hashlib.sha256(data).hexdigest()[:16]}").absolute()
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".tmp-{target.name}")
+        temporary.write_bytes(data)
+        temporary.replace(target)
+    return str(target)
+
+
+def _with_labels(rows: Iterable[tuple[SourceVideo, Any]]) -> Iterator[SourceVideo]:
+    """Integers are classes; where classes are words, they are numbered in alphabetical order."""
+    rows = list(rows)
+    words = sorted({label for _, (label, _) in rows if isinstance(label, str) and label})
+    for source, (label, text) in rows:
+        if isinstance(label, str) and label:
+            yield dataclasses.replace(source, label=words.index(label), label_text=str(text or label))
+        else:
+            number = label if isinstance(label, int) and not isinstance(label, bool) else -1
+            yield dataclasses.replace(source, label=number, label_text=str(text or ""))
+
+
+def _reach(row: Mapping[str, Any], column: str) -> Any:
+    """`json.label` is row["json"]["label"]; None where there is none."""
+    value: Any = row
+    for name in column.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _file_name(path: str | None) -> str:
+    return str(path).replace("\\", "/").rpartition("/")[2] if path else ""
