@@ -247,7 +247,7 @@ def test_erasing_stays_within_its_share_of_the_area():
     erased = (augmentations.erasing(image)[:, 0] == 0).float().mean((1, 2))
     share = erased[erased > 0]
     assert 0.4 < len(share) / 500 < 0.6
-    assert 0.01 < share.min()
+    assert share.min() > 0.01
     assert share.max() < 0.36
 
 
@@ -325,13 +325,15 @@ def test_predict_reads_only_the_frames_it_may_see(clips):
     assert a.shape == clips.shape
     assert a.dtype == torch.uint8
     assert torch.equal(a, b)
-    with pytest.raises(ValueError, match="observed_frames must lie in 1..5"):
+    with pytest.raises(ValueError, match=r"observed_frames must lie in 1\.\.5"):
         model.predict(clips, observed_frames=6)
 
 
 def test_wrong_input_says_what_was_expected(clips, is_first):
-    with pytest.raises(ValueError, match=r"video must be uint8 \[B, T, 3, 32, 32\], got torch.float32"):
-        debug().observe(clips.float(), is_first)
+    with pytest.raises(
+        ValueError, match=r"video must be uint8 \[B, T, 3, 32, 32\], got torch.uint8 \[2, 6, 3, 16, 16\]"
+    ):
+        debug().observe(clips[..., :16, :16], is_first)
     with pytest.raises(ValueError, match="image_size is a positive multiple of 16, got 40"):
         FrameModelConfig(image_size=40)
 
