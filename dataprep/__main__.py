@@ -14,6 +14,7 @@ COMMANDS = {
     "hub-dataset": ("dataprep.hub_dataset", "a Hugging Face data set with videos"),
     "finalize": ("dataprep.finalize", "merge the parts of a --shard-range run into a data set"),
     "verify": ("dataprep.verify", "check a shard directory against its manifest"),
+    "filter": ("dataprep.filter", "a smaller set by columns of the index: motion, length, class"),
     "stats": ("dataprep.stats", "lengths, labels, motion, failures; ours beside the official counts"),
     "preview": ("dataprep.preview", "contact sheet or page of looping clips"),
     "push": ("dataprep.push", "publish a shard directory as a Hub data set"),
