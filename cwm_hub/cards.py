@@ -66,8 +66,9 @@ from cwm_hub import from_pretrained
 model = from_pretrained("NAME")
 side, actions = model.image_size, model.config.action_size
 image = torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8)  # your camera here
-state = model.obs_step(model.initial(1), image, torch.zeros(1, actions), torch.tensor([True]))
-reward = model.representative_reward(model.feature(state))
+with torch.no_grad():
+    state = model.obs_step(model.initial(1), image, torch.zeros(1, actions), torch.tensor([True]))
+    reward = model.behavioural_reward(model.feature(state))
 assert reward.shape == (1,)
 """,
     ),
@@ -75,13 +76,17 @@ assert reward.shape == (1,)
         pipeline_tag="reinforcement-learning",
         tags=("world-model", "model-based-rl", "deep-reinforcement-learning"),
         summary="A model-based agent: a world model and an actor trained in its imagination.",
-        inputs="`image`: uint8, RGB, `[batch, 3, height, width]`, and the agent's own state.",
-        outputs="`action`: float in [-1, 1], `[batch, action_size]`.",
+        inputs="`image`: uint8 array, RGB, `[batch, 3, height, width]`, and the agent's own state.",
+        outputs="`action`: float32 array in [-1, 1], `[batch, action_size]`, and the next state.",
         snippet="""\
+import numpy as np
 from cwm_hub import from_pretrained
 
 agent = from_pretrained("NAME")
-state = agent.initial_state(1)
+side = agent.world_model.image_size
+image = np.zeros((1, 3, side, side), dtype=np.uint8)  # your camera here
+action, state = agent.act(image, agent.initial_state(1), explore=False)
+assert action.shape == (1, agent.config.world.action_size)
 """,
     ),
 }
@@ -107,7 +112,7 @@ PICTURES = {
     "composition.png": "Dynamics of one clip decoded in the context of another.",
     "embedding.png": "Time-averaged latents by label.",
 }
-"""Captions of pictures that recipes draw; others are captioned by their name."""
+"""Captions of pictures that recipes draw, in the order of the page; others follow, captioned by their name."""
 
 TRAINING_FACTS = {
     "recipe": "recipe",
@@ -183,7 +188,7 @@ def model_card(directory: Path, *, name: str, parameters: int) -> str:
         scores=_score_tables(scorecard),
         episodes=_episodes(train),
         video="prediction.mp4" if (directory / "prediction.mp4").is_file() else None,
-        pictures={path.name: PICTURES.get(path.name, path.stem) for path in sorted(directory.glob("*.png"))},
+        pictures=_pictures({path.name for path in directory.glob("*.png")}),
     ).content
 
 
@@ -266,6 +271,13 @@ def _eval_results(scorecard: Mapping[str, Any], usage: Usage) -> list[EvalResult
         for metric, (words, _) in METRICS.items()
         if metric in part.get("model", {}) and math.isfinite(part["model"][metric]["mean"])
     ]
+
+
+def _pictures(names: set[str]) -> dict[str, str]:
+    """Captions by file name."""
+    known = {name: caption for name, caption in PICTURES.items() if name in names}
+    others = {name: Path(name).stem.replace("_", " ") for name in sorted(names - known.keys())}
+    return known | others
 
 
 def _episodes(train: Mapping[str, Any]) -> dict[str, Any] | None:

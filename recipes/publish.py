@@ -70,7 +70,7 @@ def publish(arguments: argparse.Namespace) -> tuple[str, str]:
     facts: dict[str, Any] = {
         "train": train,
         "scorecard": scorecard,
-        "assets": {path.name: path for path in pictures(run)} if allowed else {},
+        "assets": pictures(run) if allowed else {},
         "name": name,
     }
     model = found.load()
@@ -98,11 +98,13 @@ def read_json(run: Path, file: str) -> dict[str, Any] | None:
     return next((content for content in found if content is not None), None)
 
 
-def pictures(run: Path) -> list[Path]:
-    """The mp4 and png files of the run folder and its evaluation."""
-    return [
-        path for folder in folders(run) for end in ("mp4", "png") for path in sorted(folder.glob(f"*.{end}"))
-    ]
+def pictures(run: Path) -> dict[str, Path]:
+    """The mp4 and png files of the run folder and its evaluation, by name."""
+    found: dict[str, Path] = {}
+    for folder in folders(run):
+        for path in (*sorted(folder.glob("*.mp4")), *sorted(folder.glob("*.png"))):
+            found.setdefault(path.name, path)
+    return found
 
 
 def folders(run: Path) -> list[Path]:

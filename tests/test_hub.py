@@ -482,12 +482,14 @@ def test_a_card_claims_nothing_that_was_not_measured(model, tmp_path):
 
 
 def test_the_card_shows_its_video_and_pictures(model, tmp_path):
-    for name in ("prediction.mp4", "grid.png"):
+    names = ("prediction.mp4", "a_grid.png", "prediction.png")
+    for name in names:
         (tmp_path / name).write_bytes(b"picture")
-    assets = {name: tmp_path / name for name in ("prediction.mp4", "grid.png")}
+    assets = {name: tmp_path / name for name in names}
     directory = save_pretrained(model, tmp_path / "model", assets=assets)
     text = (directory / "README.md").read_text()
-    assert '<video src="prediction.mp4"' in text and "![grid](grid.png)" in text
+    assert '<video src="prediction.mp4"' in text and "![a grid](a_grid.png)" in text
+    assert text.index("(prediction.png)") < text.index("(a_grid.png)")
     assert (directory / "prediction.mp4").read_bytes() == b"picture"
 
 
