@@ -28,6 +28,7 @@ SERIES_COLOURS = ("#0b62a8", "#bc4c00", "#2f7d4f", "#7a4aa0")
 BASELINE_STYLES = {
     "copy_last_frame": ("copy last frame", "#57606a", (0, (5, 2))),
     "mean_frame": ("mean frame", "#8c959f", (0, (1, 1.5))),
+    "source_mean_frame": ("mean frame of the data set", "#8c959f", (0, (4, 1.5, 1, 1.5))),
 }
 ERROR_LEVELS = 64
 """Mean absolute difference, in 0-255 units, that an error picture shows in its brightest colour."""
@@ -283,6 +284,8 @@ def horizon_curves(scores: Mapping[str, Mapping[str, Any]], *, title: str = "") 
             figure.subplots(1, 2), {"psnr_db": "PSNR (dB)", "ssim": "SSIM"}.items(), strict=True
         ):
             for baseline, (name, colour, dashes) in BASELINE_STYLES.items():
+                if baseline not in first:
+                    continue
                 steps = first[baseline][metric]["per_step"]
                 axes.plot(_steps(steps), steps["mean"], color=colour, ls=dashes, lw=1.4, label=name)
             for (name, card), colour in zip(scores.items(), itertools.cycle(SERIES_COLOURS)):

@@ -9,6 +9,9 @@ Open-loop prediction: the model sees the first `observed_frames` of a held-out w
     copy-last-frame               | 4  4  4     frame 4 repeated
     mean-frame                    | m  m  m     m: the average frame of the training shards, one constant picture
 
+Where several data sets are scored at once, the mean frame is the average of theirs, each data set weighing the same;
+`source_mean_frame` is then a third and stronger baseline, the average training frame of the window's own data set.
+
 Everything here takes pictures or numbers, never a model or a file. Shape key: N samples per window, B windows, T
 frames of a window, H W pixels, E features, R runs.
 """
@@ -29,7 +32,7 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 SCORECARD_VERSION = 1
-BASELINES = ("copy_last_frame", "mean_frame")
+BASELINES = ("copy_last_frame", "mean_frame", "source_mean_frame")
 METRICS = ("psnr_db", "ssim")
 _BOOTSTRAP_FIELDS = ("resamples", "confidence", "seed")
 
@@ -258,7 +261,7 @@ def scorecard(
     """
     _check_shapes(prediction, target, mean_frames, protocol)
     names = [name for name, _, _ in protocol.windows]
-    scores = _frame_scores(prediction, target, torch.stack([mean_frames[name] for name in names]), protocol)
+    scores = _frame_scores(prediction, target, _constant_pictures(names, mean_frames), protocol)
     sources = {}
     for name in dict.fromkeys(names):
         rows = [row for row, owner in enumerate(names) if owner == name]
@@ -339,13 +342,23 @@ def _check_shapes(
             raise ProtocolError(f"the mean frame of {name!r} is not the one that the protocol names")
 
 
-def _frame_scores(prediction: Tensor, target: Tensor, mean_frame: Tensor, protocol: Protocol) -> _Scores:
+def _constant_pictures(names: Sequence[str], mean_frames: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Baseline -> the picture of every window, uint8 [B, 3, H, W]."""
+    data_sets = list(dict.fromkeys(names))
+    overall = torch.stack([mean_frames[name] for name in data_sets]).double().mean(0).round().byte()
+    pictures = {"mean_frame": overall.expand(len(names), *overall.shape)}
+    if len(data_sets) > 1:
+        pictures["source_mean_frame"] = torch.stack([mean_frames[name] for name in names])
+    return pictures
+
+
+def _frame_scores(
+    prediction: Tensor, target: Tensor, pictures: Mapping[str, Tensor], protocol: Protocol
+) -> _Scores:
     seen = protocol.observed_frames
     past, future = target[:, :seen], target[:, seen:]
-    baselines = {
-        "copy_last_frame": past[:, -1:].expand_as(future),
-        "mean_frame": mean_frame.unsqueeze(1).expand_as(future),
-    }
+    baselines = {"copy_last_frame": past[:, -1:].expand_as(future)}
+    baselines |= {name: picture.unsqueeze(1).expand_as(future) for name, picture in pictures.items()}
     measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "psnr_db": partial(psnr, cap_db=protocol.psnr_cap_db),
         "ssim": ssim,
@@ -380,7 +393,9 @@ def _summary(scores: _Scores, protocol: Protocol) -> dict[str, Any]:
     summary: dict[str, Any] = {"windows": len(scores["psnr_db"]["model"])}
     bootstrap = {field: getattr(protocol, field) for field in _BOOTSTRAP_FIELDS}
     for metric, series in scores.items():
-        margins = {f"model_minus_{name}": series["model"] - series[name] for name in BASELINES}
+        margins = {
+            f"model_minus_{name}": series["model"] - series[name] for name in BASELINES if name in series
+        }
         for name, values in (series | margins).items():
             if name == "best_of_n" and protocol.samples == 1:
                 continue
@@ -401,6 +416,9 @@ def _window_rows(scores: _Scores, protocol: Protocol) -> list[dict[str, Any]]:
     rows = []
     for row, (source, key, start) in enumerate(protocol.windows):
         numbers = {metric: float(scores[metric]["model"][row].mean()) for metric in METRICS}
-        baselines = {f"{name}_psnr_db": float(scores["psnr_db"][name][row].mean()) for name in BASELINES}
+        psnr_db = scores["psnr_db"]
+        baselines = {
+            f"{name}_psnr_db": float(psnr_db[name][row].mean()) for name in BASELINES if name in psnr_db
+        }
         rows.append({"source": source, "key": key, "start": start, **numbers, **baselines})
     return rows

@@ -28,6 +28,12 @@ TEMPLATE = Path(__file__).with_name("report.html")
 MIME = {".png": "image/png", ".mp4": "video/mp4"}
 SHEET_CLIPS = 12
 """Clips of a contact sheet."""
+BASELINES = {
+    "copy_last_frame": "copy-last-frame",
+    "mean_frame": "mean-frame",
+    "source_mean_frame": "mean-frame of its own data set",
+}
+"""Series of a scorecard that are baselines, in words."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,14 +116,17 @@ def data_section(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
         key=lambda root: (root.name == "metaworld", root.name),
     ):
         manifest, rows = Manifest.load(root), read_index(root)
-        chosen = rows[:: -(-len(rows) // SHEET_CLIPS)]
-        clips = [(f"{row.key} ({row.split})", read_clip(root, row)) for row in chosen]
+        count = min(SHEET_CLIPS, len(rows))
+        chosen = [rows[at * len(rows) // count] for at in range(count)]
+        clips = [
+            (f"{Path(row.source_path).stem or row.key} ({row.split})", read_clip(root, row)) for row in chosen
+        ]
         frames, size = sum(row.num_frames for row in rows), sum(record.bytes for record in manifest.shards)
         counts = ", ".join(f"{sum(row.split == split for row in rows)} {split}" for split in manifest.splits)
         sentence = (
             f"{len(rows)} clips ({counts}) of {len({row.source for row in rows})} source videos, {frames:,} frames of "
             f"{manifest.image_size} x {manifest.image_size} pixels, {size / 1e6:.2f} MB as {manifest.codec}; "
-            f"manifest {manifest.hash[:12]}. Licence of the videos: {manifest.licence}."
+            f"manifest {manifest.hash[:12]}. Licence of the videos: {manifest.licence.replace('unknown', 'not recorded')}."
         )
         shown = f"{len(chosen)} of {len(rows)} clips" if len(chosen) < len(rows) else "every clip"
         sheet = image_of(
@@ -218,7 +227,7 @@ def score_section(cards: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | No
     ]
     if len(names) > 1:
         parts.append(
-            ("together", "All windows together", {model: card["together"] for model, card in cards.items()})
+            ("together", "All data sets", {model: card["together"] for model, card in cards.items()})
         )
     protocol = first["protocol"]
     context = (
@@ -226,11 +235,12 @@ def score_section(cards: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | No
         if protocol["context"] == "official"
         else f"the {protocol['context']} of them"
     )
+    own = " (and, harder to beat, that of the data set's own shards)" if len(names) > 1 else ""
     sentence = (
         f"Held-out windows of {protocol['observed_frames'] + protocol['horizon']} frames: {protocol['observed_frames']} are "
         f"seen, the other {protocol['horizon']} are predicted open loop with {protocol['latents']} latents; the context "
         f"frame is {context}. Two baselines: copy-last-frame repeats the last frame seen, mean-frame is the average "
-        "frame of the training shards, one constant picture. PSNR and SSIM: higher is better. In brackets: "
+        f"frame of all training shards, one constant picture{own}. PSNR and SSIM: higher is better. In brackets: "
         f"{100 * protocol['confidence']:g} % bootstrap intervals over windows."
     )
     return {
@@ -266,7 +276,8 @@ def score_part(
             "kind": "",
             "cells": [cell(first[name]["psnr_db"], 2), cell(first[name]["ssim"], 3), empty, empty],
         }
-        for name, words in (("copy_last_frame", "copy-last-frame"), ("mean_frame", "mean-frame"))
+        for name, words in BASELINES.items()
+        if name in first
     ]
     caption = "Mean over windows at every predicted step, with its interval; the baselines beside it."
     curves = image_of(horizon_curves(scores), kind="curve", caption=caption)
@@ -291,15 +302,14 @@ def leader(key: str, cards: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def distance(model: str, part: Mapping[str, Any]) -> str:
-    """How far a model is from both baselines, in words."""
+    """How far a model is from the baselines, in words."""
     words = []
-    for name, series in (("mean-frame", "mean_frame"), ("copy-last-frame", "copy_last_frame")):
-        margin = part[f"model_minus_{series}"]["psnr_db"]
-        side = "above" if margin["mean"] >= 0 else "below"
-        words.append(
-            f"{abs(margin['mean']):.2f} dB {side} {name} (difference {margin['low']:+.2f} to {margin['high']:+.2f})"
-        )
-    return f"{model}: {part['model']['psnr_db']['mean']:.2f} dB, {' and '.join(words)}."
+    for name in ("mean_frame", "source_mean_frame", "copy_last_frame"):
+        if margin := part.get(f"model_minus_{name}", {}).get("psnr_db"):
+            side = "above" if margin["mean"] >= 0 else "below"
+            interval = f"{margin['low']:+.2f} to {margin['high']:+.2f}"
+            words.append(f"{abs(margin['mean']):.2f} dB {side} {BASELINES[name]} (difference {interval})")
+    return f"{model}: {part['model']['psnr_db']['mean']:.2f} dB, {listed(words)}."
 
 
 def finetuning_section(run: Path) -> tuple[dict[str, Any] | None, str]:
@@ -369,21 +379,19 @@ def card_section(run: Path) -> dict[str, str] | None:
 
 
 def card_html(text: str) -> Any:
-    """Markdown of a card as HTML: tables, no front matter, no pictures, no HTML but `details` and `summary`."""
+    """Markdown of a card as HTML: tables, no front matter, no pictures, no HTML but `details`, `summary` and `code`."""
     from markdown_it import MarkdownIt
     from markupsafe import Markup, escape
 
-    def kept(renderer: Any, tokens: Sequence[Any], index: int, options: Any, env: Any) -> str:
-        content = tokens[index].content
-        if content.lstrip().startswith("<video"):
-            return ""
-        return re.sub(r"&lt;(/?(?:details|summary|code))&gt;", r"<\1>", str(escape(content)))
+    def harmless(renderer: Any, tokens: Sequence[Any], index: int, options: Any, env: Any) -> str:
+        return re.sub(r"&lt;(/?(?:details|summary|code))&gt;", r"<\1>", str(escape(tokens[index].content)))
 
     markdown = MarkdownIt("commonmark", {"html": True}).enable("table")
-    markdown.add_render_rule("html_block", kept)
-    markdown.add_render_rule("html_inline", kept)
+    markdown.add_render_rule("html_block", harmless)
+    markdown.add_render_rule("html_inline", harmless)
     markdown.add_render_rule("image", lambda *_: "")
     body = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    body = re.sub(r"^## A look\n.*?(?=^## |\Z)", "", body, flags=re.DOTALL | re.MULTILINE)
     return Markup(markdown.render(body))
 
 

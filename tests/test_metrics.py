@@ -234,10 +234,16 @@ def test_sources_are_scored_apart_and_together():
     assert card["sources"]["toy"]["model"]["psnr_db"]["mean"] == pytest.approx(db(5), abs=1e-4)
     assert card["sources"]["render"]["model"]["psnr_db"]["mean"] == pytest.approx(db(10), abs=1e-4)
     assert card["together"]["model"]["psnr_db"]["mean"] == pytest.approx((db(5) + db(10)) / 2, abs=1e-4)
-    # Its own mean frame (90): off by 20 and 30 in the bright window, by 40 and 50 in the dark one.
+    # The mean of both data sets' mean frames, 80 and 90, is 85: off by 25, 35 and by 35, 45.
     assert card["sources"]["render"]["mean_frame"]["psnr_db"]["mean"] == pytest.approx(
-        sum(db(error) for error in (20, 30, 40, 50)) / 4, abs=1e-4
+        sum(db(error) for error in (25, 35, 35, 45)) / 4, abs=1e-4
     )
+    # Its own mean frame (90): off by 20 and 30 in the bright window, by 40 and 50 in the dark one.
+    own = sum(db(error) for error in (20, 30, 40, 50)) / 4
+    assert card["sources"]["render"]["source_mean_frame"]["psnr_db"]["mean"] == pytest.approx(own, abs=1e-4)
+    margin = card["sources"]["render"]["model_minus_source_mean_frame"]["psnr_db"]["mean"]
+    assert margin == pytest.approx(db(10) - own, abs=1e-4)
+    assert "source_mean_frame" not in toy_card()["together"]
 
 
 def test_compare_gives_paired_differences():
