@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 from conftest import FIXTURES
 
+from cwm_hub.shards import read_index
+from dataprep.__main__ import main
 from dataprep.frames import DecodeSettings, VideoError, open_video
+from dataprep.verify import verify
 
 CASES = json.loads((FIXTURES / "videos" / "torture_expect.json").read_text())
 
@@ -136,3 +139,45 @@ def test_a_concat_script_cannot_make_us_open_another_file(torture: Path, tmp_pat
 def test_every_reason_of_the_manifest_is_stated() -> None:
     assert {case["name"] for case in CASES if case["verdict"] == "reject"} == set(REASONS)
     assert {case["name"] for case in CASES if case["verdict"] == "policy"} == set(POLICY)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_folder_command_gives_every_file_its_verdict(torture: Path, tmp_path: Path, workers: int) -> None:
+    out = tmp_path / "out"
+    assert (
+        main(["folder", str(torture), "--out", str(out), "--workers", str(workers), "--max-failures", "100%"])
+        == 0
+    )
+    accepted = {row.source_path: row.source_frames for row in read_index(out)}
+    lines = [json.loads(line) for line in (out / "meta" / "failures.jsonl").read_text().splitlines()]
+    rejected = {line["source_path"]: line["reason"] for line in lines}
+    assert len(rejected) == len(lines)
+    assert not accepted.keys() & rejected.keys()
+    listing = {"fs/dir_loop": "link_loop", "fs/link_to_real.mp4": "duplicate", "names/no_extension": None}
+    for case in CASES:
+        name = case["name"]
+        verdicts = {"accept": case["frames"], "reject": REASONS.get(name), "policy": POLICY.get(name)}
+        expected = listing.get(name, verdicts[case["verdict"]])
+        assert accepted.get(name, rejected.get(name)) == expected, name
+    assert len(accepted) + len(rejected) == len(CASES) - 1  # all but the file without a suffix
+    assert verify(str(out), "full") == []
+
+
+@pytest.mark.slow
+def test_a_worker_stays_small_whatever_the_length_of_a_video(torture: Path, tmp_path: Path) -> None:
+    """20,000 frames, end to end through decoding, encoding and writing: their pixels alone would be 246 MB."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "long.mp4").symlink_to(torture / "01_len20000_16x16.mp4")
+    code = f"""
+import resource
+from dataprep.__main__ import main
+assert main(["folder", {str(folder)!r}, "--out", {str(tmp_path / "out")!r}, "--workers", "0"]) == 0
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
+    )
+    assert int(result.stdout.split()[-1]) < PEAK_MIB
+    assert sum(row.num_frames for row in read_index(tmp_path / "out")) > 20_000
