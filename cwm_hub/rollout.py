@@ -7,7 +7,7 @@ resumes at an episode's start goes on exactly, and evaluating more or less often
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TRAIN_STREAM, EVALUATION_STREAM = 0, 1
 
 
+@runtime_checkable
 class Policy(Protocol):
     """What acts: an agent, or `RandomPolicy`."""
 

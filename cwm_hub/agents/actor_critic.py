@@ -47,7 +47,8 @@ class ActorCriticConfig:
 class Imagination(NamedTuple):
     """Imagined lines from N states, the starting state first."""
 
-    feature: Float[Tensor, "I+1 N F"]
+    feature: Float[Tensor, "J N F"]
+    """J = I + 1 features."""
     action: Float[Tensor, "I N A"]
 
 
@@ -69,7 +70,7 @@ class ActorCritic(nn.Module):
         self.critic = ScalarHead(feature_size, config.heads)
         self.slow_critic = deepcopy(self.critic).requires_grad_(False)
 
-    def loss(self, line: Imagination, reward: Float[Tensor, "I+1 N"]) -> ActorCriticLoss:
+    def loss(self, line: Imagination, reward: Float[Tensor, "J N"]) -> ActorCriticLoss:
         """Losses of imagined lines; the actor's gradient goes back through reward, value and dynamics."""
         config = self.config
         reward, value = reward.float(), self.slow_critic(line.feature).float()
@@ -132,10 +133,6 @@ def lambda_return(
     return[t] = reward[t] + discount[t] * ((1 - lambda) * value[t + 1] + lambda * return[t + 1]), and
     return[I] = value[I]: `value` has one row more than `reward`, its last row the bootstrap, its first unused.
     """
-    if len(value) != len(reward) + 1:
-        raise ValueError(
-            f"lambda_return expects one more value than rewards, got {len(value)} and {len(reward)}"
-        )
     returns = []
     following = value[-1]
     for t in reversed(range(len(reward))):
