@@ -1,11 +1,9 @@
 """Decode one video file into small RGB frames, streamed, or say in one word why it cannot be used.
 
 The fast path is PyAV with one filter graph kept for the whole file: crop, scale and convert in one step, never a
-full-size RGB array. Everything else in this file is a lesson from damaged or hostile files:
+full-size RGB array. Everything else in this file is a lesson from damaged or hostile files (what concerns opening them
+is in `video_file`):
 
-- the path is checked with ``stat`` before it is opened (a FIFO blocks for ever), opened as an absolute path
-  through the ``file`` protocol only (``concat:a`` is a legal file name), and by a list of containers (FFmpeg
-  plays text files that name other files);
 - one decoding thread: with frame threads a damaged H.264 stream loses its error flags and can deadlock;
 - errors are counted packet by packet, and the file is refused above a stated share;
 - a truncated WebM ends without an error, so the last timestamp is compared with the promised duration.
@@ -15,9 +13,7 @@ Axes: H W are the output's height and width, both ``DecodeSettings.size``.
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,52 +23,15 @@ import av
 import av.error
 import numpy as np
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from dataprep.resize import FITS, HDR_TRANSFERS, RESIZES, Crop, FrameConverter
+from dataprep.video_file import REASONS, VideoError, check_regular, open_container, pick_stream
 
-REASONS = {
-    "missing_file": "no such file, or a symbolic link to nothing",
-    "link_loop": "a symbolic link or directory that leads back to itself",
-    "not_a_file": "a FIFO, socket, device or directory where a file was expected",
-    "unreadable": "the operating system refuses to read it",
-    "empty_file": "zero bytes",
-    "not_a_video": "no video container, or one that is not on the list (scripts, play lists, pictures)",
-    "no_video_stream": "only sound, or only an attached picture",
-    "no_decoder": "a codec that this FFmpeg cannot decode",
-    "encrypted": "protected by DRM",
-    "too_large": "more pixels a frame than the limit",
-    "hdr_unsupported": "high dynamic range, and the settings say refuse",
-    "truncated": "fewer frames than the header promises",
-    "zero_frames": "opens, and yields no frame at all",
-    "decode_error": "more damaged packets or frames than the limit",
-    "timestamps": "a gap between two frames that cannot be filled at the asked rate",
-    "annot_missing": "a crop that follows annotations, and none for this video or frame",
-    "too_short": "fewer frames than one training window",
-}
-"""Every reason a :class:`VideoError` can carry, with its meaning."""
+__all__ = ["REASONS", "DecodeSettings", "VideoError", "VideoInfo", "VideoReader", "open_video"]
 
-# Pictures (png_pipe ...), scripts (concat, hls, dash ...) and devices are absent on purpose. GIF is a video here.
-CONTAINERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,live_flv,"
-    "h264,hevc,m4v,ivf,obu,av1,ogg,rm,gif,mxf,nut,y4m,yuv4mpegpipe,dv,wtv,mjpeg"
-)
 LONGEST_GAP_SECONDS = 60.0
-
-
-class VideoError(ValueError):
-    """A file that cannot be used: ``reason`` is a key of :data:`REASONS`, ``detail`` a clause for people."""
-
-    def __init__(self, reason: str, detail: str):
-        assert reason in REASONS, reason
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
-
-    def __reduce__(self):
-        return VideoError, (self.reason, self.detail)
 
 
 @dataclass(frozen=True)
@@ -152,10 +111,10 @@ def open_video(
         VideoError: The file cannot be used; iteration raises it too, because some damage shows only at the end.
     """
     file = Path(os.path.abspath(path))  # noqa: PTH100  (resolve() would fail on a link loop)
-    file_bytes = _check_regular(file)
-    container = _open_container(file)
+    file_bytes = check_regular(file)
+    container = open_container(file)
     try:
-        return VideoReader(container, _pick_stream(container), settings, file_bytes=file_bytes, crop=crop)
+        return VideoReader(container, pick_stream(container), settings, file_bytes=file_bytes, crop=crop)
     except BaseException:
         container.close()
         raise
@@ -374,71 +333,3 @@ def _clock_seconds(text: str) -> float:
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     except ValueError:
         return 0.0
-
-
-def _check_regular(file: Path) -> int:
-    """Size of a regular, non-empty file, in bytes; never opens it."""
-    try:
-        status = file.stat()
-    except FileNotFoundError:
-        broken = file.is_symlink()
-        raise VideoError("missing_file", "broken symbolic link" if broken else "no such file") from None
-    except OSError as error:
-        reason = "link_loop" if error.errno == errno.ELOOP else "unreadable"
-        raise VideoError(
-            reason, "symbolic link loop" if reason == "link_loop" else str(error.strerror)
-        ) from None
-    if not stat.S_ISREG(status.st_mode):
-        kind = (
-            "FIFO" if stat.S_ISFIFO(status.st_mode) else "directory" if file.is_dir() else "device or socket"
-        )
-        raise VideoError("not_a_file", f"not a regular file ({kind})")
-    if status.st_size == 0:
-        raise VideoError("empty_file", "empty file")
-    if not os.access(file, os.R_OK):
-        raise VideoError("unreadable", "permission denied")
-    return status.st_size
-
-
-def _open_container(file: Path) -> InputContainer:
-    options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
-    try:
-        return av.open(f"file:{file}", options=options, metadata_errors="replace")
-    except av.error.EOFError:
-        raise VideoError("truncated", "the header is incomplete") from None
-    except av.error.PermissionError:
-        raise VideoError("unreadable", "permission denied") from None
-    except (av.error.FFmpegError, ValueError):
-        raise VideoError("not_a_video", _what_it_is(file)) from None
-
-
-def _what_it_is(file: Path) -> str:
-    with file.open("rb") as handle:
-        head = handle.read(512).lstrip().lower()
-    if head.startswith(b"ffconcat"):
-        return "a concat script, not a video"
-    if head.startswith(b"#extm3u"):
-        return "a play list, not a video"
-    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a saved web page, not a video"
-    if head.startswith((b"\x89png", b"\xff\xd8\xff")):
-        return "a picture, not a video"
-    return "not a video: no container on the list matches its content"
-
-
-def _pick_stream(container: InputContainer) -> VideoStream:
-    try:
-        stream = container.streams.best("video")
-    except IndexError:  # sound only
-        stream = None
-    if stream is None:
-        raise VideoError("no_video_stream", "no video stream")
-    if stream.disposition & Disposition.attached_pic:
-        raise VideoError("no_video_stream", "only an attached picture (cover art)")
-    codec = stream.codec_context
-    if codec is None or codec.codec is None:
-        raise VideoError("no_decoder", "no decoder for this codec")
-    assert isinstance(stream, VideoStream)
-    stream.thread_type = "NONE"
-    codec.thread_count = 1
-    return stream
