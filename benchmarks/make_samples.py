@@ -37,21 +37,31 @@ def hand(original: str, part: int, step: int, fps: int) -> Cut:
     return Cut(original, part * 54 * step, 54, step, fps, (0, 0, 640, 480), 240, 180)
 
 
-def balance(original: str, top: int) -> Cut:
-    """A man balancing, 1.7 s at 30 frames a second, square round him."""
-    return Cut(original, 0, 50, 2, 30, (64, top, 960, 960), 200, 200)
+BALANCE_TRAIN, BALANCE_LATER = (0, 66), (66, 34)
+"""First frame and number of frames of a balancing clip and of its held-out continuation."""
+
+
+def balance(scene: str, camera: int, stretch: tuple[int, int]) -> Cut:
+    """A man balancing, at 60 frames a second, square round him."""
+    top = {1: 230, 2: 220, 3: 230, 4: 330}[camera]
+    return Cut(f"pose2sim_{scene}_cam0{camera}.mp4", *stretch, 1, 60, (64, top, 960, 960), 200, 200)
 
 
 CUTS = {
     **{f"hand_box_{part}.webm": hand("opencv_box.mp4", part, step=2, fps=20) for part in range(4)},
     **{f"hand_cup_{part}.webm": hand("opencv_cup.mp4", part, step=1, fps=25) for part in range(4)},
     **{
-        f"balance_{scene}_cam{camera}.mp4": balance(f"pose2sim_{scene}_cam0{camera}.mp4", top)
+        f"balance_{scene}_cam{camera}.mp4": balance(scene, camera, BALANCE_TRAIN)
         for scene in ("multi", "single")
-        for camera, top in ((1, 230), (2, 220), (3, 230), (4, 330))
+        for camera in (1, 2, 3, 4)
+    },
+    **{
+        f"balance_{scene}_cam{camera}_later.mp4": balance(scene, camera, BALANCE_LATER)
+        for scene, camera in (("multi", 1), ("multi", 3), ("single", 2), ("single", 4))
     },
     "outdoor_0.webm": Cut("sports2d_demo.mp4", 0, 54, 2, 15, (150, 0, 1324, 994), 240, 180),
     "outdoor_1.webm": Cut("sports2d_demo.mp4", 108, 54, 1, 30, (100, 300, 924, 694), 240, 180),
+    "outdoor_2.webm": Cut("sports2d_demo.mp4", 162, 54, 1, 30, (100, 300, 924, 694), 240, 180),
 }
 ENCODERS = {
     ".webm": ("libvpx-vp9", {"crf": "38", "b": "0", "deadline": "good", "cpu-used": "1"}),
