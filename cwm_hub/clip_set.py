@@ -161,8 +161,8 @@ class ClipSet:
         self._files.prefetch(coming.tolist())
 
     def _locate(self, plan: _Epoch, position: int) -> tuple[int, int]:
-        row, first = self.index.windows.locate(plan.windows[position])
-        return int(row), int(first)
+        row, first = self.index.windows.locate(plan.windows[position : position + 1])
+        return int(row[0]), int(first[0])
 
     def _read(self, row: int, first: int, out: Frames) -> None:
         descriptor = self._files.open(int(self.index.shard[row]))

@@ -18,7 +18,7 @@ from fractions import Fraction
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 Sampling = Literal["source", "clip", "frame"]
 Ints = NDArray[np.int64]
@@ -31,7 +31,7 @@ class SamplingError(ValueError):
     """A mixture, window or subset that the data cannot give; the message is one sentence."""
 
 
-def hash_words(*words: ArrayLike) -> NDArray[np.uint64]:
+def hash_words(*words: int | np.integer | Ints) -> NDArray[np.uint64]:
     """Hash integers (scalars or arrays, broadcast) to 64 uniform bits: one splitmix64 step per word."""
     with np.errstate(over="ignore"):
         state = np.zeros((), np.uint64)

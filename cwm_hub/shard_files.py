@@ -4,7 +4,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from cwm_hub.shards import ShardError, ShardRecord
 
@@ -37,6 +37,7 @@ class BrokenCount:
             )
 
 
+@runtime_checkable
 class ShardFiles(Protocol):
     """The tars of a set, numbered as in the manifest's split."""
 

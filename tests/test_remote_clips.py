@@ -145,10 +145,11 @@ def test_a_killed_process_leaves_its_lock_and_its_bytes(shards, tmp_path):
     with FlakyServer(shards, stall_seconds=60) as server:
         server.faults.extend([""] * 8 + ["stall", "stall"])
         child = multiprocessing.get_context("fork").Process(
-            target=lambda: take(loader(server.url, tmp_path, timeout_seconds=60), 1), daemon=True
+            target=lambda: take(loader(server.url, tmp_path, timeout_seconds=60.0), 1), daemon=True
         )
         child.start()
-        while server.faults:  # its two fetching threads now hang
+        while server.faults:  # then its two fetching threads hang
+            assert child.is_alive()
             time.sleep(0.01)
         child.kill()
         child.join()
