@@ -29,7 +29,7 @@ def play_best(seed: int) -> tuple[float, float, float]:
 @pytest.mark.parametrize("seed", range(5))
 def test_dummy_optimum_is_what_the_closed_form_says(seed: int) -> None:
     promised, total, success = play_best(seed)
-    assert total == pytest.approx(promised, abs=1e-5)  # actions are float32
+    assert total == pytest.approx(promised, abs=1e-4)  # actions are float32
     assert success == 1.0
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 
 EPISODE_FRAMES = 20
 SPEED = 0.25
+BEST_REWARD = 10.0
 GOAL_RADIUS = 0.2
 DOT_WIDTH = 0.4
 MARGIN = 1.3
@@ -21,8 +22,9 @@ BACKGROUND = 0.1
 class DummyEnv(gymnasium.Env[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "A"]]):
     """Two actions move the dot by up to 0.25 per frame on [-1, 1]^2; no simulator, no GL.
 
-    Reward of a frame: 1 - mean over the axes of |dot - goal|, from -1 to 1. `info["success"]` is 1.0 within 0.2
-    of the goal. Dot and goal are drawn anew at each reset; everything after is deterministic.
+    Reward of a frame: 10 - 10 * mean over the axes of |dot - goal|, from -10 to 10 (10 is also Meta-world's best).
+    `info["success"]` is 1.0 within 0.2 of the goal. Dot and goal are drawn anew at each reset; everything after is
+    deterministic.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012  (gymnasium's own convention)
@@ -53,7 +55,7 @@ class DummyEnv(gymnasium.Env[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "A"]]
         for _ in range(self._action_repeat):
             self._dot = np.clip(self._dot + SPEED * np.clip(action, -1, 1), -1, 1)
             self._frame += 1
-            total += 1 - float(np.abs(self._dot - self._goal).mean())
+            total += BEST_REWARD * (1 - float(np.abs(self._dot - self._goal).mean()))
             success = max(success, self._success())
         return self.render(), total, False, self._frame >= self._episode_frames, {"success": success}
 
@@ -72,7 +74,7 @@ class DummyEnv(gymnasium.Env[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "A"]]
         """The highest return still to be had from here, in closed form, with one frame per action."""
         frames = np.arange(1, self._episode_frames - self._frame + 1)[:, None]
         distance = np.maximum(0, np.abs(self._goal - self._dot) - SPEED * frames)
-        return float((1 - distance.mean(1)).sum())
+        return float(BEST_REWARD * (1 - distance.mean(1)).sum())
 
     def _success(self) -> float:
         return float(np.linalg.norm(self._dot - self._goal) < GOAL_RADIUS)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 QualityName = Literal["exact", "close", "fast", "flat"]
 
-INSTALL_GL = "apt-get install libegl1 libgl1 libgl1-mesa-dri"
+INSTALL_GL = "apt-get install libegl1 libgl1-mesa-dri"
 SOFTWARE_RASTERISERS = ("llvmpipe", "softpipe", "swrast", "SWR")
 PROBE_SECONDS = 60
 PROBE = """
