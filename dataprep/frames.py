@@ -143,6 +143,7 @@ class VideoReader:
         self._stream = stream
         self._file_bytes = file_bytes
         self._packets = 0
+        self._cut_packet = False
         self._first_seconds: float | None = None
         self._end_seconds = 0.0
         self._tick_seconds: dict[int, float] = {}  # per stream, as floats: fractions are slow
@@ -203,6 +204,8 @@ class VideoReader:
                 if packet.stream.index != self._stream.index:
                     continue
                 self._packets += packet.size > 0
+                if packet.size:
+                    self._cut_packet = packet.is_corrupt  # shorter than its header says: the file ends inside it
                 if self._packets == 1 and packet.has_sidedata("encryption_info"):
                     raise VideoError("encrypted", "encrypted (DRM)")
                 try:
@@ -280,7 +283,7 @@ class VideoReader:
         tolerance = max(2.0 / self.info.fps, 0.25)
         # A header that leaves less than a byte for each promised frame is lying, not cut short.
         lies = promised * self.info.fps > self._file_bytes
-        if self._end_seconds and seen < promised - tolerance and not lies:
+        if self._cut_packet or (self._end_seconds and seen < promised - tolerance and not lies):
             raise VideoError(
                 "truncated", f"ends after {seen:.2f} s of {promised:.2f} s, {self.source_frames} frames"
             )

@@ -93,21 +93,25 @@ def open_container(file: Path) -> InputContainer:
     except av.error.PermissionError:
         raise VideoError("unreadable", "permission denied") from None
     except (av.error.FFmpegError, ValueError):
-        raise VideoError("not_a_video", _what_it_is(file)) from None
+        raise VideoError(*_what_it_is(file)) from None
 
 
-def _what_it_is(file: Path) -> str:
+def _what_it_is(file: Path) -> tuple[str, str]:
+    """(reason, detail) for a file that no container on the list takes, by its first bytes."""
     with file.open("rb") as handle:
-        head = handle.read(512).lstrip().lower()
-    if head.startswith(b"ffconcat"):
-        return "a concat script, not a video"
-    if head.startswith(b"#extm3u"):
-        return "a play list, not a video"
-    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a saved web page, not a video"
-    if head.startswith((b"\x89png", b"\xff\xd8\xff")):
-        return "a picture, not a video"
-    return "not a video: no container on the list matches its content"
+        head = handle.read(512)
+    text = head.lstrip().lower()
+    if head[4:8] == b"ftyp" or head.startswith((b"\x1a\x45\xdf\xa3", b"RIFF", b"FLV", b"OggS")):
+        return "truncated", "a video container begins, and what it needs is missing: cut short or damaged"
+    if text.startswith(b"ffconcat"):
+        return "not_a_video", "a concat script, not a video"
+    if text.startswith(b"#extm3u"):
+        return "not_a_video", "a play list, not a video"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "not_a_video", "a saved web page, not a video"
+    if head.startswith((b"\x89PNG", b"\xff\xd8\xff")):
+        return "not_a_video", "a picture, not a video"
+    return "not_a_video", "not a video: no container on the list matches its content"
 
 
 def pick_stream(container: InputContainer) -> VideoStream:

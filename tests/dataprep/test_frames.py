@@ -217,3 +217,19 @@ def test_settings_refuse_nonsense(field: str, value: object) -> None:
 def test_decoding_never_imports_torch() -> None:
     code = "import sys, dataprep.frames; sys.exit('torch' in sys.modules or 'webdataset' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize(
+    "name",
+    ["00_ok.mp4", "00_ok.webm", "07_hevc.mp4", "07_mjpeg.avi", "07_flv1.flv", "07_wmv2.wmv", "05_vfr.webm"],
+)
+def test_a_file_cut_short_is_never_taken_for_a_shorter_one(
+    torture: Path, tmp_path: Path, name: str, share: float
+) -> None:
+    data = (torture / name).read_bytes()
+    path = tmp_path / name
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(VideoError) as raised:
+        read(path)
+    assert raised.value.reason in ("truncated", "decode_error")
