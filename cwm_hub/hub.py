@@ -22,7 +22,6 @@ from huggingface_hub.errors import (
     HFValidationError,
     LocalEntryNotFoundError,
     LocalTokenNotFoundError,
-    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
     RevisionResolutionError,
@@ -162,7 +161,7 @@ def push_to_hub(
     directory = Path(model_or_directory).expanduser()
     _check_publishable(directory)
     api = HfApi(token=token, library_name="cwm-hub", library_version=cwm_hub.__version__)
-    with _hub_errors(repo_id, revision):
+    with _hub_errors(repo_id, revision, unreached="was not pushed: the Hub or its storage was not reached"):
         api.create_repo(repo_id, private=private, exist_ok=True)
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
@@ -192,7 +191,12 @@ def _not_found(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _hub_errors(repo_id: str, revision: str | None) -> Iterator[None]:
+def _hub_errors(
+    repo_id: str,
+    revision: str | None,
+    *,
+    unreached: str = "is not a directory, the Hub was not reached, and the local cache does not hold all of it",
+) -> Iterator[None]:
     """Turns what the Hub's client raises into one sentence; a file that a repository lacks is FileNotFoundError."""
     try:
         yield
@@ -207,15 +211,8 @@ def _hub_errors(repo_id: str, revision: str | None) -> Iterator[None]:
         ) from error
     except RevisionNotFoundError as error:
         raise CheckpointError(f"{repo_id} has no revision {revision or 'main'!r}") from error
-    except (
-        RevisionResolutionError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        httpx.TransportError,
-    ) as error:
-        raise CheckpointError(
-            f"{repo_id} is not a directory, the Hub was not reached, and the local cache does not hold all of it"
-        ) from error
+    except (RevisionResolutionError, LocalEntryNotFoundError, ConnectionError, httpx.TransportError) as error:
+        raise CheckpointError(f"{repo_id} {unreached}") from error
     except EntryNotFoundError as error:
         raise FileNotFoundError(f"{repo_id} lacks a file") from error
     except (HFValidationError, LocalTokenNotFoundError) as error:

@@ -3,8 +3,8 @@
     python tests/hub_server.py 8420        # then, in the client's environment, what it prints
 
 Repositories of models and data sets live in memory: commits, branches, tags, private and public, LFS uploads and
-ranged downloads; no Xet, no pull requests, no pages. A client needs `HF_HUB_DISABLE_XET=1`, and reads its environment
-when `huggingface_hub` is imported, so tests run it in a process of its own.
+ranged downloads; no pull requests, no pages, and of Xet only so much that an upload goes through. A client that wants its
+files back needs `HF_HUB_DISABLE_XET=1`, and reads its environment when `huggingface_hub` is imported, so tests run it in a process of its own.
 """
 
 import base64
@@ -226,6 +226,12 @@ class Handler(BaseHTTPRequestHandler):
                 wanted["actions"] = {"upload": {"href": f"{self.server.url}/lfs/{wanted['oid']}"}}
         self.reply_json({"transfer": "basic", "objects": objects})
 
+    def xet_token(self, kind: str, id: str, revision: str) -> None:
+        """Sends a Xet client's chunks to its own memory: its commit arrives here, with empty files."""
+        self.check_writer()
+        self.commit_of(self.repo(kind, id), revision)
+        self.reply_json({"casUrl": "memory://", "accessToken": "none", "exp": 9_999_999_999})
+
     def lfs_put(self, oid: str) -> None:
         if hashlib.sha256(self.body).hexdigest() != oid:
             raise Refusal(400)
@@ -242,7 +248,7 @@ class Handler(BaseHTTPRequestHandler):
             if operation["key"] == "file":
                 files[value["path"]] = File(base64.b64decode(value["content"]), lfs=False)
             elif operation["key"] == "lfsFile":
-                files[value["path"]] = File(self.server.store[value["oid"]], lfs=True)
+                files[value["path"]] = File(self.server.store.get(value["oid"], b""), lfs=True)
             elif operation["key"] == "deletedFile":
                 del files[value["path"]]
             elif operation["key"] == "deletedFolder":
@@ -356,6 +362,7 @@ ROUTES: list[tuple[tuple[str, ...], str, Callable[..., None]]] = [
     (("POST",), rf"{REPO}/preupload/(?P<revision>[^/]+)", Handler.preupload),
     (("POST",), rf"{FILES}\.git/info/lfs/objects/batch", Handler.lfs_batch),
     (("PUT",), r"/lfs/(?P<oid>[0-9a-f]{64})", Handler.lfs_put),
+    (("GET",), rf"{REPO}/xet-write-token/(?P<revision>[^/]+)", Handler.xet_token),
     (("POST",), rf"{REPO}/commit/(?P<revision>[^/]+)", Handler.commit),
     (("POST",), rf"{REPO}/tag/(?P<revision>[^/]+)", Handler.tag),
     (("POST",), rf"{REPO}/branch/(?P<name>[^/]+)", Handler.branch),

@@ -62,11 +62,18 @@ def client(server, tmp_path) -> Client:
     return run
 
 
-def run_python(server: HubServer, folder: Path, *arguments: object, token: str | None = WRITER) -> list[str]:
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    environment = inherited | server.environment(folder / "home", token) | {"OMP_NUM_THREADS": "1"}
+def run_python(
+    server: HubServer,
+    folder: Path,
+    *arguments: object,
+    token: str | None = WRITER,
+    environment: dict[str, str] | None = None,
+) -> list[str]:
+    """Runs Python with `server` for the Hub; returns the lines it printed."""
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    variables |= server.environment(folder / "home", token) | {"OMP_NUM_THREADS": "1"} | (environment or {})
     command = [sys.executable, *map(str, arguments)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
 
@@ -170,10 +177,15 @@ def test_what_the_hub_refuses_is_one_sentence(server, client, tmp_path):
 
 
 @pytest.mark.slow
-def test_no_server_and_no_copy_is_one_sentence(server, client):
+def test_no_server_and_no_copy_is_one_sentence(server, client, tmp_path):
     server.shutdown()
     server.server_close()
-    for line in client(load("someone/wm"), load("someone/wm", local_files_only=True)):
+    directory = checkpoint(tmp_path / "wm", 1.0)
+    *loads, pushed = client(
+        load("someone/wm"), load("someone/wm", local_files_only=True), push(directory, "someone/wm")
+    )
+    assert pushed == "refused: someone/wm was not pushed: the Hub or its storage was not reached"
+    for line in loads:
         assert "someone/wm is not a directory, the Hub was not reached, and the local cache" in line
 
 
@@ -188,6 +200,19 @@ def test_the_publish_recipe_takes_the_hub_for_a_target(server, client, tmp_path)
     assert not repo.private
     assert b'from_pretrained("someone/wm")' in repo.commits[repo.tags["v1"]]["README.md"].content
     assert client(load("someone/wm", revision="v1"), token=None) == ["weight 4.0"]
+
+
+@pytest.mark.slow
+def test_the_default_upload_through_xet_commits_every_file(server, tmp_path):
+    """Without HF_HUB_DISABLE_XET the client takes another path through its code, the one that users take."""
+    directory = checkpoint(tmp_path / "wm", 1.0)
+    step = push(directory, "someone/wm", revision="trial", tag="v1")
+    environment = {"HF_HUB_DISABLE_XET": "0"}
+    lines = run_python(server, tmp_path, "-c", STEPS, json.dumps([step]), environment=environment)
+    assert lines == [f"{server.url}/someone/wm/tree/trial"]
+    repo = server.repos["model", "someone/wm"]
+    assert repo.commits[repo.tags["v1"]].keys() == {"config.json", "model.safetensors", "README.md"}
+    assert any("/xet-write-token/" in line for line in server.requests) and not server.store
 
 
 DATASET = """
