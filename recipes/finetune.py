@@ -298,13 +298,14 @@ def agent_config(config: FinetuneConfig, model: Any, action_size: int) -> "Dream
     if world.frame.context is not None:
         context = replace(world.frame.context, augmentation=config.context_augmentation)
         world = replace(world, frame=replace(world.frame, context=context))
-    if world.frame.image_size != config.env.image_size:
-        raise RecipeError(
-            f"the model sees {world.frame.image_size} pixels a side and env.image_size is {config.env.image_size}: "
-            f"set --env.image_size {world.frame.image_size}"
-        )
     bonus = IntrinsicConfig() if world.video_rssm is not None else None
-    return override(DreamerConfig(world=world, intrinsic=bonus), config.agent, where="agent")
+    settings = override(DreamerConfig(world=world, intrinsic=bonus), config.agent, where="agent")
+    if settings.world.frame.image_size != config.env.image_size:
+        raise RecipeError(
+            f"the model sees {settings.world.frame.image_size} pixels a side and env.image_size is {config.env.image_size}: "
+            f"set --env.image_size {settings.world.frame.image_size}"
+        )
+    return settings
 
 
 def with_fallback(config: FinetuneConfig) -> FinetuneConfig:
