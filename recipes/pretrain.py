@@ -10,6 +10,8 @@ The run folder holds config.yaml, metrics.jsonl, checkpoints/ and, at the end, m
 """
 
 import contextlib
+import hashlib
+import json
 import math
 import signal
 import sys
@@ -111,6 +113,8 @@ class PretrainConfig:
     """Skipped updates in a row, because of a non-finite gradient, at which the run stops."""
     trackers: list[str] = field(default_factory=list)
     """Trackers of accelerate that log beside metrics.jsonl, such as tensorboard."""
+    audit: bool = False
+    """Leave audit-<rank>.json from every process: the hash of its weights and the clips it used, in order."""
 
 
 class TrainState:
@@ -252,6 +256,7 @@ def main(arguments: list[str] | None = None) -> int:
     zero = torch.zeros((), device=accelerator.device)
     sums: dict[str, torch.Tensor] = {}
     skipped, bad_in_a_row = zero.clone(), zero.clone()
+    used_clips: list[str] = []
     waited, began = 0.0, time.perf_counter()
     logged_at, logged_updates = began, state.updates
     model.train()
@@ -262,6 +267,8 @@ def main(arguments: list[str] | None = None) -> int:
             batch = next(batches)
             waited += time.perf_counter() - asked
             state.batches += 1
+            if config.audit:
+                used_clips.extend(batch.source)
             with accelerator.accumulate(model):
                 loss, metrics = model(batch.video, batch.is_first)
                 accelerator.backward(loss)
@@ -322,6 +329,9 @@ def main(arguments: list[str] | None = None) -> int:
             accelerator.end_training()
             return 128 + (stop.received or signal.SIGTERM)
 
+    if config.audit:
+        write_audit(run / f"audit-{accelerator.process_index}.json", world_model, used_clips)
+
     # The result, in hub format.
     if accelerator.is_main_process:
         train = {
@@ -365,6 +375,14 @@ def on_device(batches: Iterator[Any], device: Any) -> Iterator[Any]:
             tensor.record_stream(torch.cuda.current_stream(device))
         ahead = copied()
         yield batch
+
+
+def write_audit(path: Path, model: Any, clips: list[str]) -> None:
+    """What shows that the processes of a run have equal weights and different clips."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    write_text(path, json.dumps({"weights_sha256": digest.hexdigest(), "clips": clips}))
 
 
 class _StopSignal:

@@ -1,0 +1,281 @@
+"""The pre-training recipe as users launch it: resume, signals, two processes, and what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from recipes.command_line import parse_config
+from recipes.pretrain import PretrainConfig
+from recipes.run_folder import (
+    RecipeError,
+    check_world,
+    commit_directory,
+    keep_newest,
+    saved_steps,
+    truncate_rows,
+)
+from tests.synthetic_shards import write_shards
+
+ROOT = Path(__file__).parent.parent
+RECIPE = str(ROOT / "recipes" / "pretrain.py")
+SMALL = ["--model", "contextwm-debug", "--window_frames", "8", "--batch_clips", "4", "--log_every", "2"]
+SMALL += ["--checkpoint_every", "3", "--workers", "0"]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return write_shards(tmp_path_factory.mktemp("data") / "shards", [30, 40, 20, 25, 33, 28], size=32)
+
+
+def command(run, shards, *options, launcher=()):
+    data = json.dumps([{"root": str(shards)}])
+    return [*(launcher or [sys.executable]), RECIPE, "--data", data, "--run", str(run), *SMALL, *options]
+
+
+def launch(run, shards, *options, launcher=(), **environment):
+    return subprocess.run(
+        command(run, shards, *options, launcher=launcher),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        cwd=ROOT,
+        timeout=300,
+        check=False,
+    )
+
+
+def rows(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(run):
+    return {row["updates"]: row["loss"] for row in rows(run)}
+
+
+def same_weights(left, right):
+    a, b = load_file(left / "model" / "model.safetensors"), load_file(right / "model" / "model.safetensors")
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, shards):
+    """A run of eight updates that nothing disturbed."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    result = launch(run, shards, "--updates", "8")
+    assert result.returncode == 0, result.stderr
+    return run
+
+
+def test_a_run_folder_tells_everything(finished, shards):
+    assert sorted(path.name for path in finished.iterdir()) == [
+        "checkpoints",
+        "config.yaml",
+        "metrics.jsonl",
+        "model",
+    ]
+    train = json.loads((finished / "model" / "train.json").read_text())
+    assert train["updates"] == 8
+    assert train["parents"]["shards"][0]["manifest_hash"]
+    assert torch.__version__.startswith(train["versions"]["torch"])
+    assert parse_config(PretrainConfig, ["--config", str(finished / "config.yaml")]).batch_clips == 4
+    assert [row["updates"] for row in rows(finished)] == [2, 4, 6, 8]
+    assert rows(finished)[-1]["loss"] < rows(finished)[0]["loss"]
+    assert saved_steps(finished / "checkpoints") == [6, 8]
+
+
+def test_finished_run_is_left_alone(finished, shards):
+    before = losses(finished)
+    result = launch(finished, shards, "--updates", "8")
+    assert result.returncode == 0
+    assert losses(finished) == before
+
+
+@pytest.mark.slow
+def test_kill_and_resume_equals_the_undisturbed_run(finished, shards, tmp_path):
+    """kill -9 somewhere in the middle; a checkpoint every update, so that the kill may hit one being written."""
+    run = tmp_path / "killed"
+    options = ("--updates", "8", "--checkpoint_every", "1")
+    for updates in (2, 5):
+        process = subprocess.Popen(
+            command(run, shards, *options),
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+        )
+        while process.poll() is None and not (run / "checkpoints").exists():
+            time.sleep(0.005)
+        while process.poll() is None and max(saved_steps(run / "checkpoints"), default=0) < updates:
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
+    result = launch(run, shards, *options)
+    assert result.returncode == 0, result.stderr
+    assert same_weights(run, finished)
+    assert losses(run) == losses(finished)
+
+
+@pytest.mark.slow
+def test_sigterm_saves_first(finished, shards, tmp_path):
+    run = tmp_path / "stopped"
+    process = subprocess.Popen(
+        command(run, shards, "--updates", "100000", "--checkpoint_every", "100000"),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while not (run / "metrics.jsonl").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "the same command resumes" in output
+    (step,) = saved_steps(run / "checkpoints")
+    assert step > 0
+
+
+LAUNCHERS = {
+    "accelerate": [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"],
+    "torchrun": [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["accelerate", "torchrun"])
+def test_two_cpu_processes(name, shards, tmp_path):
+    """Both documented launch lines: two ranks, equal weights, disjoint clips; stopped and resumed like one."""
+    environment = {"ACCELERATE_USE_CPU": "1"} if name == "torchrun" else {}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = ("--cpu", "true", "--processes", "2", "--audit", "true")
+    result = launch(whole, shards, *options, "--updates", "6", launcher=LAUNCHERS[name], **environment)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((whole / "model" / "train.json").read_text())["processes"] == 2
+    audits = [json.loads((whole / f"audit-{rank}.json").read_text()) for rank in (0, 1)]
+    assert audits[0]["weights_sha256"] == audits[1]["weights_sha256"]
+    # Batches of two: of the first epoch's six sources rank 0 has samples 0, 1, 4 and 5, rank 1 has 2 and 3.
+    assert len(set(audits[0]["clips"][:4] + audits[1]["clips"][:2])) == 6
+    assert [len(audit["clips"]) for audit in audits] == [12, 12]
+    for updates in ("3", "6"):
+        result = launch(
+            parts, shards, *options, "--updates", updates, launcher=LAUNCHERS[name], **environment
+        )
+        assert result.returncode == 0, result.stderr
+    assert same_weights(whole, parts)
+
+
+def test_a_world_that_was_not_promised_is_refused(shards, tmp_path):
+    """`accelerate launch --cpu --num_processes 2` starts one process without a word."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    result = launch(tmp_path / "run", shards, "--updates", "2", launcher=launcher)
+    assert result.returncode != 0
+    assert "error: 2 processes were promised and there are 1" in result.stderr
+    with pytest.raises(RecipeError, match="4 processes were promised and there are 2"):
+        check_world(2, promised=4)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--modle", "x"], "did you mean 'model'"),
+        (["--model", "contextwm-debgu"], "did you mean 'contextwm-debug'"),
+        (["--overrides", "{rssm.detr: 3}"], "did you mean 'deter'"),
+        (["--batch_clips", "0"], "batch_clips 0 is not a multiple"),
+        (["--window_frames", "1000"], "frames"),
+        (["--init", "no-such-model"], "no directory"),
+        (["--data", "[{root: /nonexistent}]"], "/nonexistent"),
+    ],
+)
+def test_nonsense_is_one_sentence(options, sentence, shards, tmp_path):
+    result = launch(tmp_path / "run", shards, "--updates", "2", *options)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert sentence in line
+
+
+@pytest.mark.slow
+def test_other_data_on_resume_is_refused(finished, shards, tmp_path):
+    other = write_shards(tmp_path / "other", [30, 40, 21], size=32)
+    result = launch(finished, other, "--updates", "9")
+    assert result.returncode == 1
+    assert "cannot resume on another data stream" in result.stderr
+    result = launch(finished, shards, "--updates", "9", "--seed", "5")
+    assert "seed was 0 and is 5" in result.stderr
+
+
+@pytest.mark.slow
+def test_non_finite_updates_are_skipped_and_then_stop_the_run(shards, tmp_path):
+    """A learning rate that blows the weights up at the first update: every later gradient is not finite."""
+    run = tmp_path / "run"
+    result = launch(run, shards, "--updates", "50", "--learning_rate", "1e38", "--max_bad_updates", "6")
+    assert result.returncode == 1
+    assert (
+        "updates in a row had a non-finite gradient; last good checkpoint: none was written yet"
+        in result.stderr
+    )
+    assert rows(run)[-1]["skipped_updates"] >= 6
+
+
+@pytest.mark.slow
+def test_accumulation_and_half_precision_train(shards, tmp_path):
+    result = launch(
+        tmp_path / "run", shards, "--updates", "4", "--accumulation", "2", "--mixed_precision", "bf16"
+    )
+    assert result.returncode == 0, result.stderr
+    assert rows(tmp_path / "run")[-1]["skipped_updates"] == 0
+
+
+@pytest.mark.slow
+def test_init_continues_from_a_checkpoint(finished, shards, tmp_path):
+    result = launch(tmp_path / "run", shards, "--updates", "2", "--init", str(finished / "model"))
+    assert result.returncode == 0, result.stderr
+    train = json.loads((tmp_path / "run" / "model" / "train.json").read_text())
+    assert train["parents"]["init"]["weights_sha256"]
+    assert rows(tmp_path / "run")[0]["loss"] < rows(finished)[0]["loss"]
+
+
+def test_every_config_file_parses():
+    found = sorted((ROOT / "recipes" / "configs" / "pretrain").glob("*.yaml"))
+    assert {"ssv2.yaml", "assembled.yaml", "demo.yaml", "embedded.yaml"} <= {path.name for path in found}
+    for path in found:
+        config = parse_config(PretrainConfig, ["--data", "[{root: x}]", "--config", str(path)])
+        assert config.updates > 0
+
+
+def test_paper_scale_settings_are_the_methods():
+    path = ROOT / "recipes" / "configs" / "pretrain" / "ssv2.yaml"
+    config = parse_config(PretrainConfig, ["--config", str(path)])
+    values = (config.model, config.updates, config.batch_clips, config.window_frames)
+    assert values == ("contextwm", 1_200_000, 16, 25)
+    assert (config.learning_rate, config.adam_epsilon, config.weight_decay) == (3e-4, 1e-5, 1e-6)
+    assert config.clip_norm == 100
+
+
+# The run folder.
+
+
+def test_rows_beyond_the_checkpoint_are_dropped_with_a_line_cut_short(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"updates": 1}\n{"updates": 2}\n{"updates": 3}\n{"upd')
+    truncate_rows(path, counter="updates", last=2)
+    assert path.read_text() == '{"updates": 1}\n{"updates": 2}\n'
+
+
+def test_only_whole_checkpoints_count(tmp_path):
+    for updates in (1, 2, 3):
+        half = tmp_path / f"step-{updates:08d}.tmp"
+        half.mkdir()
+        (half / "weights").write_text(str(updates))
+        if updates < 3:
+            commit_directory(half, half.with_suffix(""))
+    assert saved_steps(tmp_path) == [1, 2]
+    keep_newest(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
