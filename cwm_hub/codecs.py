@@ -108,7 +108,9 @@ def _encode_h264(frames: Frames, fps: float) -> bytes:
         stream.codec_context.time_base = 1 / rate
         stream.codec_context.thread_count = 1
         for index, image in enumerate(frames):
-            frame = reformatter.reformat(av.VideoFrame.from_ndarray(image, format="rgb24"), format="yuv420p")
+            frame = reformatter.reformat(
+                av.VideoFrame.from_ndarray(image, format="rgb24"), format="yuv420p", threads=1
+            )
             frame.pts, frame.time_base = index, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -141,7 +143,7 @@ def _decode_window(container: InputContainer, stream: VideoStream, start: int, s
     for frame in container.decode(stream):
         if frame.pts is None or round(frame.pts / ticks) < start:
             continue
-        rgb = reformatter.reformat(frame, format="rgb24")
+        rgb = reformatter.reformat(frame, format="rgb24", threads=1)
         frames[wanted - start] = rgb.to_ndarray()
         wanted += 1
         if wanted == stop:
