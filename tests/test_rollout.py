@@ -22,14 +22,14 @@ class BestPolicy:
 
 def collect(policy, steps: int, *, episodes: int = 0):
     env = make_env("dummy", image_size=16)
-    replay = Replay(capacity_steps=1000, image_size=16, action_size=2, seed=0)
+    replay = Replay(capacity_steps=1000, image_size=16, action_size=1, seed=0)
     collector = Collector(env, replay, seed=7, episodes=episodes)
     records = [record for _ in range(steps) if (record := collector.step(policy))]
     return replay, collector, records
 
 
 def test_collected_rows_replay_the_episode() -> None:
-    replay, collector, records = collect(RandomPolicy(2), 20)
+    replay, collector, records = collect(RandomPolicy(1), 20)
     assert (replay.steps, replay.episodes, collector.episodes, len(records)) == (20, 1, 1, 1)
     rows = replay.sample_sequences(1, 21)
     env = make_env("dummy", image_size=16)
@@ -46,17 +46,17 @@ def test_collected_rows_replay_the_episode() -> None:
 
 
 def test_collection_that_resumes_at_an_episode_start_goes_on_exactly() -> None:
-    whole = collect(RandomPolicy(2), 60)[2]
-    rest = collect(RandomPolicy(2), 40, episodes=1)[2]
+    whole = collect(RandomPolicy(1), 60)[2]
+    rest = collect(RandomPolicy(1), 40, episodes=1)[2]
     assert whole[1:] == rest
     assert len({record.seed for record in whole}) == 3
 
 
 def test_a_policy_keeps_the_episode_it_began() -> None:
     env = make_env("dummy", image_size=16)
-    replay = Replay(capacity_steps=100, image_size=16, action_size=2, seed=0)
+    replay = Replay(capacity_steps=100, image_size=16, action_size=1, seed=0)
     collector = Collector(env, replay, seed=0)
-    collector.step(RandomPolicy(2))
+    collector.step(RandomPolicy(1))
     best = BestPolicy(env)
     mixed = next(record for _ in range(19) if (record := collector.step(best)))
     alone = next(record for _ in range(20) if (record := collector.step(best)))
@@ -68,8 +68,8 @@ def test_evaluation_is_one_episode_per_seed_and_repeats_exactly() -> None:
     env = make_env("dummy", image_size=16)
     seeds = evaluation_seeds(4)
     best = evaluate(env, BestPolicy(env), seeds=seeds)
-    random = evaluate(env, RandomPolicy(2), seeds=seeds)
-    assert random == evaluate(env, RandomPolicy(2), seeds=seeds)
+    random = evaluate(env, RandomPolicy(1), seeds=seeds)
+    assert random == evaluate(env, RandomPolicy(1), seeds=seeds)
     assert [record.seed for record in best] == seeds
     assert [record.success for record in best] == [1.0] * 4
     assert all(ours.score > theirs.score for ours, theirs in zip(best, random, strict=True))
