@@ -14,14 +14,17 @@ videos, each giving one uniform window, so ranks never share a source inside an 
 often; a mixture takes its sets in exact proportion instead of at random.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int64, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cwm_hub import sampling
 from cwm_hub.clip_index import ClipSource
@@ -32,6 +35,9 @@ from cwm_hub.shard_files import BrokenCount
 from cwm_hub.shards import ShardError
 
 __all__ = ["ClipBatch", "ClipLoader", "ClipSource", "FetchConfig", "resume_batch", "validation_windows"]
+
+KEPT_BATCHES = 4
+"""Batches whose memory a process keeps for the next ones; the caller usually holds one while it asks for another."""
 
 FINGERPRINT_VERSION = 1
 """Raised whenever the same settings would give another stream."""
@@ -237,6 +243,32 @@ class _Count(Sampler[int]):
             number += 1
 
 
+class _BatchMemory:
+    """Memory for the frames of a batch, used again once nothing refers to it any more.
+
+    Fresh memory costs a page fault every 4 kB, which took twice as long as reading raw shards into it.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[NDArray[np.uint8]] = []
+        probe = [np.empty(0, np.uint8)]
+        self._unused = sys.getrefcount(probe[0])
+        """References to an array that only the list holds, as `take` counts them."""
+
+    def take(self, shape: tuple[int, ...]) -> UInt8[Tensor, "..."]:
+        """An uninitialised tensor; the array below it lives as long as any tensor that shares its memory."""
+        for number in range(len(self._kept)):
+            if sys.getrefcount(self._kept[number]) == self._unused and self._kept[number].shape == shape:
+                return torch.from_numpy(self._kept[number])
+        array = np.empty(shape, np.uint8)
+        if len(self._kept) < KEPT_BATCHES:
+            self._kept.append(array)
+        return torch.from_numpy(array)
+
+    def __reduce__(self) -> tuple[type["_BatchMemory"], tuple[()]]:
+        return _BatchMemory, ()
+
+
 class _Batches(Dataset[ClipBatch | ShardError]):
     """Batch g of one rank as a pure function of g; what a loader worker holds."""
 
@@ -253,7 +285,7 @@ class _Batches(Dataset[ClipBatch | ShardError]):
         fetch: FetchConfig,
         max_broken: int,
     ) -> None:
-        self._broken = BrokenCount(max_broken)
+        self._broken, self._memory = BrokenCount(max_broken), _BatchMemory()
         self._shares = sampling.mixture_shares([source.weight for source in sources])
         self._batch_clips, self._window_frames, self._seed = batch_clips, window_frames, seed
         self._rank, self._world_size, self._unit = rank, world_size, unit
@@ -283,9 +315,7 @@ class _Batches(Dataset[ClipBatch | ShardError]):
 
     def collect(self, samples: Sequence[tuple[ClipSet, int]]) -> ClipBatch:
         """Read these samples into one batch."""
-        frames = torch.empty((len(samples), self._window_frames, *self.image_size, 3), dtype=torch.uint8)
-        if get_worker_info() is not None:
-            frames.share_memory_()  # written where the training process reads it
+        frames = self._memory.take((len(samples), self._window_frames, *self.image_size, 3))
         out = frames.numpy()
         windows = [clips.read(sample, out[i], self._broken) for i, (clips, sample) in enumerate(samples)]
         is_first = torch.zeros(frames.shape[:2], dtype=torch.bool)

@@ -82,6 +82,27 @@ def test_batches_move_between_devices_and_keep_their_names(root):
     assert batch.video.permute(0, 1, 3, 4, 2).is_contiguous()  # channels last: no copy was made to move them
 
 
+def test_memory_is_used_again_only_when_nothing_refers_to_it(root):
+    stream = iter(loader(root, batch_clips=2))
+    held = [next(stream) for _ in range(12)]
+    assert len({batch.video.data_ptr() for batch in held}) == 12
+    assert equal(held, take(loader(root, batch_clips=2), 12))
+    view = held[3].video[1, :, 0].numpy()
+    before = view.copy()
+    addresses = {batch.video.data_ptr() for batch in held}
+    del held
+    later = [next(stream).video.data_ptr() for _ in range(12)]
+    assert set(later) & addresses
+    assert np.array_equal(view, before)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loading_leaves_the_models_random_stream_alone(root, workers):
+    before = torch.get_rng_state()
+    take(loader(root, workers=workers), 3)
+    assert torch.equal(before, torch.get_rng_state())
+
+
 # One stream for any number of workers and ranks
 
 
