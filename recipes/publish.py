@@ -44,9 +44,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tag", help="tag for the new commit on the Hub")
     parser.add_argument("--public", action="store_true", help="make a new Hub repository visible to all")
     parser.add_argument(
-        "--with-pictures",
-        action="store_true",
-        help="put frames of the videos on the Hub although their licence is not recorded as allowing it",
+        "--pictures",
+        choices=("auto", "all", "none"),
+        default="auto",
+        help="mp4 and png files; auto sends frames to the Hub only where the videos' licences are recorded as allowing it",
     )
     return parser.parse_args()
 
@@ -66,11 +67,13 @@ def publish(arguments: argparse.Namespace) -> tuple[str, str]:
     train, scorecard = read_json(run, "train.json"), read_json(run, "scorecard.json")
     check_scorecard(scorecard, found)
     name = arguments.name or target or arguments.to
-    allowed = target is None or arguments.with_pictures or redistributable(train)
+    shown = arguments.pictures == "all" or (
+        arguments.pictures == "auto" and (target is None or redistributable(train))
+    )
     facts: dict[str, Any] = {
         "train": train,
         "scorecard": scorecard,
-        "assets": pictures(run) if allowed else {},
+        "assets": pictures(run) if shown else {},
         "name": name,
     }
     model = found.load()

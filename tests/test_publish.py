@@ -116,11 +116,13 @@ def test_pictures_stay_here_unless_allowed(to_hub, run, tmp_path, monkeypatch):
             and "prediction.png" not in pushed
             and "prediction.mp4" not in pushed
         )
-        call(monkeypatch, "--run", run, "--to", "hf://someone/model", "--with-pictures")
+        call(monkeypatch, "--run", run, "--to", "hf://someone/model", "--pictures", "all")
         assert "prediction.mp4" in pushed
     else:
         call(monkeypatch, "--run", run, "--to", tmp_path / "out")
         assert (tmp_path / "out" / "prediction.mp4").exists() and not pushed
+        call(monkeypatch, "--run", run, "--to", tmp_path / "out", "--pictures", "none")
+        assert not (tmp_path / "out" / "prediction.mp4").exists()
 
 
 def test_a_mistake_is_one_line_and_exit_code_1(run, tmp_path):
