@@ -9,6 +9,7 @@ A tar that was cut at a member's edge opens without an error in every reader, so
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import sys
@@ -32,6 +33,7 @@ from cwm_hub.shards import (
     read_index,
 )
 from cwm_hub.storage import list_files
+from dataprep.plan import InputError
 
 Level = Literal["quick", "index", "full"]
 EXIT_FAILED = 3
@@ -58,7 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print every problem; exit code 0 or 3, and 1 where there is no shard directory at all."""
-    problems = verify(args.root, args.level, watch=_say)
+    try:
+        problems = verify(args.root, args.level, watch=_say)
+    except ImportError as error:  # a kind of URL whose package is not installed: fsspec's sentence names it
+        raise InputError(f"cannot open {args.root}: {error}") from error
+    except _network_errors() as error:
+        raise InputError(f"cannot read {args.root}: {error}") from error
     for problem in problems:
         print(f"{problem.where}: {problem.what}")
     if problems:
@@ -132,7 +139,7 @@ def _check_index(
 
 def _check_files(root: str, manifest: Manifest) -> Iterator[Problem]:
     """Sizes, left-overs, and checksums where the store keeps them."""
-    present = {f"data/{name}": size for name, size in list_files(root, "data").items()}
+    present = _sizes(root, manifest)
     remote = _remote_sha256(root) if root.startswith("hf://") else {}
     for record in manifest.shards:
         size = present.pop(record.file, None)
@@ -144,6 +151,18 @@ def _check_files(root: str, manifest: Manifest) -> Iterator[Problem]:
             yield Problem(record.file, "another sha256 than the manifest's")
     for file in sorted(present):
         yield Problem(file, "not in the manifest")
+
+
+def _sizes(root: str, manifest: Manifest) -> dict[str, int]:
+    """Bytes of every file in data/; over plain http, which lists nothing, of those that the manifest names."""
+    if not root.startswith(("http://", "https://")):
+        return {f"data/{name}": size for name, size in list_files(root, "data").items()}
+    filesystem, base = fsspec.core.url_to_fs(root)
+    sizes = {}
+    for record in manifest.shards:
+        with contextlib.suppress(FileNotFoundError):
+            sizes[record.file] = filesystem.size(f"{base.rstrip('/')}/{record.file}")
+    return sizes
 
 
 def _remote_sha256(root: str) -> dict[str, str]:
@@ -179,8 +198,8 @@ def _check_shard(root: str, record: ShardRecord, rows: list[ClipRow], *, full: b
             return list(_check_content(file, record, rows)) if full else []
     except ShardError as error:
         return [Problem(record.file, str(error))]
-    except OSError as error:
-        return [Problem(record.file, f"cannot be read: {error.strerror or error}")]
+    except _network_errors() as error:
+        return [Problem(record.file, f"cannot be read: {getattr(error, 'strerror', None) or error}")]
 
 
 def _compare(file: BufferedIOBase, record: ShardRecord, rows: Sequence[ClipRow]) -> None:
@@ -250,6 +269,12 @@ def _check_content(file: BufferedIOBase, record: ShardRecord, rows: Sequence[Cli
             continue
         if frames.shape != (row.num_frames, row.height, row.width, 3):
             yield Problem(record.file, f"clip {row.key} decodes to {frames.shape}, the index says otherwise")
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    """What reading may raise: fsspec's http passes aiohttp's own errors on, where it is in use."""
+    aiohttp: Any = sys.modules.get("aiohttp")
+    return (OSError,) if aiohttp is None else (OSError, aiohttp.ClientError)
 
 
 def _say(line: str) -> None:

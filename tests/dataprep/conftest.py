@@ -74,7 +74,7 @@ def make_video(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-def _neighbour(name: str) -> ModuleType:
+def load_neighbour(name: str) -> ModuleType:
     """A helper module of the folder above, whichever tests are collected."""
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / f"{name}.py")
@@ -86,7 +86,13 @@ def _neighbour(name: str) -> ModuleType:
 
 
 @pytest.fixture
+def neighbour() -> Callable[[str], ModuleType]:
+    """Loads a helper module of the folder above by its name."""
+    return load_neighbour
+
+
+@pytest.fixture
 def hub() -> Iterator[ModuleType]:
     """A loopback Hub for client processes: ``hub.environment(home)``, ``hub.repos``."""
-    with _neighbour("hub_server").HubServer() as server:
+    with load_neighbour("hub_server").HubServer() as server:
         yield server

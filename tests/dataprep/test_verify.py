@@ -1,6 +1,7 @@
 """Whatever is cut, flipped, lost or added, verify says so; what is intact passes at every level, here and afar."""
 
 import dataclasses
+import importlib.util
 import shutil
 from pathlib import Path
 
@@ -154,3 +155,20 @@ def test_exit_codes(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     output = capsys.readouterr()
     assert output.out.splitlines()[0] == "data/train-00000-of-00002.tar: missing"
     assert "2 problems" in output.err
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("aiohttp") is None,
+    reason="fsspec reads https through aiohttp (pip install aiohttp)",
+)
+def test_a_set_on_a_plain_web_server(root: Path, neighbour) -> None:
+    with neighbour("flaky_server").FlakyServer(root) as server:
+        for level in LEVELS:
+            assert verify(server.url, level) == []
+        server.always["train-00001-of-00002.tar"] = "500"
+        problems = verify(server.url, "index")
+        assert [problem.where for problem in problems] == ["data/train-00001-of-00002.tar"]
+        assert problems[0].what == "missing"  # fsspec tells every refusal so
+        del server.always["train-00001-of-00002.tar"]
+        (root / "data" / "train-00001-of-00002.tar").unlink()
+        assert [problem.what for problem in verify(server.url)] == ["missing"]
