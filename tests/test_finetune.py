@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import mean
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from cwm_hub.agents.dreamer import DreamerAgent
 from cwm_hub.envs import list_envs, make_env
 from cwm_hub.hub import from_pretrained, save_pretrained
 from cwm_hub.models.registry import create_model, model_config
-from cwm_hub.rollout import evaluation_seeds
+from cwm_hub.rollout import RandomPolicy, evaluate, evaluation_seeds
 from recipes.finetune import agent_config, main, parse
 
 ROOT = Path(__file__).parent.parent
@@ -192,13 +193,11 @@ def test_every_configuration_builds_its_agent_config(path: Path) -> None:
     config = parse(["--config", str(path)])
     assert config.env.name in list_envs()
     preset = config.model or ("contextwm-tiny" if config.env.image_size == 32 else "contextwm")
-    agent = agent_config(config, model_config(preset), 4)
+    agent = agent_config(config, model_config(preset), 1 if config.env.name == "dummy" else 4)
     assert agent.world.frame.image_size == config.env.image_size
     assert config.prefill_steps < config.agent_steps <= config.replay_steps
-    if config.env.image_size == 32:
-        with_dummy = make_env("dummy", image_size=32, episode_frames=config.env.episode_frames)
-        with_dummy.reset(seed=0)
-        assert (config.env.episode_frames or 20) // config.env.action_repeat >= agent.sequence_steps
+    episode_frames = config.env.episode_frames or {"dummy": 20}.get(config.env.name, 500)
+    assert episode_frames // config.env.action_repeat >= agent.sequence_steps
 
 
 def test_paper_configuration_says_what_the_paper_says() -> None:
@@ -244,3 +243,22 @@ def test_help_answers_without_torch() -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.slow
+def test_the_agent_learns_the_dummy_task_from_pixels(tmp_path: Path) -> None:
+    """From new weights to near the optimum: at least 80 % of the way from random play to the best possible."""
+    env = make_env("dummy", image_size=16)
+    seeds = evaluation_seeds(20)
+    random = mean(record.score for record in evaluate(env, RandomPolicy(1), seeds=seeds))
+    best = 0.0
+    for seed in seeds:
+        env.reset(seed=seed)
+        best += env.unwrapped.best_return() / len(seeds)
+    run = tmp_path / "run"
+    assert main(["--config", str(CONFIGS / "dummy.yaml"), "--run", str(run), "--device", "cpu"]) == 0
+    last = rows(run / "eval.jsonl")[-20:]
+    assert {row["seed"] for row in last} == set(seeds)
+    score = mean(row["score"] for row in last)
+    assert (score - random) / (best - random) > 0.8, (random, score, best)
+    assert mean(row["success"] for row in last) > 0.8

@@ -240,7 +240,7 @@ class DreamerAgent(nn.Module):
 
     def _adam(self, parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Adam:
         return torch.optim.Adam(
-            parameters, lr=lr, eps=self.config.adam_eps, weight_decay=self.config.weight_decay
+            parameters, lr=lr, eps=self.config.adam_eps, weight_decay=self.config.weight_decay, fused=True
         )
 
     def _autocast(self) -> torch.autocast:
