@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from conftest import counting_frames, read_numbers
 
+from cwm_hub.codecs import decode_clip
+from cwm_hub.shards import read_index
+from dataprep.__main__ import main
 from dataprep.frames import REASONS, DecodeSettings, VideoError, open_video
 from dataprep.hdr import PQ, to_sdr
 from dataprep.resize import bilinear, center_square, resize_image
@@ -233,3 +236,16 @@ def test_a_file_cut_short_is_never_taken_for_a_shorter_one(
     with pytest.raises(VideoError) as raised:
         read(path)
     assert raised.value.reason in ("truncated", "decode_error")
+
+
+def test_paper_exact_ssv2_shards_hold_the_frames_of_the_ffmpeg_command(torture: Path, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "7.webm").write_bytes((torture / "00_ok.webm").read_bytes())
+    (tmp_path / "train.json").write_text('[{"id": "7", "label": "x", "template": "Holding [something]"}]')
+    out = tmp_path / "out"
+    folders = ["--videos", str(tmp_path / "videos"), "--labels", str(tmp_path), "--out", str(out)]
+    assert main(["ssv2", *folders, "--paper-exact", "--codec", "raw", "--workers", "0"]) == 0
+    (row,) = read_index(out)
+    payload = (out / row.shard).read_bytes()[row.offset : row.offset + row.size]
+    frames = decode_clip(payload, "raw")
+    assert hashlib.sha256(frames.tobytes()).hexdigest() == FFMPEG_SCALE["00_ok.webm"]
