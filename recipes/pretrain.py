@@ -147,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
     from accelerate import Accelerator
     from accelerate.utils import ProjectConfiguration, set_seed
 
-    from cwm_hub import ClipLoader, create_model, hub, save_pretrained
+    from cwm_hub import ClipLoader, create_model, save_pretrained
     from cwm_hub.clips import ClipSource, resume_batch
 
     # The world: devices, processes, precision.
@@ -174,21 +174,12 @@ def main(arguments: list[str] | None = None) -> int:
     # The model.
     set_seed(config.seed)
     model = create_model(config.model, overrides=config.overrides)
-    parents: dict[str, Any] = {"shards": [], "init": None}
-    if config.init is not None:
-        start = hub.find_checkpoint(config.init)
-        weights = start.load()
-        if weights.config != model.config:
-            raise RecipeError(
-                f"the checkpoint {config.init} has another configuration than {config.model} with its overrides"
-            )
-        model.load_state_dict(weights.state_dict())
-        parents["init"] = start.identity()
+    init = None if config.init is None else start_from(config.init, model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if gpu and world > 1 and config.sync_batchnorm:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     optimizer = torch.optim.Adam(
-        model.parameters(),
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=config.learning_rate,
         eps=config.adam_epsilon,
         weight_decay=config.weight_decay,
@@ -212,7 +203,6 @@ def main(arguments: list[str] | None = None) -> int:
         "pin_memory": gpu,
     }
     loader = ClipLoader(sources, **stream)
-    parents["shards"] = loader.facts()
 
     # Where an earlier run stopped.
     checkpoints, rows = run / "checkpoints", run / "metrics.jsonl"
@@ -227,7 +217,7 @@ def main(arguments: list[str] | None = None) -> int:
                 f"data re-striped: batch {state.batches} of the old world is {start_batch} of this one"
             )
         state.batches, state.fingerprint = start_batch, loader.fingerprint()
-        loader = ClipLoader(sources, **stream, start_batch=start_batch)
+        loader.start_batch = start_batch
     if accelerator.is_main_process:
         checkpoints.mkdir(parents=True, exist_ok=True)
         write_text(run / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
@@ -253,74 +243,55 @@ def main(arguments: list[str] | None = None) -> int:
     # The loop. Nothing in it waits for the device except the logging.
     stop = _StopSignal()
     batches = on_device(iter(loader), accelerator.device)
-    zero = torch.zeros((), device=accelerator.device)
-    sums: dict[str, torch.Tensor] = {}
-    skipped, bad_in_a_row = zero.clone(), zero.clone()
+    meter = Meter(accelerator, state)
     used_clips: list[str] = []
-    waited, began = 0.0, time.perf_counter()
-    logged_at, logged_updates = began, state.updates
     model.train()
     while state.updates < config.updates:
         world_model.set_update(state.updates)
         for _ in range(config.accumulation):
-            asked = time.perf_counter()
-            batch = next(batches)
-            waited += time.perf_counter() - asked
+            with meter.waiting():
+                batch = next(batches)
             state.batches += 1
             if config.audit:
                 used_clips.extend(batch.source)
             with accelerator.accumulate(model):
                 loss, metrics = model(batch.video, batch.is_first)
                 accelerator.backward(loss)
-                norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
-                if accelerator.sync_gradients and accelerator.scaler is None:
-                    bad = 1 - torch.isfinite(norm).float()
-                    optimizer.optimizer.found_inf = bad  # the fused Adam skips the step where this is 1
-                    skipped += bad
-                    bad_in_a_row = (bad_in_a_row + bad) * bad
+                if accelerator.sync_gradients:
+                    norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+                    if (
+                        accelerator.scaler is None
+                    ):  # the fused Adam skips where this is 1, without asking the host
+                        optimizer.optimizer.found_inf = 1 - torch.isfinite(norm).float()
+                        meter.count_skipped(optimizer.optimizer.found_inf)
                 optimizer.step()
                 if accelerator.sync_gradients and accelerator.scaler is not None:
-                    bad = torch.full_like(zero, float(optimizer.step_was_skipped))
-                    skipped += bad
-                    bad_in_a_row = (bad_in_a_row + bad) * bad
+                    meter.count_skipped(
+                        torch.tensor(float(optimizer.step_was_skipped), device=accelerator.device)
+                    )
                 optimizer.zero_grad()
-            for name, value in metrics.items():
-                sums[name] = sums.get(name, zero) + value.nan_to_num(0.0, 0.0, 0.0) / config.accumulation
+            meter.add(metrics, share=1 / config.accumulation)
         state.updates += 1
 
         if state.updates % config.log_every == 0 or state.updates == config.updates:
-            count = state.updates - logged_updates
-            good = (count - skipped).clamp(min=1)
-            means = accelerator.reduce({name: total / good for name, total in sums.items()}, "mean")
-            now = time.perf_counter()
-            state.skipped += int(skipped)
-            row = {"updates": state.updates} | {name: float(value) for name, value in means.items()}
-            row |= {
-                "grad_norm": float(norm),
-                "skipped_updates": state.skipped,
-                "updates_per_second": count / (now - logged_at),
-                "data_wait_share": waited / (now - logged_at),
-                "seconds": state.seconds + now - began,
-            }
+            row = meter.row(norm)
             if accelerator.is_main_process:
                 append_row(rows, row)
+                print_progress(row, config.updates)
                 if config.trackers:
                     accelerator.log(row, step=state.updates)
-                print_progress(row, config.updates)
-            if int(bad_in_a_row) >= config.max_bad_updates:
-                last = saved_steps(checkpoints)
-                good_place = step_directory(checkpoints, last[-1]) if last else "none was written yet"
+            if meter.bad_in_a_row >= config.max_bad_updates:
+                steps = saved_steps(checkpoints)
                 raise RecipeError(
-                    f"{int(bad_in_a_row)} updates in a row had a non-finite gradient; last good checkpoint: {good_place}"
+                    f"{int(meter.bad_in_a_row)} updates in a row had a non-finite gradient; last good checkpoint: "
+                    f"{step_directory(checkpoints, steps[-1]) if steps else 'none was written yet'}"
                 )
-            sums, skipped, waited = {}, zero.clone(), 0.0
-            logged_at, logged_updates = now, state.updates
 
         last_update = state.updates == config.updates
         stopping = stop.agreed(accelerator, state.updates)
         if last_update or stopping or state.updates % config.checkpoint_every == 0:
-            state.seconds, began = state.seconds + time.perf_counter() - began, time.perf_counter()
-            if not int(bad_in_a_row):
+            meter.clock()
+            if not meter.bad_in_a_row:
                 save()
         if stopping and not last_update:
             accelerator.print(
@@ -344,7 +315,7 @@ def main(arguments: list[str] | None = None) -> int:
             "processes": world,
             "precision": precision,
             "config": asdict(config),
-            "parents": parents,
+            "parents": {"shards": loader.facts(), "init": init},
             **provenance(),
         }
         save_pretrained(accelerator.unwrap_model(model, keep_torch_compile=False), run / "model", train=train)
@@ -352,6 +323,81 @@ def main(arguments: list[str] | None = None) -> int:
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return 0
+
+
+def start_from(checkpoint: str, model: Any) -> dict[str, Any]:
+    """Load a checkpoint of the same configuration into the model; what names the checkpoint as its parent."""
+    from cwm_hub import VideoWorldModel, hub
+
+    found = hub.find_checkpoint(checkpoint)
+    loaded = hub.from_pretrained(checkpoint, expect=VideoWorldModel)
+    if loaded.config != model.config:
+        raise RecipeError(
+            f"the checkpoint {checkpoint} has another configuration than the model to be trained"
+        )
+    model.load_state_dict(loaded.state_dict())
+    return found.identity()
+
+
+class Meter:
+    """Sums of what an interval of updates did; they stay on the device until `row` reads them."""
+
+    def __init__(self, accelerator: Any, state: TrainState):
+        import torch
+
+        self._accelerator, self._state = accelerator, state
+        self._zero = torch.zeros((), device=accelerator.device)
+        self.bad_in_a_row = self._zero
+        """Updates since the last one with a finite gradient."""
+        self._clock = time.perf_counter()
+        self._restart()
+
+    def _restart(self) -> None:
+        self._sums: dict[str, Any] = {}
+        self._skipped = self._zero
+        self._waited = 0.0
+        self._began, self._first = time.perf_counter(), self._state.updates
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time inside as waiting for data."""
+        began = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - began
+
+    def count_skipped(self, bad: Any) -> None:
+        """One update; `bad` is 1 where its gradient was not finite and nothing moved."""
+        self._skipped = self._skipped + bad
+        self.bad_in_a_row = (self.bad_in_a_row + bad) * bad
+
+    def add(self, metrics: dict[str, Any], *, share: float) -> None:
+        """Scalars of one batch, which is this share of an update; those of a non-finite batch count as nothing."""
+        for name, value in metrics.items():
+            self._sums[name] = self._sums.get(name, self._zero) + share * value.nan_to_num(0.0, 0.0, 0.0)
+
+    def clock(self) -> float:
+        """Seconds of training up to now, over all sessions of the run."""
+        now = time.perf_counter()
+        self._state.seconds += now - self._clock
+        self._clock = now
+        return self._state.seconds
+
+    def row(self, norm: Any) -> dict[str, Any]:
+        """Means over the interval and over the processes; starts the next interval."""
+        updates, seconds = self._state.updates - self._first, time.perf_counter() - self._began
+        good = (updates - self._skipped).clamp(min=1)
+        means = self._accelerator.reduce({name: total / good for name, total in self._sums.items()}, "mean")
+        self._state.skipped += int(self._skipped)
+        row = {"updates": self._state.updates} | {name: float(value) for name, value in means.items()}
+        row |= {
+            "grad_norm": float(norm),
+            "skipped_updates": self._state.skipped,
+            "updates_per_second": updates / seconds,
+            "data_wait_share": self._waited / seconds,
+            "seconds": self.clock(),
+        }
+        self._restart()
+        return row
 
 
 def on_device(batches: Iterator[Any], device: Any) -> Iterator[Any]:

@@ -16,6 +16,7 @@ from cwm_hub.models.context import (
 )
 from cwm_hub.models.frame_model import FrameModelConfig, centred, image_loss, to_pixels
 from cwm_hub.models.heads import HeadConfig
+from cwm_hub.models.objectives import ContrastiveObjective, ObjectiveConfig
 from cwm_hub.models.registry import create_model, list_models, model_config
 from cwm_hub.models.rssm import RSSM, RSSMConfig, RSSMState, balanced_kl, categorical_kl
 
@@ -336,6 +337,58 @@ def test_wrong_input_says_what_was_expected(clips, is_first):
         debug().observe(clips[..., :16, :16], is_first)
     with pytest.raises(ValueError, match="image_size is a positive multiple of 16, got 40"):
         FrameModelConfig(image_size=40)
+
+
+@pytest.mark.parametrize("kind", ["contrastive", "self-prediction"])
+def test_objectives_without_pixels_leave_pixels_to_a_probe(kind, clips, is_first):
+    """Encoder and dynamics get no gradient from the image loss, and the loss that shapes them goes down."""
+    model = debug(**{"objective.kind": kind})
+    optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=3e-3)
+    name = kind.replace("-", "_") + "_loss"
+    losses = []
+    for update in range(40):
+        model.set_update(update)
+        loss, metrics = model(clips, is_first)
+        optimizer.zero_grad()
+        loss.backward()
+        if update == 0:
+            assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+        optimizer.step()
+        losses.append(metrics[name].item())
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    model.config = model_config(
+        "contextwm-debug", overrides={"objective.kind": kind, "objective.scale": 0.0, "kl_scale": 0.0}
+    )
+    optimizer.zero_grad()
+    model(clips, is_first)[0].backward()
+    assert all(p.grad.abs().sum() == 0 for p in model.frame_model.encoder.parameters())
+    assert any(p.grad.abs().sum() > 0 for p in model.frame_model.decoder.parameters())
+
+
+def test_contrastive_accuracy_of_a_perfect_predictor_is_one():
+    objective = ContrastiveObjective(
+        ObjectiveConfig(projection=8, steps_ahead=1, temperature=0.01), feature_size=8, embed_size=8
+    )
+    with torch.no_grad():
+        for layer in (objective.project, objective.predict[0]):
+            layer.weight.copy_(torch.eye(8))
+            layer.bias.zero_()
+    embed = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    loss, accuracy = objective(embed.roll(-1, dims=1), embed)
+    assert accuracy == 1
+    assert loss < 0.01
+    with pytest.raises(ValueError, match="no frame 1 steps ahead"):
+        objective(embed[:, :1], embed[:, :1])
+
+
+def test_target_encoder_follows_by_its_decay():
+    model = debug(**{"objective.kind": "self-prediction", "objective.target_decay": 0.75})
+    online, target = model.frame_model.encoder.stem, model.objective.target.stem
+    before = target.weight.clone()
+    with torch.no_grad():
+        online.weight += 4
+    model.set_update(1)
+    torch.testing.assert_close(target.weight, before + 1)
 
 
 def test_k_context_frames_give_k_times_the_tokens(clips):

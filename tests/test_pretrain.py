@@ -259,6 +259,17 @@ def test_paper_scale_settings_are_the_methods():
     assert config.clip_norm == 100
 
 
+def test_the_fused_adam_skips_where_it_is_told_so():
+    """What the recipe's skipping of non-finite updates rests on."""
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.Adam([weight], lr=0.1, fused=True)
+    for found_inf, expected in ((0.0, 0.9), (1.0, 0.9), (0.0, 0.8)):
+        weight.grad = torch.full((3,), 1.0 if not found_inf else torch.nan)
+        optimizer.found_inf = torch.tensor(found_inf)
+        optimizer.step()
+        torch.testing.assert_close(weight.data, torch.full((3,), expected))
+
+
 # The run folder.
 
 

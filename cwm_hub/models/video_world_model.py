@@ -18,9 +18,11 @@ from cwm_hub.models.frame_model import (
     ContextTokens,
     FrameModel,
     FrameModelConfig,
+    centred,
     image_loss,
     to_pixels,
 )
+from cwm_hub.models.objectives import ContrastiveObjective, ObjectiveConfig, SelfPredictionObjective
 from cwm_hub.models.rssm import RSSM, RSSMConfig, RSSMState, balanced_kl
 
 
@@ -38,6 +40,8 @@ class VideoWorldModelConfig:
     """Share of the KL that trains the prior."""
     free_nats: float = 0.0
     """KL in nats below which it gives no gradient."""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """What shapes the latents."""
 
 
 class VideoWorldModel(nn.Module):
@@ -54,6 +58,7 @@ class VideoWorldModel(nn.Module):
         feature_size = rssm.stoch * rssm.classes + rssm.deter
         self.frame_model = FrameModel(self.config.frame, feature_size=feature_size)
         self.rssm = RSSM(rssm, embed=self.frame_model.embed_size)
+        self.objective = _make_objective(self.config.objective, self.frame_model, feature_size=feature_size)
 
     @property
     def image_size(self) -> int:
@@ -69,20 +74,31 @@ class VideoWorldModel(nn.Module):
             The loss in nats a frame, and detached scalars to log: `image_loss`, `kl`, and the entropies of
             posterior and prior, all in nats a frame.
         """
-        posterior, prior = self.observe(video, is_first)
-        mean = self.frame_model.decode(self.rssm.feature(posterior), self.context(video))
-        reconstruction = image_loss(mean, video)
+        self._check(video)
+        embed = self.frame_model.encode(video)
+        posterior, prior = self.rssm.observe(embed, None, is_first)
+        feature = self.rssm.feature(posterior)
+        visible = feature if self.objective is None else feature.detach()
+        reconstruction = image_loss(self.frame_model.decode(visible, self.context(video)), video)
         kl_loss, kl = balanced_kl(
             posterior, prior, balance=self.config.kl_balance, free_nats=self.config.free_nats
         )
         loss = reconstruction + self.config.kl_scale * kl_loss
         metrics = {
-            "loss": loss,
             "image_loss": reconstruction,
             "kl": kl.mean(),
             "posterior_entropy": _entropy(posterior.logits),
             "prior_entropy": _entropy(prior.logits),
         }
+        if isinstance(self.objective, ContrastiveObjective):
+            metrics["contrastive_loss"], metrics["contrastive_accuracy"] = self.objective(feature, embed)
+            loss = loss + self.config.objective.scale * metrics["contrastive_loss"]
+        elif isinstance(self.objective, SelfPredictionObjective):
+            metrics["self_prediction_loss"], metrics["self_prediction_cosine"] = self.objective(
+                self.rssm.feature(prior), centred(video)
+            )
+            loss = loss + self.config.objective.scale * metrics["self_prediction_loss"]
+        metrics["loss"] = loss
         return loss, {name: value.detach() for name, value in metrics.items()}
 
     def observe(
@@ -188,8 +204,10 @@ class VideoWorldModel(nn.Module):
         return weights.unflatten(0, feature.shape[:2])
 
     def set_update(self, update: int) -> None:
-        """Tell the model how many updates it has had, for schedules inside it."""
+        """Tell the model how many updates it has had, for what follows the updates: schedules, a moving target."""
         self.frame_model.set_update(update)
+        if isinstance(self.objective, SelfPredictionObjective) and update > 0:
+            self.objective.move_target(self.frame_model.encoder)
 
     def _check(self, video: Tensor) -> None:
         side = self.image_size
@@ -202,3 +220,16 @@ class VideoWorldModel(nn.Module):
 def _entropy(logits: Tensor) -> Tensor:
     log = torch.log_softmax(logits.float(), -1)
     return -(log.exp() * log).sum((-2, -1)).mean()
+
+
+def _make_objective(
+    config: ObjectiveConfig, frame_model: FrameModel, *, feature_size: int
+) -> ContrastiveObjective | SelfPredictionObjective | None:
+    embed_size = frame_model.embed_size
+    if config.kind == "contrastive":
+        return ContrastiveObjective(config, feature_size=feature_size, embed_size=embed_size)
+    if config.kind == "self-prediction":
+        return SelfPredictionObjective(
+            config, feature_size=feature_size, encoder=frame_model.encoder, embed_size=embed_size
+        )
+    return None

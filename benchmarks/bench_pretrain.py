@@ -1,0 +1,202 @@
+"""Speed of a pre-training update against the machine's own matrix products, and of context against none.
+
+    python benchmarks/bench_pretrain.py [--model contextwm] [--batch-clips 16] [--window-frames 25] [--compile] [--json]
+
+Prints updates/s and frames/s, TFLOP/s beside a ceiling measured in the same run with one large matrix product, the
+stages' shares, peak memory, contextwm against plainwm and bfloat16 against float32. Floating point operations are counted by
+torch.utils.flop_counter over forward and backward of one update. On a CPU give a smaller batch (2 x 25 is the one we
+quote) and quiet the machine: the runs to compare are interleaved and their medians taken.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from cwm_hub import VideoWorldModel, create_model
+from cwm_hub.models.frame_model import image_loss
+from cwm_hub.models.rssm import balanced_kl
+
+
+@dataclass
+class Trainer:
+    """One model with its optimiser and a fixed batch, stepping as recipes/pretrain.py does."""
+
+    name: str
+    device: torch.device
+    dtype: torch.dtype
+    batch_clips: int
+    window_frames: int
+    compile: bool
+
+    def __post_init__(self) -> None:
+        torch.manual_seed(0)
+        model = create_model(self.name).to(self.device)
+        assert isinstance(model, VideoWorldModel)
+        self.model = model.train()
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=3e-4, eps=1e-5, weight_decay=1e-6, fused=True
+        )
+        side = self.model.image_size
+        shape = (self.batch_clips, self.window_frames, 3, side, side)
+        self.video = torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device)
+        self.is_first = torch.zeros(shape[:2], dtype=torch.bool, device=self.device)
+        self.is_first[:, 0] = True
+        self.forward = torch.compile(self.model) if self.compile else self.model
+
+    def autocast(self) -> Any:
+        """Mixed precision as accelerate sets it up."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def update(self) -> None:
+        """Forward, backward, clip, step."""
+        with self.autocast():
+            loss, _ = self.forward(self.video, self.is_first)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 100.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def stages(self) -> dict[str, Callable[[], Any]]:
+        """Parts of the forward pass by themselves."""
+        model = self.model
+        with torch.no_grad(), self.autocast():
+            embed = model.frame_model.encode(self.video)
+            posterior, prior = model.rssm.observe(embed, None, self.is_first)
+            feature = model.rssm.feature(posterior)
+            tokens = model.context(self.video)
+            mean = model.frame_model.decode(feature, tokens)
+        return {
+            "encoder": lambda: model.frame_model.encode(self.video),
+            "dynamics": lambda: model.rssm.observe(embed, None, self.is_first),
+            "context encoder": lambda: model.context(self.video),
+            "decoder": lambda: model.frame_model.decode(feature, tokens),
+            "losses": lambda: (image_loss(mean, self.video), balanced_kl(posterior, prior)),
+        }
+
+
+def seconds(work: Callable[[], Any], device: torch.device) -> float:
+    """Wall time of one call, the device's queue emptied before and after."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    began = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
+def interleaved(trainers: dict[str, Trainer], rounds: int) -> dict[str, float]:
+    """Median seconds of an update of each trainer, taken in turns so that a busy moment strikes all alike."""
+    for trainer in trainers.values():
+        for _ in range(2):
+            trainer.update()
+    times: dict[str, list[float]] = {name: [] for name in trainers}
+    for _ in range(rounds):
+        for name, trainer in trainers.items():
+            times[name].append(seconds(trainer.update, trainer.device))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def matrix_ceiling(device: torch.device, dtype: torch.dtype, *, side: int) -> float:
+    """Best TFLOP/s of a square matrix product, of ten."""
+    left, right = torch.randn(2, side, side, device=device, dtype=dtype)
+    best = min(seconds(lambda: left @ right, device) for _ in range(10))
+    return 2 * side**3 / best / 1e12
+
+
+def stage_shares(trainer: Trainer, rounds: int) -> dict[str, float]:
+    """Share of the forward pass that each stage takes, forward only."""
+    times = {}
+    with torch.no_grad(), trainer.autocast():
+        for name, work in trainer.stages().items():
+            work()
+            times[name] = statistics.median(seconds(work, trainer.device) for _ in range(rounds))
+    return {name: value / sum(times.values()) for name, value in times.items()}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="contextwm")
+    parser.add_argument("--plain", default="plainwm", help="the model without context to compare with")
+    parser.add_argument("--batch-clips", type=int, default=16)
+    parser.add_argument("--window-frames", type=int, default=25)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
+    arguments = parser.parse_args()
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    size = {"batch_clips": arguments.batch_clips, "window_frames": arguments.window_frames}
+    common = {"device": device, "compile": arguments.compile, **size}
+    trainers = {
+        "context": Trainer(
+            arguments.model, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32, **common
+        ),
+        "plain": Trainer(
+            arguments.plain, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32, **common
+        ),
+        "other precision": Trainer(
+            arguments.model, dtype=torch.float32 if device.type == "cuda" else torch.bfloat16, **common
+        ),
+    }
+    main_trainer = trainers["context"]
+    with FlopCounterMode(display=False) as flops:
+        eager = main_trainer.forward
+        main_trainer.forward = main_trainer.model
+        main_trainer.update()
+        main_trainer.forward = eager
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    medians = interleaved(trainers, arguments.rounds)
+    bf16, float32 = (
+        ("context", "other precision") if device.type == "cuda" else ("other precision", "context")
+    )
+    result = {
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"cpu x {torch.get_num_threads()}",
+        "torch": torch.__version__,
+        "model": arguments.model,
+        **size,
+        "compiled": arguments.compile,
+        "precision": str(main_trainer.dtype).removeprefix("torch."),
+        "updates_per_second": 1 / medians["context"],
+        "frames_per_second": arguments.batch_clips * arguments.window_frames / medians["context"],
+        "contextwm_over_plainwm": medians["context"] / medians["plain"],
+        "bf16_over_float32": medians[bf16] / medians[float32],
+        "tflops": flops.get_total_flops() / medians["context"] / 1e12,
+        "tflops_ceiling": matrix_ceiling(
+            device, main_trainer.dtype, side=8192 if device.type == "cuda" else 2048
+        ),
+        "stage_shares": stage_shares(main_trainer, arguments.rounds),
+    }
+    if device.type == "cuda":
+        result["peak_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+    else:
+        import resource
+
+        result["peak_memory_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    for name, value in result.items():
+        if name != "stage_shares":
+            print(f"{name:24s} {value:.3f}" if isinstance(value, float) else f"{name:24s} {value}")
+    for name, share in result["stage_shares"].items():  # type: ignore[attr-defined]
+        print(f"  forward, {name:15s} {100 * share:5.1f} %")
+    if arguments.json:
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
