@@ -339,7 +339,7 @@ def finetuning_curve(
     return figure
 
 
-def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+def _columns(points: Sequence[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
@@ -370,8 +370,8 @@ def latent_embedding(
         axes.set(title="Time-averaged latents, t-SNE", xticks=[], yticks=[], frame_on=False)
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
         axes.set_xlabel(
-            f"silhouette {numbers['silhouette']:.2f}, nearest neighbours {numbers['knn_accuracy']:.0%} right "
-            f"(commonest label {numbers['chance']:.0%})",
+            f"silhouette {numbers['silhouette']:.2f}, nearest neighbours {100 * numbers['knn_accuracy']:.0f} % right "
+            f"(commonest label {100 * numbers['chance']:.0f} %)",
             fontsize=8,
         )
     return figure, numbers

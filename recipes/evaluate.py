@@ -157,10 +157,8 @@ class Data:
     """uint8 [B, T, 3, H, W]."""
     windows: list[tuple[str, str, int]]
     """(data set, clip key, first frame) of each."""
-    labels: list[int]
-    """Class of each, -1 where unknown."""
-    label_names: dict[int, str]
-    """Words of the classes."""
+    labels: list[str]
+    """Class of each in words, or its number, "" where unknown."""
     mean_frames: dict[str, "Tensor"]
     """Data set -> average training frame."""
     manifests: dict[str, str]
@@ -177,13 +175,12 @@ def load_data(config: EvaluateConfig, roots: list[str], *, image_size: int) -> D
     import torch
 
     from cwm_hub.clips import ClipSource, validation_windows
-    from cwm_hub.shards import Manifest, ShardError, read_index_table
+    from cwm_hub.shards import Manifest, ShardError
 
     names = [root.rstrip("/").rsplit("/", 1)[-1] for root in roots]
     if len(set(names)) < len(names):
         raise RecipeError(f"data sets are told apart by their folder's name, got {', '.join(names)}")
     videos, windows, labels, mean_frames, manifests = [], [], [], {}, {}
-    label_names: dict[int, str] = {}
     for name, root in zip(names, roots, strict=True):
         manifest = Manifest.load(root)
         if manifest.image_size != image_size:
@@ -200,11 +197,21 @@ def load_data(config: EvaluateConfig, roots: list[str], *, image_size: int) -> D
         for batch in batches:
             videos.append(batch.video)
             windows += [(name, key, start) for key, start in zip(batch.source, batch.start, strict=True)]
-            labels += batch.label.tolist()
-        table = read_index_table(root)
-        label_names |= dict(zip(table["label"].to_pylist(), table["label_text"].to_pylist(), strict=True))
+        labels += clip_labels(root, [key for batch in batches for key in batch.source])
         mean_frames[name] = mean_frame(root, frames=config.mean_frame_frames, seed=config.seed)
-    return Data(torch.cat(videos), windows, labels, label_names, mean_frames, manifests)
+    return Data(torch.cat(videos), windows, labels, mean_frames, manifests)
+
+
+def clip_labels(root: str, keys: list[str]) -> list[str]:
+    """Words of each clip's class, its number where it has no words, "" where it has no class."""
+    from cwm_hub.shards import read_index_table
+
+    columns = read_index_table(root).select(["key", "label", "label_text"]).to_pydict()
+    classes = {
+        key: text or (str(label) if label >= 0 else "")
+        for key, label, text in zip(*columns.values(), strict=True)
+    }
+    return [classes[key] for key in keys]
 
 
 def mean_frame(root: str, *, frames: int, seed: int) -> "Tensor":
@@ -358,14 +365,14 @@ def draw_embedding(out: Path, features: "np.ndarray", data: Data) -> None:
     """t-SNE of time-averaged latents where at least two labels have at least two windows; needs scikit-learn."""
     from cwm_hub import figures
 
-    counts = Counter(label for label in data.labels if label >= 0)
+    counts = Counter(label for label in data.labels if label)
     rows = [row for row, label in enumerate(data.labels) if counts[label] > 1]
-    if len({data.labels[row] for row in rows}) < 2:
+    names = sorted({data.labels[row] for row in rows})
+    if len(names) < 2:
         return
+    labels = [names.index(data.labels[row]) for row in rows]
     try:
-        figure, numbers = figures.latent_embedding(
-            features[rows], [data.labels[row] for row in rows], data.label_names
-        )
+        figure, numbers = figures.latent_embedding(features[rows], labels, dict(enumerate(names)))
     except ModuleNotFoundError:
         print("no embedding.png: it needs scikit-learn, pip install 'cwm-hub[figures]'")
         return

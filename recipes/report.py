@@ -357,13 +357,13 @@ def finetuning_lines(
         frames, scores = results["score"][-1]
         success = mean(results["success"][-1][1])
         lines.append(
-            f"Last evaluation, after {frames:,} environment frames: return {mean(scores):.1f} and success {success:.0%} over "
+            f"Last evaluation, after {frames:,} environment frames: return {mean(scores):.1f} and success {100 * success:.0f} % over "
             f"{len(scores)} episodes."
         )
     if random:
         lines.append(
             f"A random policy ({len(random)} episodes before the first update): return {mean(row['score'] for row in random):.1f} "
-            f"and success {mean(row['success'] for row in random):.0%}."
+            f"and success {100 * mean(row['success'] for row in random):.0f} %."
         )
     return lines
 

@@ -11,38 +11,13 @@ import torch
 
 from cwm_hub import create_model, save_pretrained
 from cwm_hub.metrics import Protocol
-from cwm_hub.shards import INDEX, EncodedClip, Manifest, ShardWriter, index_bytes, shard_name, write_file
+from cwm_hub.shards import Manifest
 from recipes import evaluate
 from recipes.run_folder import one_sentence_errors
+from tests.moving_squares import moving_square, write_clips
 
 FILES = {"scorecard.json", "windows.json", "prediction.png", "prediction.mp4", "horizon.png"}
 SHORT = ["--windows", "4", "--observed_frames", "3", "--horizon", "6", "--device", "cpu"]
-
-
-def moving_square(number: int, frames: int = 14) -> np.ndarray:
-    video = np.full((frames, 32, 32, 3), 40 + 20 * number, np.uint8)
-    for time in range(frames):
-        video[time, 8:16, time : time + 8, number % 3] = 250
-    return video
-
-
-def write_clips(root: Path, *, clips: int = 4) -> Path:
-    """Train and validation splits of the same number of clips, with two labels."""
-    rows, splits = [], {}
-    for split in ("train", "validation"):
-        file = shard_name(split, 0, 1)
-        with ShardWriter(root / file, codec="raw", name=file) as writer:
-            for number in range(clips):
-                clip = EncodedClip.encode(moving_square(number), codec="raw", fps=10)
-                key = f"{split}-{number}"
-                writer.add(
-                    clip, key=key, split=split, source=key, label=number % 2, label_text=f"class {number % 2}"
-                )
-        rows += writer.rows
-        splits[split] = (writer.record,)
-    write_file(root, INDEX, index_bytes(rows))
-    Manifest(name=root.name, codec="raw", image_size=32, splits=splits).save(root)
-    return root
 
 
 @pytest.fixture(scope="module")
