@@ -26,7 +26,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from dataprep.resize import FITS, HDR_TRANSFERS, RESIZES, Crop, FrameConverter
+from dataprep.resize import FITS, HDR_TRANSFERS, RESIZES, Crop, FrameConverter, quarter_turns
 from dataprep.video_file import REASONS, VideoError, check_regular, open_container, pick_stream
 
 __all__ = ["REASONS", "DecodeSettings", "VideoError", "VideoInfo", "VideoReader", "open_video"]
@@ -88,7 +88,7 @@ class VideoInfo:
     duration: float
     """Seconds, as promised by the header; 0 where the file does not say."""
     rotation: int
-    """Degrees of the first frame's display matrix, counter-clockwise: 0, 90, 180 or -90."""
+    """Degrees counter-clockwise that bring the first frame upright: 0, 90, 180 or 270."""
     container: str
     """FFmpeg's name of the real container, whatever the suffix says."""
     codec: str
@@ -178,19 +178,24 @@ class VideoReader:
             timed = _resample(timed, self.settings.fps)
         for index, (source_index, _, frame) in enumerate(timed):
             if index >= self.settings.skip_head and index % self.settings.stride == 0:
+                try:
+                    pixels = self._to_pixels(frame, source_index)
+                except av.error.FFmpegError as error:
+                    detail = f"frame {source_index} cannot be converted: {error.strerror}"
+                    raise VideoError("decode_error", detail) from error
                 self.kept_frames += 1
-                yield self._to_pixels(frame, source_index)
+                yield pixels
         self._check_end()
 
     def _chain(self) -> Iterator[tuple[int, float, VideoFrame]]:
         """(index, seconds, frame) with seconds that always grow, whatever the file's timestamps do."""
-        last = -1.0 / self.info.fps
+        last: float | None = None
         first, self._first = self._first, None
         frames = iter(()) if first is None else _prepend(first, self._decoded)
         for index, frame in enumerate(frames):
             seconds = frame.time
-            if seconds is None or seconds <= last:
-                seconds = last + 1.0 / self.info.fps
+            if seconds is None or (last is not None and seconds <= last):
+                seconds = 0.0 if last is None else last + 1.0 / self.info.fps
             yield index, seconds, frame
             last = seconds
 
@@ -205,7 +210,9 @@ class VideoReader:
                     continue
                 self._packets += packet.size > 0
                 if packet.size:
-                    self._cut_packet = packet.is_corrupt  # shorter than its header says: the file ends inside it
+                    self._cut_packet = (
+                        packet.is_corrupt
+                    )  # shorter than its header says: the file ends inside it
                 if self._packets == 1 and packet.has_sidedata("encryption_info"):
                     raise VideoError("encrypted", "encrypted (DRM)")
                 try:
@@ -251,7 +258,7 @@ class VideoReader:
 
     def _read_info(self, first: VideoFrame | None) -> VideoInfo:
         codec = self._stream.codec_context
-        rotation = first.rotation if first is not None else 0
+        rotation = 0 if first is None else quarter_turns(first.rotation)
         width, height = codec.width, codec.height
         if rotation % 180:
             width, height = height, width

@@ -102,7 +102,7 @@ class FrameConverter:
         if self._center:
             left, top, width, height = center_square(frame.width, frame.height, self._aspect)
             filters.append(("crop", f"{width}:{height}:{left}:{top}"))
-        filters += _ROTATE[frame.rotation % 360]
+        filters += _ROTATE[quarter_turns(frame.rotation)]
         if self._crop is None and self._resize != "official":
             matrix = ":in_color_matrix=bt2020" if hdr else ""
             filters.append(("scale", f"{self._size}:{self._size}:flags={self._resize}{matrix}"))
@@ -119,6 +119,11 @@ class FrameConverter:
             last = node
         graph.configure()
         self._sink = last
+
+
+def quarter_turns(degrees: int) -> int:
+    """The nearest of 0, 90, 180, 270: display matrices of any angle are legal, and a tilt is part of the picture."""
+    return round(degrees / 90) * 90 % 360
 
 
 def center_square(width: int, height: int, aspect: float = 1.0) -> tuple[int, int, int, int]:

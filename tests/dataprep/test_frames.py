@@ -144,6 +144,22 @@ def test_rotation_turns_the_picture_upright(torture: Path) -> None:
     assert np.abs(read(torture / "04_rotate90.mp4").astype(int) - turned).mean() < 2
 
 
+def test_odd_angles_are_turned_to_the_nearest_quarter(make_video) -> None:
+    import av
+
+    plain = make_video("plain.mp4", counting_frames(3))
+    for degrees, turns in ((44, 0), (50, 1), (-100, 3)):
+        path = plain.with_name(f"{degrees}.mp4")
+        with av.open(str(plain)) as source, av.open(str(path), "w") as target:
+            stream = target.add_stream_from_template(source.streams.video[0])
+            stream.set_display_rotation(degrees)
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    target.mux(packet)
+        assert np.abs(read(path).astype(int) - np.rot90(read(plain), turns, axes=(1, 2))).mean() < 4, degrees
+
+
 def test_full_and_limited_range_give_the_same_grey_ramp(torture: Path) -> None:
     ramp = read(torture / "07_range_pc_ramp.mp4")[0][32, :, 1].astype(int)
     assert ramp[0] <= 3
