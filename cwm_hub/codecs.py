@@ -100,18 +100,19 @@ def _encode_h264(frames: Frames, fps: float) -> bytes:
     if not 0 < fps < 1e6:
         raise ShardError(f"h264 needs a positive frame rate, got {fps}")
     rate = Fraction(fps).limit_denominator(1001)
+    time_base = 1 / rate
     target = io.BytesIO()
     reformatter = VideoReformatter()
     with av.open(target, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264", rate=rate, options=H264_OPTIONS)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.time_base = 1 / rate
+        stream.codec_context.time_base = time_base
         stream.codec_context.thread_count = 1
         for index, image in enumerate(frames):
             frame = reformatter.reformat(
                 av.VideoFrame.from_ndarray(image, format="rgb24"), format="yuv420p", threads=1
             )
-            frame.pts, frame.time_base = index, 1 / rate
+            frame.pts, frame.time_base = index, time_base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return target.getvalue()

@@ -144,10 +144,9 @@ class EncodedClip:
 
 def measure_clip(frames: Frames) -> tuple[float, float]:
     """(motion, luma) of uint8 frames [T, H, W, 3] as defined in `ClipRow`, rounded to four digits."""
-    total = sum(
-        int(np.abs(after.astype(np.int16) - before).sum(dtype=np.int64))
-        for before, after in itertools.pairwise(frames)
-    )
+    total = 0
+    for before, after in itertools.pairwise(frames):
+        total += int((np.maximum(after, before) - np.minimum(after, before)).sum(dtype=np.uint32))
     motion = total / max(1, (len(frames) - 1) * frames[0].size)
     return round(motion, 4), round(float(frames.mean(dtype=np.float64)), 4)
 
