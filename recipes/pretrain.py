@@ -23,14 +23,17 @@ from typing import Any, Literal
 
 import yaml
 
+from cwm_hub.clip_index import ClipSource
 from recipes.command_line import parse_config
 from recipes.run_folder import (
     RecipeError,
+    StopSignal,
     append_row,
     check_world,
     commit_directory,
     keep_newest,
     one_sentence_errors,
+    progress_line,
     provenance,
     saved_steps,
     step_directory,
@@ -40,28 +43,10 @@ from recipes.run_folder import (
 
 
 @dataclass(frozen=True)
-class DataSource:
-    """One shard directory of the mixture."""
-
-    root: str
-    """Local path or fsspec URL of a directory in shard format v1."""
-    weight: float = 1.0
-    """Share of the samples relative to the other sources."""
-    split: str = "train"
-    """Split to read."""
-    where: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Keep clips whose index column lies within [low, high], such as `{motion: [1.5, 255]}`."""
-    subset: int | None = None
-    """Use this many source videos (1,500 and 15,000 in the paper); null uses all."""
-    subset_seed: int = 0
-    """Seed of the choice of the subset."""
-
-
-@dataclass(frozen=True)
 class PretrainConfig:
     """Settings of a pre-training run; the defaults are the paper's where it has them (METHOD.md, section 2)."""
 
-    data: list[DataSource]
+    data: list[ClipSource]
     """The mixture of shard directories."""
     run: str = "runs/pretrain"
     """Run folder. A folder with checkpoints is resumed."""
@@ -148,7 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
     from accelerate.utils import ProjectConfiguration, set_seed
 
     from cwm_hub import ClipLoader, create_model, save_pretrained
-    from cwm_hub.clips import ClipSource, resume_batch
+    from cwm_hub.clips import resume_batch
 
     # The world: devices, processes, precision.
     run = Path(config.run)
@@ -190,7 +175,6 @@ def main(arguments: list[str] | None = None) -> int:
     set_seed(config.seed, device_specific=True)
 
     # The data, never handed to accelerate: it would shard it a second time.
-    sources = [ClipSource(**asdict(source)) for source in config.data]
     stream = {
         "batch_clips": batch_clips,
         "window_frames": config.window_frames,
@@ -202,7 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
         "image_size": world_model.image_size,
         "pin_memory": gpu,
     }
-    loader = ClipLoader(sources, **stream)
+    loader = ClipLoader(config.data, **stream)
 
     # Where an earlier run stopped.
     checkpoints, rows = run / "checkpoints", run / "metrics.jsonl"
@@ -241,7 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
         accelerator.wait_for_everyone()
 
     # The loop. Nothing in it waits for the device except the logging.
-    stop = _StopSignal()
+    stop = StopSignal()
     batches = on_device(iter(loader), accelerator.device)
     meter = Meter(accelerator, state)
     used_clips: list[str] = []
@@ -288,7 +272,7 @@ def main(arguments: list[str] | None = None) -> int:
                 )
 
         last_update = state.updates == config.updates
-        stopping = stop.agreed(accelerator, state.updates)
+        stopping = agreed_to_stop(stop, accelerator, state.updates)
         if last_update or stopping or state.updates % config.checkpoint_every == 0:
             meter.clock()
             if not meter.bad_in_a_row:
@@ -431,29 +415,16 @@ def write_audit(path: Path, model: Any, clips: list[str]) -> None:
     write_text(path, json.dumps({"weights_sha256": digest.hexdigest(), "clips": clips}))
 
 
-class _StopSignal:
-    """SIGTERM and Ctrl-C ask for a checkpoint; the ranks agree on the update after which they write it."""
+def agreed_to_stop(stop: StopSignal, accelerator: Any, updates: int) -> bool:
+    """Whether every rank stops after this update; several ranks ask each other every tenth."""
+    if accelerator.num_processes == 1:
+        return bool(stop.received)
+    if updates % 10:
+        return False
+    import torch
 
-    EVERY = 10  # updates between questions where there are several ranks
-
-    def __init__(self) -> None:
-        self.received = 0
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._receive)
-
-    def _receive(self, number: int, frame: Any) -> None:
-        self.received = number
-
-    def agreed(self, accelerator: Any, updates: int) -> bool:
-        """Whether every rank stops after this update."""
-        if accelerator.num_processes == 1:
-            return bool(self.received)
-        if updates % self.EVERY:
-            return False
-        import torch
-
-        asked = torch.tensor(float(self.received > 0), device=accelerator.device)
-        return bool(accelerator.reduce(asked, "sum"))
+    asked = torch.tensor(float(stop.received > 0), device=accelerator.device)
+    return bool(accelerator.reduce(asked, "sum"))
 
 
 def print_progress(row: dict[str, Any], updates: int) -> None:
@@ -466,12 +437,7 @@ def print_progress(row: dict[str, Any], updates: int) -> None:
     )
     if row["skipped_updates"]:
         text += f"  skipped {row['skipped_updates']}"
-    terminal = sys.stdout.isatty()
-    print(
-        f"\r{text}" if terminal else text,
-        end="" if terminal and row["updates"] < updates else "\n",
-        flush=True,
-    )
+    progress_line(text, last=row["updates"] >= updates)
 
 
 def _duration(seconds: float) -> str:

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -129,6 +130,26 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
     temporary.replace(path)
+
+
+class StopSignal:
+    """SIGTERM and Ctrl-C ask for a checkpoint instead of ending the process; `received` is the signal's number."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: Any) -> None:
+        self.received = number
+
+
+def progress_line(text: str, *, last: bool) -> None:
+    """Progress that rewrites its line on a terminal, and has a line each time elsewhere."""
+    if sys.stdout.isatty():
+        print(f"\r{text}", end="\n" if last else "", flush=True)
+    else:
+        print(text, flush=True)
 
 
 def provenance() -> dict[str, Any]:
