@@ -373,3 +373,30 @@ def test_a_read_only_output_is_one_sentence(tiny_disk: Path) -> None:
 def test_no_process_is_left_behind(tmp_path: Path) -> None:
     make_shards(tmp_path, numbered_listing(30, 30))
     assert multiprocessing.active_children() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("codec", ["h264", "raw"])
+def test_a_worker_stays_small_however_long_the_video(torture: Path, tmp_path: Path, codec: str) -> None:
+    """20,000 frames of 64x64 are 246 MB: a worker that held them would be above the limit."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/long.mp4").symlink_to(torture / "01_len20000_16x16.mp4")
+    arguments = [
+        "folder",
+        str(tmp_path / "in"),
+        "--out",
+        str(tmp_path / "out"),
+        "--codec",
+        codec,
+        "--workers",
+        "0",
+    ]
+    code = f"""
+import resource
+from dataprep.__main__ import main
+assert main({arguments!r}) == 0
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(result.stdout) < 300
+    assert {row.source_frames for row in read_index(tmp_path / "out")} == {20_000}
