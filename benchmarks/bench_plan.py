@@ -7,9 +7,6 @@ each size is measured in a fresh process from listing to finished index: list, p
 shards, write every shard's state file as its worker would, look again (a resume that finds nothing to do), finalise. The
 decoding itself is left out: `bench_shard.py` measures it. Limits: 60 s and 500 MiB for 220,847 videos; linear growth.
 
-Measured on 2 shared cores (x86-64, Python 3.11): see README.
-"""
-
 import argparse
 import json
 import random
