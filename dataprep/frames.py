@@ -143,7 +143,7 @@ class VideoReader:
         self._stream = stream
         self._file_bytes = file_bytes
         self._packets = 0
-        self._cut_packet = False
+        self._cut_short = False
         self._first_seconds: float | None = None
         self._end_seconds = 0.0
         self._tick_seconds: dict[int, float] = {}  # per stream, as floats: fractions are slow
@@ -207,12 +207,10 @@ class VideoReader:
             for packet in self._container.demux(*streams):
                 self._note_time(packet)
                 if packet.stream.index != self._stream.index:
-                    continue
+                    continue  # (stream_index, which looks the same, is wrong on the flushing packet)
                 self._packets += packet.size > 0
                 if packet.size:
-                    self._cut_packet = (
-                        packet.is_corrupt
-                    )  # shorter than its header says: the file ends inside it
+                    self._cut_short = packet.is_corrupt  # smaller than it should be: the file ends inside it
                 if self._packets == 1 and packet.has_sidedata("encryption_info"):
                     raise VideoError("encrypted", "encrypted (DRM)")
                 try:
@@ -226,8 +224,9 @@ class VideoReader:
                     self.damaged += bool(frame.is_corrupt)
                     self._check_size(frame.width, frame.height)
                     yield frame
-        except av.error.FFmpegError:  # the demuxer itself gave up: nothing follows
+        except (av.error.FFmpegError, IndexError):  # the demuxer gave up, or met a stream it did not announce
             self.damaged += 1
+            self._cut_short = True
 
     def _note_time(self, packet: av.Packet) -> None:
         ticks = packet.dts if packet.pts is None else packet.pts
@@ -290,7 +289,7 @@ class VideoReader:
         tolerance = max(2.0 / self.info.fps, 0.25)
         # A header that leaves less than a byte for each promised frame is lying, not cut short.
         lies = promised * self.info.fps > self._file_bytes
-        if self._cut_packet or (self._end_seconds and seen < promised - tolerance and not lies):
+        if self._cut_short or (self._end_seconds and seen < promised - tolerance and not lies):
             raise VideoError(
                 "truncated", f"ends after {seen:.2f} s of {promised:.2f} s, {self.source_frames} frames"
             )

@@ -185,14 +185,19 @@ def test_tone_mapping_by_hand() -> None:
     assert to_sdr(np.zeros((1, 1, 3), np.uint16), PQ).max() == 0
 
 
-def test_the_best_video_stream_is_read_and_longer_sound_is_no_truncation(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sound_first", [False, True])
+def test_every_frame_beside_longer_sound(tmp_path: Path, sound_first: bool) -> None:
+    """B frames too: the last ones come only when the decoder is flushed."""
     import av
 
     path = tmp_path / "sound.mkv"
     with av.open(str(path), "w") as container:
-        video = container.add_stream("libx264", rate=12)
+        if sound_first:
+            sound = container.add_stream("pcm_s16le", rate=8000)
+        video = container.add_stream("libx264", rate=12, options={"qp": "0", "bf": "2"})
+        if not sound_first:
+            sound = container.add_stream("pcm_s16le", rate=8000)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        sound = container.add_stream("pcm_s16le", rate=8000)
         sound.layout = "mono"
         for image in counting_frames(30):
             container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
