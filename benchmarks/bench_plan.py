@@ -6,6 +6,7 @@ A synthetic data set with SSv2's names, sizes and lengths: label files and (empt
 each size is measured in a fresh process from listing to finished index: list, plan, record the plan, look for unfinished
 shards, write every shard's state file as its worker would, look again (a resume that finds nothing to do), finalise. The
 decoding itself is left out: `bench_shard.py` measures it. Limits: 60 s and 500 MiB for 220,847 videos; linear growth.
+"""
 
 import argparse
 import json
