@@ -110,6 +110,8 @@ class TrainState:
         self.batches = 0
         self.skipped = 0
         self.seconds = 0.0
+        self.interval: dict[str, Any] = {}
+        """What the meter has summed since the last row of metrics.jsonl."""
         self.fingerprint = fingerprint
 
     def state_dict(self) -> dict[str, Any]:
@@ -274,7 +276,7 @@ def main(arguments: list[str] | None = None) -> int:
         last_update = state.updates == config.updates
         stopping = agreed_to_stop(stop, accelerator, state.updates)
         if last_update or stopping or state.updates % config.checkpoint_every == 0:
-            meter.clock()
+            meter.store()
             if not meter.bad_in_a_row:
                 save()
         if stopping and not last_update:
@@ -335,12 +337,29 @@ class Meter:
         """Updates since the last one with a finite gradient."""
         self._clock = time.perf_counter()
         self._restart()
+        if (
+            state.interval
+        ):  # a resumed run goes on inside the interval, so that its rows are the undisturbed run's
+            saved = dict(state.interval)
+            self._first = saved.pop("first")
+            self._skipped = self._zero + saved.pop("skipped")
+            self._sums = {name: self._zero + value for name, value in saved["sums"].items()}
 
     def _restart(self) -> None:
         self._sums: dict[str, Any] = {}
         self._skipped = self._zero
         self._waited = 0.0
-        self._began, self._first = time.perf_counter(), self._state.updates
+        self._began, self._began_at, self._first = (
+            time.perf_counter(),
+            self._state.updates,
+            self._state.updates,
+        )
+
+    def store(self) -> None:
+        """Put the open interval and the clock into the training state, before a checkpoint."""
+        self.clock()
+        sums = {name: float(total) for name, total in self._sums.items()}
+        self._state.interval = {"first": self._first, "skipped": float(self._skipped), "sums": sums}
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
@@ -369,6 +388,7 @@ class Meter:
     def row(self, norm: Any) -> dict[str, Any]:
         """Means over the interval and over the processes; starts the next interval."""
         updates, seconds = self._state.updates - self._first, time.perf_counter() - self._began
+        done_here = self._state.updates - self._began_at
         good = (updates - self._skipped).clamp(min=1)
         means = self._accelerator.reduce({name: total / good for name, total in self._sums.items()}, "mean")
         self._state.skipped += int(self._skipped)
@@ -376,7 +396,7 @@ class Meter:
         row |= {
             "grad_norm": float(norm),
             "skipped_updates": self._state.skipped,
-            "updates_per_second": updates / seconds,
+            "updates_per_second": done_here / seconds,
             "data_wait_share": self._waited / seconds,
             "seconds": self.clock(),
         }
@@ -408,10 +428,14 @@ def on_device(batches: Iterator[Any], device: Any) -> Iterator[Any]:
 
 
 def write_audit(path: Path, model: Any, clips: list[str]) -> None:
-    """What shows that the processes of a run have equal weights and different clips."""
+    """What shows that the processes of a run have equal weights and different clips.
+
+    Buffers are left out: without synchronised BatchNorm every process keeps statistics of its own clips, and those of
+    the first one are published.
+    """
     digest = hashlib.sha256()
-    for tensor in model.state_dict().values():
-        digest.update(tensor.cpu().numpy().tobytes())
+    for parameter in model.parameters():
+        digest.update(parameter.detach().cpu().numpy().tobytes())
     write_text(path, json.dumps({"weights_sha256": digest.hexdigest(), "clips": clips}))
 
 
