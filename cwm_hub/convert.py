@@ -104,7 +104,9 @@ def official_config(
     except KeyError as error:
         raise ConvertError(f"not a model of the official code: there is no tensor {error}") from error
     if latents != stoch * classes:
-        raise ConvertError(f"the model has {latents} latent units, not {stoch} x {classes}: give stoch and classes")
+        raise ConvertError(
+            f"the model has {latents} latent units, not {stoch} x {classes}: give stoch and classes"
+        )
     layers = len({name.split(".")[2] for name in encoder if name.startswith("res0.stack.")})
     contextual = any(name.startswith("cond_") for name in encoder)
     return VideoWorldModelConfig(
@@ -114,9 +116,7 @@ def official_config(
             layers=layers,
             context=ContextConfig() if contextual else None,
         ),
-        rssm=RSSMConfig(
-            stoch=stoch, classes=classes, deter=deter, hidden=hidden, action_size=slot - latents
-        ),
+        rssm=RSSMConfig(stoch=stoch, classes=classes, deter=deter, hidden=hidden, action_size=slot - latents),
     )
 
 
@@ -158,7 +158,9 @@ def _rename(weights: StateDict, table: tuple[tuple[str, str], ...]) -> dict[str,
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise ConvertError(f"{path.parent}: there is no {path.name}; an official model is {', '.join(OFFICIAL_FILES)}")
+        raise ConvertError(
+            f"{path.parent}: there is no {path.name}; an official model is {', '.join(OFFICIAL_FILES)}"
+        )
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
