@@ -1,9 +1,11 @@
 """Command line of a recipe: a YAML file, dotted overrides on top of it, and one sentence where they are wrong."""
 
+import contextlib
 import re
 import sys
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
+import yaml
 from jsonargparse import ArgumentParser
 
 from cwm_hub.config import nearest
@@ -34,7 +36,22 @@ def parse_config(
     parser.add_class_arguments(cls, as_group=False)
     values = parser.instantiate(parser.parse_args(arguments))
     values.pop("config")
-    return cls(**values)
+    return cls(
+        **{name: _typed(value) if isinstance(value, dict) else value for name, value in values.items()}
+    )
+
+
+def _typed(value: Any) -> Any:
+    """Numbers and nulls of free-form settings, `--overrides.rssm.deter 16`: jsonargparse leaves nested ones as text."""
+    if isinstance(value, dict):
+        return {key: _typed(item) for key, item in value.items()}
+    if not isinstance(value, str):
+        return value
+    with contextlib.suppress(ValueError):
+        return int(value)
+    with contextlib.suppress(ValueError):
+        return float(value)  # 1e-3 too, which YAML 1.1 reads as text
+    return yaml.safe_load(value)
 
 
 class _Parser(ArgumentParser):

@@ -10,9 +10,7 @@ The run folder holds config.yaml, metrics.jsonl (one row per logged interval), e
 episode), eval.jsonl (one per evaluation episode), replay/, checkpoints/ and, at the end, agent/ in hub format.
 """
 
-import contextlib
 import json
-import signal
 import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -20,14 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from jsonargparse import ArgumentParser
 
 from cwm_hub.envs import EnvConfig, gl_problem, make_env
 from recipes.agent_checkpoint import Progress, load_checkpoint, save_checkpoint
+from recipes.command_line import parse_config
 from recipes.run_folder import (
     RecipeError,
+    StopSignal,
     append_row,
     one_sentence_errors,
+    progress_line,
     provenance,
     saved_steps,
     step_directory,
@@ -84,32 +84,9 @@ class FinetuneConfig:
     """Of weights, episodes, replay and every draw."""
 
 
-def parse(arguments: list[str] | None = None) -> FinetuneConfig:
-    """Configuration from a YAML file and dotted overrides; a typo is an error."""
-    parser = ArgumentParser(description=(__doc__ or "").split("\n")[0], default_env=False)
-    parser.add_argument("--config", action="config", help="YAML file with any of the settings below")
-    parser.add_class_arguments(FinetuneConfig, as_group=False)
-    values = parser.instantiate(parser.parse_args(arguments))
-    settings = {name: values[name] for name in FinetuneConfig.__dataclass_fields__}
-    return FinetuneConfig(**settings | {"agent": _typed(settings["agent"])})
-
-
-def _typed(value: Any) -> Any:
-    """Numbers and nulls of `--agent.world.heads.units 16`: jsonargparse leaves nested ones as text."""
-    if isinstance(value, dict):
-        return {key: _typed(item) for key, item in value.items()}
-    if not isinstance(value, str):
-        return value
-    with contextlib.suppress(ValueError):
-        return int(value)
-    with contextlib.suppress(ValueError):
-        return float(value)  # 1e-3 too, which YAML 1.1 reads as text
-    return yaml.safe_load(value)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Fine-tune, or go on with it; the exit code is 0 when the run is finished."""
-    config = parse(arguments)
+    config = parse_config(FinetuneConfig, arguments, description=__doc__.split("\n")[0])
     run = Path(config.run)
     checkpoints = run / "checkpoints"
     if is_finished(run, config):
@@ -341,18 +318,6 @@ def check_same_config(run: Path, config: FinetuneConfig) -> None:
         )
 
 
-class StopSignal:
-    """SIGTERM and Ctrl-C end the run after the step under way."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._receive)
-
-    def _receive(self, number: int, frame: Any) -> None:
-        self.received = number
-
-
 def summarise(records: list["EpisodeRecord"]) -> dict[str, float]:
     """Mean score and success rate of an evaluation."""
     return {
@@ -375,8 +340,7 @@ def print_progress(row: dict[str, Any], config: FinetuneConfig, summary: dict[st
     )
     if row["skipped_updates"]:
         text += f"  skipped {row['skipped_updates']}"
-    terminal = sys.stdout.isatty()
-    print(f"\r{text}" if terminal else text, end="" if terminal else "\n", flush=True)
+    progress_line(text, last=False)
 
 
 def print_evaluation(agent_steps: int, summary: dict[str, float]) -> None:

@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,8 @@ def page(run: Path, *, title: str) -> str:
     runs = pretraining_runs(run)
     cards = {path.name: card for path in runs if (card := read_json(path / "evaluation" / "scorecard.json"))}
     data, data_missing = data_section(run)
-    scores, finetuning, finetuning_missing = score_section(cards), *finetuning_section(run)
+    scores = score_section(cards, {path.name: beginning(path) for path in runs})
+    finetuning, finetuning_missing = finetuning_section(run)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
@@ -211,7 +213,17 @@ def prediction_section(path: Path) -> dict[str, Any]:
     return {"name": path.name, "pictures": there(captions), "extras": there(extras)}
 
 
-def score_section(cards: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+def beginning(path: Path) -> str:
+    """How a run began and how long it trained, in words: what two designs must share to be compared."""
+    train = read_json(path / "model" / "train.json") or {}
+    init = train.get("parents", {}).get("init")
+    start = f"the checkpoint {init['name']}" if init else "new weights"
+    return f"{train.get('updates', 'an unknown number of')} updates from {start}"
+
+
+def score_section(
+    cards: Mapping[str, Mapping[str, Any]], beginnings: Mapping[str, str]
+) -> dict[str, Any] | None:
     """Curves, tables and sentences per data set and together."""
     if not cards:
         return None
@@ -245,12 +257,16 @@ def score_section(cards: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | No
     )
     return {
         "protocol": sentence,
-        "parts": [score_part(key, title, scores, cards) for key, title, scores in parts],
+        "parts": [score_part(key, title, scores, cards, beginnings) for key, title, scores in parts],
     }
 
 
 def score_part(
-    key: str, title: str, scores: Mapping[str, Mapping[str, Any]], cards: Mapping[str, Mapping[str, Any]]
+    key: str,
+    title: str,
+    scores: Mapping[str, Mapping[str, Any]],
+    cards: Mapping[str, Mapping[str, Any]],
+    beginnings: Mapping[str, str],
 ) -> dict[str, Any]:
     """One data set: who is ahead, curves, and a table with both baselines."""
     from cwm_hub.figures import horizon_curves
@@ -282,23 +298,30 @@ def score_part(
     caption = "Mean over windows at every predicted step, with its interval; the baselines beside it."
     curves = image_of(horizon_curves(scores), kind="curve", caption=caption)
     lines = [
-        *([leader(key, cards)] if len(scores) > 1 else []),
+        *([leader(key, cards, beginnings)] if len(scores) > 1 else []),
         *(distance(model, part) for model, part in scores.items()),
     ]
     return {"title": f"{title} ({first['windows']} windows)", "lines": lines, "rows": rows, "curves": curves}
 
 
-def leader(key: str, cards: Mapping[str, Mapping[str, Any]]) -> str:
-    """Which of the first two models is ahead, whatever the answer."""
+def leader(key: str, cards: Mapping[str, Mapping[str, Any]], beginnings: Mapping[str, str]) -> str:
+    """Which of a context model and a plain one is ahead, whatever the answer, of two that began alike."""
     from cwm_hub.metrics import ProtocolError, compare, verdict
 
-    (a, card_a), (b, card_b) = list(cards.items())[:2]
+    designs = [
+        (a, b) for a, b in combinations(cards, 2) if a.startswith("context") != b.startswith("context")
+    ]
+    alike = [pair for pair in designs or combinations(cards, 2) if beginnings[pair[0]] == beginnings[pair[1]]]
+    if not alike:
+        had = listed([f"{name} had {beginnings[name]}" for name in cards])
+        return f"No two designs can be compared: {had}."
+    a, b = alike[0]
     try:
-        differences = compare(card_a, card_b)
+        differences = compare(cards[a], cards[b])
     except ProtocolError as error:
         return f"{a} and {b}: {error}."
     part = differences["together"] if key == "together" else differences["sources"][key]
-    return verdict(a, b, part["psnr_db"]) + "."
+    return f"{verdict(a, b, part['psnr_db'])}. Both had {beginnings[a]}."
 
 
 def distance(model: str, part: Mapping[str, Any]) -> str:

@@ -17,7 +17,8 @@ from cwm_hub.envs import list_envs, make_env
 from cwm_hub.hub import from_pretrained, save_pretrained
 from cwm_hub.models.registry import create_model, model_config
 from cwm_hub.rollout import RandomPolicy, evaluate, evaluation_seeds
-from recipes.finetune import agent_config, main, parse
+from recipes.command_line import parse_config
+from recipes.finetune import FinetuneConfig, agent_config, main
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "recipes" / "configs" / "finetune"
@@ -170,9 +171,10 @@ def test_an_agent_is_not_a_start(whole_run: Path, tmp_path: Path) -> None:
 
 def test_without_gl_the_demo_takes_the_dummy_and_the_paper_stops() -> None:
     code = (
-        "from recipes.finetune import parse, with_fallback\n"
+        "from recipes.command_line import parse_config\n"
+        "from recipes.finetune import FinetuneConfig, with_fallback\n"
         "import sys\n"
-        "print(with_fallback(parse(sys.argv[1:])).env.name)"
+        "print(with_fallback(parse_config(FinetuneConfig, sys.argv[1:])).env.name)"
     )
     outcomes = {}
     for name in ("demo", "metaworld"):
@@ -190,7 +192,7 @@ def test_without_gl_the_demo_takes_the_dummy_and_the_paper_stops() -> None:
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_configuration_builds_its_agent_config(path: Path) -> None:
-    config = parse(["--config", str(path)])
+    config = parse_config(FinetuneConfig, ["--config", str(path)])
     assert config.env.name in list_envs()
     preset = config.model or ("contextwm-tiny" if config.env.image_size == 32 else "contextwm")
     agent = agent_config(config, model_config(preset), 1 if config.env.name == "dummy" else 4)
@@ -201,7 +203,7 @@ def test_every_configuration_builds_its_agent_config(path: Path) -> None:
 
 
 def test_paper_configuration_says_what_the_paper_says() -> None:
-    config = parse(["--config", str(CONFIGS / "metaworld.yaml")])
+    config = parse_config(FinetuneConfig, ["--config", str(CONFIGS / "metaworld.yaml")])
     assert (config.agent_steps, config.prefill_steps, config.warmup_updates) == (250_000, 5000, 100)
     assert (config.update_every_steps, config.evaluate_every_steps, config.evaluation_episodes) == (
         5,
@@ -231,7 +233,9 @@ def test_paper_configuration_says_what_the_paper_says() -> None:
     assert (agent.behaviour.entropy_scale, agent.behaviour.slow_critic_updates) == (1e-4, 100)
     assert (agent.held_updates, agent.clip_norm) == (100, 100.0)
     scratch = agent_config(
-        parse(["--config", str(CONFIGS / "metaworld-dreamerv2.yaml")]), model_config("dreamerv2"), 4
+        parse_config(FinetuneConfig, ["--config", str(CONFIGS / "metaworld-dreamerv2.yaml")]),
+        model_config("dreamerv2"),
+        4,
     )
     assert scratch.world.video_rssm is None and scratch.intrinsic is None and not scratch.world.dual_reward
 

@@ -28,7 +28,7 @@ def run(tmp_path_factory) -> Path:
     roots = [str(write_clips(folder / "shards" / name)) for name in ("metaworld", "real")]
     for name in MODELS:
         torch.manual_seed(0)
-        train = {"parents": {"init": {"name": "embedded-tiny"} if name == MODELS[0] else None}}
+        train = {"updates": 3, "parents": {"init": {"name": "embedded-tiny"}}}
         save_pretrained(create_model(name).eval(), folder / name / "model", train=train)
         rows = [
             {"updates": at, "image_loss": 90.0 / at, "kl": 1.5, "seconds": 2.0 * at, "skipped_updates": 0}
@@ -113,7 +113,7 @@ def test_findings_say_who_is_ahead_and_how_far_from_the_baselines(run, html):
 def test_training_table_and_stages(html):
     text = words(html)
     assert "contextwm-debug 20 40.0 s 0.5 4.50 1.50 0 checkpoint embedded-tiny" in text
-    assert "plainwm-debug 20 40.0 s 0.5 4.50 1.50 0 new weights" in text
+    assert "plainwm-debug 20 40.0 s 0.5 4.50 1.50 0 checkpoint embedded-tiny" in text
     assert "shard 5.2 s done make it pre-train 2 min 05 s done train <all> & more all 2 min 10 s" in text
 
 
@@ -185,3 +185,15 @@ def test_bad_arguments_are_one_sentence(run, out, sentence):
 )
 def test_durations(seconds, text):
     assert report.duration(seconds) == text
+
+
+def test_designs_are_compared_only_where_they_began_alike():
+    cards = {"contextwm-tiny": {}, "plainwm-tiny": {}}
+    beginnings = {
+        "contextwm-tiny": "200 updates from the checkpoint x",
+        "plainwm-tiny": "200 updates from new weights",
+    }
+    assert report.leader("together", cards, beginnings) == (
+        "No two designs can be compared: contextwm-tiny had 200 updates from the checkpoint x and plainwm-tiny had "
+        "200 updates from new weights."
+    )
