@@ -113,6 +113,8 @@ class ClipIndex:
             "root": self.source.root,
             "name": self.manifest.name,
             "manifest_hash": self.manifest.hash,
+            "licence": self.manifest.licence,
+            "redistributable": self.manifest.redistributable,
             "split": self.source.split,
             "sources": len(self.source_names),
             "clips": len(rows),

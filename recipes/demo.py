@@ -71,6 +71,7 @@ def shard_real(shards: Path) -> Stage:
     """Shards of the embedded clips."""
     samples = ROOT / "dataprep" / "samples"
     options = ["--labels", samples / "labels.csv", "--size", "32", "--out", shards]
+    options += ["--licence", "Apache-2.0 and BSD-3-Clause", "--redistributable"]
     return Stage(
         "shard the real clips",
         ["-m", "dataprep", "folder", samples, *options],
