@@ -370,7 +370,7 @@ def latent_embedding(
         axes.set(title="Time-averaged latents, t-SNE", xticks=[], yticks=[], frame_on=False)
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
         axes.set_xlabel(
-            f"silhouette {numbers['silhouette']:.2f}, nearest neighbours {100 * numbers['knn_accuracy']:.0f} % right "
+            f"silhouette {numbers['silhouette']:.2f}, nearest neighbours {100 * numbers['knn_accuracy']:.0f} % right\n"
             f"(commonest label {100 * numbers['chance']:.0f} %)",
             fontsize=8,
         )

@@ -230,6 +230,8 @@ def test_facts_count_what_is_left_out(root):
         "root": str(root),
         "name": "numbered",
         "manifest_hash": Manifest.load(root).hash,
+        "licence": "unknown",
+        "redistributable": False,
         "split": "train",
         "sources": 24,
         "clips": 24,
