@@ -3,7 +3,7 @@
     accelerate launch recipes/pretrain.py --config recipes/configs/pretrain/demo.yaml --data '[{root: shards/mine}]'
 
 Two processes on CPUs: `accelerate launch --multi_gpu --num_processes 2 recipes/pretrain.py --cpu true ...` or
-`ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 recipes/pretrain.py ...`. Several GPUs: `accelerate launch
+`ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 -- recipes/pretrain.py ...`. Several GPUs: `accelerate launch
 --multi_gpu --num_processes 8 recipes/pretrain.py ...`. The same command again resumes; a finished run says so.
 
 The run folder holds config.yaml, metrics.jsonl, checkpoints/ and, at the end, model/ in hub format.

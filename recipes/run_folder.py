@@ -52,7 +52,7 @@ def check_world(processes: int, *, promised: int | None) -> None:
         raise RecipeError(
             f"{promised} processes were promised and there are {processes}: on CPUs launch with `accelerate launch "
             "--multi_gpu --num_processes N recipes/... --cpu true` or `ACCELERATE_USE_CPU=1 torchrun "
-            "--nproc_per_node N recipes/...`, which start N processes; `accelerate launch --cpu` starts one"
+            "--nproc_per_node N -- recipes/...`, which start N processes; `accelerate launch --cpu` starts one"
         )
 
 

@@ -176,7 +176,13 @@ def test_a_limit(videos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_how_to_continue(videos: Path, tmp_path: Path, number: int) -> None:
     command = folder_command(videos, tmp_path / "out", "--workers", "1", "--videos-per-shard", "1")
-    run = subprocess.Popen([*CLI, *command], stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        [*CLI, *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell ignores Ctrl-C for what it runs in the background, and so would everything started from there.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 30
     while not list((tmp_path / "out").glob(".state/shards/*.json")):
         assert time.monotonic() < deadline and run.poll() is None
