@@ -206,7 +206,10 @@ class _Worker:
 def _work(job: ShardJob, connection: Connection, log: str) -> None:
     """A worker's main function; FFmpeg's chatter and any traceback go to the log file."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    except FileNotFoundError:  # the supervisor was interrupted while it started us, and has gone with its folder
+        os._exit(1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
     threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
