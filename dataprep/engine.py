@@ -11,6 +11,7 @@ supervisor holds no result: what a shard holds is in its tar and its state file,
 running again gives the same bytes.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -18,8 +19,9 @@ import tempfile
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -95,10 +97,12 @@ class _Supervisor:
         """Deaths by (source id or shard file, `crash` or `timeout`)."""
 
     def run(self) -> None:
+        forkserver.set_forkserver_preload(["dataprep.worker"])
         try:
             while self.pending or self.running:
                 while self.pending and len(self.running) < self.options.workers:
-                    self.running.append(_Worker(self.pending.popleft(), self.logs))
+                    with _signals_held():
+                        self.running.append(_Worker(self.pending.popleft(), self.logs))
                 wait([worker.connection for worker in self.running], timeout=0.5)
                 for worker in tuple(self.running):
                     self._look_after(worker)
@@ -149,6 +153,29 @@ class _Supervisor:
         return worker.job.without(source, failure)
 
 
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait: a worker interrupted while it starts has no supervisor and no message to read.
+
+    A signal mask would not do: another thread may take the signal, and its handler still runs in this one.
+    """
+    if threading.current_thread() is not threading.main_thread():  # where no handler ever runs
+        yield
+        return
+    held: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, frame: held.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if held:
+        signal.raise_signal(held[0])
+
+
 class _Worker:
     """One process writing one shard, as seen by the supervisor."""
 
@@ -162,7 +189,6 @@ class _Worker:
         self._started = False
         self._log = logs / f"{job.task.split}-{job.task.index}.log"
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["dataprep.worker"])
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(job, theirs, str(self._log)), daemon=True)
         self._process.start()
@@ -206,10 +232,7 @@ class _Worker:
 def _work(job: ShardJob, connection: Connection, log: str) -> None:
     """A worker's main function; FFmpeg's chatter and any traceback go to the log file."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor
-    try:
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    except FileNotFoundError:  # the supervisor was interrupted while it started us, and has gone with its folder
-        os._exit(1)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 2)
     os.close(descriptor)
     threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
