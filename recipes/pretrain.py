@@ -44,7 +44,7 @@ from recipes.run_folder import (
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Settings of a pre-training run; the defaults are the paper's where it has them (METHOD.md, section 2)."""
+    """Settings of a pre-training run; the defaults are the paper's where it has them."""
 
     data: list[ClipSource]
     """The mixture of shard directories."""

@@ -159,7 +159,7 @@ def reference_attention(mixer: CrossAttention, channels: int) -> nn.MultiheadAtt
 
 @pytest.mark.parametrize("frames", [1, 2])
 def test_cross_attention_equals_torchs_multihead_attention(frames):
-    """METHOD: queries = features + position, keys = values = context + position, z = ReLU(z + norm(attended))."""
+    """The paper: queries = features + position, keys = values = context + position, z = ReLU(z + norm(attended))."""
     torch.manual_seed(0)
     mixer = CrossAttention(8, 4, ContextConfig(heads=2, frames=frames), norm="batch").eval()
     for parameter in mixer.parameters():

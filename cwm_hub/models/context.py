@@ -168,7 +168,7 @@ class ContextConcat(nn.Module):
     """The ablation without attention: the map is concatenated to the features at every position.
 
     A 1x1 convolution brings the pair back to C channels and the sum enters as in `CrossAttention`, so that the
-    two differ in the mixing alone (METHOD: "context map concatenated to features in place of attention").
+    two differ in the mixing alone.
     """
 
     def __init__(self, channels: int, *, norm: Norm):

@@ -1,6 +1,6 @@
 """Heads on a world model's feature: scalars (reward, value) and the policy's truncated normal.
 
-METHOD: MLPs of 4 x 400 ELU units, Xavier-uniform with zero bias (arXiv 2305.18499, appendix; DreamerV2's
+The paper has MLPs of 4 x 400 ELU units, Xavier-uniform with zero bias (arXiv 2305.18499, appendix; DreamerV2's
 heads). A scalar head is the mean of a unit-variance Gaussian, so its loss is half a squared error.
 """
 
