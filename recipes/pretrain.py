@@ -6,7 +6,8 @@ Two processes on CPUs: `accelerate launch --multi_gpu --num_processes 2 recipes/
 `ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 -- recipes/pretrain.py ...`. Several GPUs: `accelerate launch
 --multi_gpu --num_processes 8 recipes/pretrain.py ...`. The same command again resumes; a finished run says so.
 
-The run folder holds config.yaml, metrics.jsonl, checkpoints/ and, at the end, model/ in hub format.
+The run folder holds config.yaml, metrics.jsonl, checkpoints/ and, at the end, model/ in hub format; with
+`--evaluate_every` also scores.jsonl and evaluations/ (scorecard and prediction grid on held-out windows).
 """
 
 import contextlib
@@ -40,6 +41,7 @@ from recipes.run_folder import (
     truncate_rows,
     write_text,
 )
+from recipes.scoring import ScoringConfig, load_data, make_protocol, score
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,9 @@ class PretrainConfig:
     sync_batchnorm: bool = True
     """Share BatchNorm statistics between GPUs (CPU processes keep their own: torch has no such layer there)."""
     compile: bool = False
-    """Compile the model with torch.compile."""
+    """Compile the model, scan included, with torch.compile. The draws are eager's, so that losses are too."""
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
+    """Mode of torch.compile; the last two record CUDA graphs."""
     cpu: bool = False
     """Stay on the CPU where there is a GPU."""
     processes: int | None = None
@@ -94,12 +98,22 @@ class PretrainConfig:
     """Updates between checkpoints."""
     keep_checkpoints: int = 2
     """Newest checkpoints kept."""
+    evaluate_every: int = 0
+    """Updates between scorecards on held-out windows, the last update included; 0 for none."""
+    evaluate_data: list[str] = field(default_factory=list)
+    """Shard directories whose held-out windows are scored; empty takes those of `data`."""
+    evaluation: ScoringConfig = field(default_factory=ScoringConfig)
+    """Windows and protocol of these scorecards."""
     max_bad_updates: int = 100
     """Skipped updates in a row, because of a non-finite gradient, at which the run stops."""
     trackers: list[str] = field(default_factory=list)
     """Trackers of accelerate that log beside metrics.jsonl, such as tensorboard."""
     audit: bool = False
     """Leave audit-<rank>.json from every process: the hash of its weights and the clips it used, in order."""
+
+
+EVALUATION_WINDOWS = 4
+"""Windows of the prediction grids that are drawn during training."""
 
 
 class TrainState:
@@ -148,7 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
         log_with=config.trackers or None,
         project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run / "logs")),
         step_scheduler_with_optimizer=False,
-        dynamo_backend="inductor" if config.compile else "no",
+        dynamo_plugin=compiling(config),
     )
     world = accelerator.num_processes
     check_world(world, promised=config.processes)
@@ -189,6 +203,9 @@ def main(arguments: list[str] | None = None) -> int:
         "pin_memory": gpu,
     }
     loader = ClipLoader(config.data, **stream)
+    evaluation = None
+    if config.evaluate_every and accelerator.is_main_process:
+        evaluation = Evaluation(config, image_size=world_model.image_size)
 
     # Where an earlier run stopped.
     checkpoints, rows = run / "checkpoints", run / "metrics.jsonl"
@@ -207,7 +224,10 @@ def main(arguments: list[str] | None = None) -> int:
     if accelerator.is_main_process:
         checkpoints.mkdir(parents=True, exist_ok=True)
         write_text(run / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
-        truncate_rows(rows, counter="updates", last=state.updates)
+        if any(source.subset is not None for source in config.data):
+            write_text(run / "diets.json", json.dumps(loader.diets(), indent=1))
+        for path in (rows, run / "scores.jsonl"):
+            truncate_rows(path, counter="updates", last=state.updates)
         if config.trackers:
             accelerator.init_trackers("cwm-hub", config=asdict(config))
     accelerator.print(
@@ -274,6 +294,12 @@ def main(arguments: list[str] | None = None) -> int:
                 )
 
         last_update = state.updates == config.updates
+        if config.evaluate_every and (last_update or state.updates % config.evaluate_every == 0):
+            with meter.paused():
+                if evaluation is not None:
+                    evaluation.write(world_model, state.updates)
+                accelerator.wait_for_everyone()
+
         stopping = agreed_to_stop(stop, accelerator, state.updates)
         if last_update or stopping or state.updates % config.checkpoint_every == 0:
             meter.store()
@@ -309,6 +335,18 @@ def main(arguments: list[str] | None = None) -> int:
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return 0
+
+
+def compiling(config: PretrainConfig) -> Any:
+    """How accelerate compiles the model: with the draws of eager execution, or not at all."""
+    from accelerate.utils import TorchDynamoPlugin
+
+    if not config.compile:
+        return TorchDynamoPlugin(backend="no")
+    import torch._inductor.config
+
+    torch._inductor.config.fallback_random = True
+    return TorchDynamoPlugin(backend="inductor", mode=config.compile_mode)
 
 
 def start_from(checkpoint: str, model: Any) -> dict[str, Any]:
@@ -368,6 +406,15 @@ class Meter:
         yield
         self._waited += time.perf_counter() - began
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time inside out of the rate and of the training time."""
+        began = time.perf_counter()
+        yield
+        away = time.perf_counter() - began
+        self._began += away
+        self._clock += away
+
     def count_skipped(self, bad: Any) -> None:
         """One update; `bad` is 1 where its gradient was not finite and nothing moved."""
         self._skipped = self._skipped + bad
@@ -402,6 +449,59 @@ class Meter:
         }
         self._restart()
         return row
+
+
+class Evaluation:
+    """Scores the model under training on held-out windows that were read once; the main process's alone."""
+
+    def __init__(self, config: PretrainConfig, *, image_size: int):
+        roots = config.evaluate_data or [source.root for source in config.data]
+        self._run = Path(config.run)
+        self._data = load_data(config.evaluation, roots, image_size=image_size)
+        self._protocol = make_protocol(config.evaluation, self._data)
+
+    def write(self, model: Any, updates: int) -> None:
+        """A scorecard and a prediction grid in evaluations/step-<updates>, a row in scores.jsonl, a printed line."""
+        from cwm_hub import figures
+
+        model.eval()
+        card, prediction, _ = score(model, self._data, self._protocol)
+        model.train()
+        folder, seen = step_directory(self._run / "evaluations", updates), self._protocol.observed_frames
+        card |= {"name": self._run.name, "updates": updates, "provenance": provenance()}
+        write_text(folder / "scorecard.json", json.dumps(card, indent=1))
+        shown = self._data.shown(EVALUATION_WINDOWS)
+        grid = figures.prediction_grid(
+            self._data.video[shown],
+            {f"{updates:,} updates": prediction[0][shown]},
+            observed_frames=seen,
+            captions=self._data.captions(shown),
+        )
+        figures.save(grid, folder / "prediction.png")
+        row = summary_row(card, updates)
+        append_row(self._run / "scores.jsonl", row)
+        print(
+            f"\n{updates:>9,} updates: PSNR {row['psnr_db']:.2f} dB [{row['psnr_db_low']:.2f}, {row['psnr_db_high']:.2f}] on "
+            f"{card['together']['windows']} held-out windows, {row['minus_copy_last_frame_db']:+.2f} dB to copy-last-frame, "
+            f"{row['minus_mean_frame_db']:+.2f} dB to mean-frame",
+            flush=True,
+        )
+
+
+def summary_row(card: dict[str, Any], updates: int) -> dict[str, Any]:
+    """What curves over the updates need of a scorecard."""
+    scores = card["together"]
+    psnr = scores["model"]["psnr_db"]
+    row = {
+        "updates": updates,
+        "psnr_db": psnr["mean"],
+        "psnr_db_low": psnr["low"],
+        "psnr_db_high": psnr["high"],
+    }
+    row["ssim"] = scores["model"]["ssim"]["mean"]
+    for baseline in ("copy_last_frame", "mean_frame"):
+        row[f"minus_{baseline}_db"] = scores[f"model_minus_{baseline}"]["psnr_db"]["mean"]
+    return row
 
 
 def on_device(batches: Iterator[Any], device: Any) -> Iterator[Any]:

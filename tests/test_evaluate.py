@@ -12,7 +12,7 @@ import torch
 from cwm_hub import create_model, save_pretrained
 from cwm_hub.metrics import Protocol
 from cwm_hub.shards import Manifest
-from recipes import evaluate
+from recipes import evaluate, scoring
 from recipes.run_folder import one_sentence_errors
 from tests.moving_squares import moving_square, write_clips
 
@@ -105,8 +105,8 @@ def model():
 def predicted(model, video: torch.Tensor, **protocol) -> torch.Tensor:
     settings = Protocol(observed_frames=3, horizon=3, image_size=32, latents="mode", **protocol)
     generator = torch.Generator().manual_seed(0)
-    context = evaluate.context_frames(model, video, settings, generator)
-    return evaluate.predict(model, video, context, settings, generator)
+    context = scoring.context_frames(model, video, settings, generator)
+    return scoring.predict(model, video, context, settings, generator)
 
 
 def test_only_the_official_protocol_sees_the_future(model):
@@ -125,10 +125,10 @@ def test_context_frame_is_the_one_the_protocol_names(model):
     video = torch.arange(6, dtype=torch.uint8)[None, :, None, None, None].expand(2, 6, 3, 32, 32)
     for context, expected in (("last", 2), ("first", 0)):
         protocol = Protocol(observed_frames=3, horizon=3, image_size=32, context=context)
-        frames = evaluate.context_frames(model, video, protocol, torch.Generator())
+        frames = scoring.context_frames(model, video, protocol, torch.Generator())
         assert frames.unique().tolist() == [expected]
     protocol = Protocol(observed_frames=3, horizon=3, image_size=32, context="official")
-    many = evaluate.context_frames(
+    many = scoring.context_frames(
         model, video.expand(2, 6, 3, 32, 32).repeat(50, 1, 1, 1, 1), protocol, torch.Generator()
     )
     assert many.unique().tolist() == [0, 1, 2, 3, 4, 5]
@@ -139,12 +139,12 @@ def test_mean_frame_is_the_average_training_frame(tmp_path):
     average = np.concatenate([moving_square(0), moving_square(1)]).mean(
         0
     )  # all 28 training frames, each once
-    picture = evaluate.mean_frame(str(root), frames=28, seed=0).permute(1, 2, 0).numpy()
+    picture = scoring.mean_frame(str(root), frames=28, seed=0).permute(1, 2, 0).numpy()
     np.testing.assert_array_equal(picture, average.round().astype(np.uint8))
 
 
 def test_figures_show_every_data_set():
-    assert evaluate.shown_windows(["a", "a", "a", "b", "b", "c"], 4) == [0, 1, 3, 5]
+    assert scoring.shown_windows(["a", "a", "a", "b", "b", "c"], 4) == [0, 1, 3, 5]
 
 
 @pytest.mark.parametrize(

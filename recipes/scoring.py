@@ -1,0 +1,248 @@
+"""Held-out windows, the protocol, and a model's scores on them: what `evaluate.py` and `pretrain.py` share."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from recipes.run_folder import RecipeError
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from cwm_hub.metrics import Protocol
+    from cwm_hub.models.video_world_model import VideoWorldModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringConfig:
+    """Which held-out windows are predicted, and how."""
+
+    split: str = "validation"
+    """Split whose windows are predicted; the mean frame always comes from `train`."""
+    windows: int = 16
+    """Windows of every shard directory."""
+    observed_frames: int = 5
+    """Frames the model sees."""
+    horizon: int = 20
+    """Frames it predicts open loop."""
+    protocol: Literal["observed", "official"] = "observed"
+    """`official` draws the context frame from the whole window, the frames to predict included, as the official
+    code does."""
+    context: Literal["last", "first"] = "last"
+    """Observed frame that is the context, under the `observed` protocol."""
+    latents: Literal["sampled", "mode"] = "sampled"
+    """Draw latents or take the most probable ones."""
+    samples: int = 1
+    """Predictions per window: scores average over them, the best is reported apart."""
+    seed: int = 0
+    """Of windows, latents and official context frames."""
+    mean_frame_frames: int = 512
+    """Training frames, drawn uniformly, behind the mean frame of a shard directory."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Held-out windows of every shard directory, one after another."""
+
+    video: "Tensor"
+    """uint8 [B, T, 3, H, W]."""
+    windows: list[tuple[str, str, int]]
+    """(data set, clip key, first frame) of each."""
+    labels: list[str]
+    """Class of each in words, or its number, "" where unknown."""
+    mean_frames: dict[str, "Tensor"]
+    """Data set -> average training frame."""
+    manifests: dict[str, str]
+    """Data set -> manifest hash."""
+
+    def shown(self, count: int) -> list[int]:
+        """Rows for a figure: the first windows of every data set in turn, at most `count`."""
+        return shown_windows([source for source, _, _ in self.windows], count)
+
+    def captions(self, rows: list[int]) -> list[str]:
+        """Where each of these windows comes from."""
+        return ["{}: {}, from frame {}".format(*self.windows[row]) for row in rows]
+
+
+def shown_windows(sources: list[str], count: int) -> list[int]:
+    """The first windows of every data set in turn, at most `count`, in the order of the list."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for row, source in enumerate(sources):
+        turns.append((seen[source], row))
+        seen[source] += 1
+    return sorted(row for _, row in sorted(turns)[:count])
+
+
+def load_data(config: ScoringConfig, roots: list[str], *, image_size: int) -> Data:
+    """Read the windows and the mean frames; data sets are called by their folder's name.
+
+    Raises:
+        RecipeError: two directories of one name.
+        ShardError, SamplingError: a directory that cannot give what was asked.
+    """
+    import torch
+
+    from cwm_hub.clips import ClipSource, validation_windows
+    from cwm_hub.shards import Manifest, ShardError
+
+    names = [root.rstrip("/").rsplit("/", 1)[-1] for root in roots]
+    if len(set(names)) < len(names):
+        raise RecipeError(f"data sets are told apart by their folder's name, got {', '.join(names)}")
+    videos, windows, labels, mean_frames, manifests = [], [], [], {}, {}
+    for name, root in zip(names, roots, strict=True):
+        manifest = Manifest.load(root)
+        if manifest.image_size != image_size:
+            raise ShardError(
+                f"{root} holds {manifest.image_size} px frames and the model takes {image_size} px"
+            )
+        manifests[name] = manifest.hash
+        batches = validation_windows(
+            ClipSource(root, split=config.split),
+            count=config.windows,
+            window_frames=config.observed_frames + config.horizon,
+            seed=config.seed,
+        )
+        for batch in batches:
+            videos.append(batch.video)
+            windows += [(name, key, start) for key, start in zip(batch.source, batch.start, strict=True)]
+        labels += clip_labels(root, [key for batch in batches for key in batch.source])
+        mean_frames[name] = mean_frame(root, frames=config.mean_frame_frames, seed=config.seed)
+    return Data(torch.cat(videos), windows, labels, mean_frames, manifests)
+
+
+def clip_labels(root: str, keys: list[str]) -> list[str]:
+    """Words of each clip's class, its number where it has no words, "" where it has no class."""
+    from cwm_hub.shards import read_index_table
+
+    columns = read_index_table(root).select(["key", "label", "label_text"]).to_pydict()
+    classes = {
+        key: text or (str(label) if label >= 0 else "")
+        for key, label, text in zip(*columns.values(), strict=True)
+    }
+    return [classes[key] for key in keys]
+
+
+def mean_frame(root: str, *, frames: int, seed: int) -> "Tensor":
+    """The baseline's constant picture: the average of training frames drawn uniformly, uint8 [3, H, W]."""
+    from cwm_hub.clips import ClipLoader, ClipSource
+
+    loader = ClipLoader([ClipSource(root)], batch_clips=frames, window_frames=1, seed=seed, sampling="frame")
+    return next(iter(loader)).video.double().mean((0, 1)).round().byte()
+
+
+def make_protocol(config: ScoringConfig, data: Data) -> "Protocol":
+    """The protocol that travels with the scores."""
+    from cwm_hub import metrics
+
+    return metrics.Protocol(
+        observed_frames=config.observed_frames,
+        horizon=config.horizon,
+        context="official" if config.protocol == "official" else config.context,
+        latents=config.latents,
+        samples=config.samples,
+        seed=config.seed,
+        image_size=data.video.shape[-1],
+        split=config.split,
+        data=data.manifests,
+        mean_frames={source: metrics.picture_hash(picture) for source, picture in data.mean_frames.items()},
+        windows=tuple(data.windows),
+    )
+
+
+def score(
+    model: "VideoWorldModel", data: Data, protocol: "Protocol"
+) -> "tuple[dict[str, Any], Tensor, Tensor | None]":
+    """Predict every window and score it; no draw touches torch's global random state.
+
+    Args:
+        model: in evaluation mode.
+        data: the windows.
+        protocol: of `make_protocol`.
+
+    Returns:
+        The scorecard; the predictions, uint8 [samples, B, T, 3, H, W] on the CPU; the context frames on the model's device.
+    """
+    import torch
+
+    from cwm_hub import metrics
+
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(protocol.seed)
+    video = data.video.to(device)
+    context = context_frames(model, video, protocol, generator)
+    prediction = torch.stack(
+        [predict(model, video, context, protocol, generator) for _ in range(protocol.samples)]
+    ).cpu()
+    card = metrics.scorecard(prediction, data.video, mean_frames=data.mean_frames, protocol=protocol)
+    card["frechet_encoder_distance"] = encoder_distance(
+        model, prediction[0], data.video, protocol.observed_frames
+    )
+    return card, prediction, context
+
+
+def context_frames(
+    model: "VideoWorldModel", video: "Tensor", protocol: "Protocol", generator: "Generator"
+) -> "Tensor | None":
+    """What the decoder is shown, uint8 [B, k, 3, H, W]; None for a model without context."""
+    import torch
+
+    config = model.config.frame.context
+    if config is None:
+        return None
+    if protocol.context == "official":
+        order = torch.rand(video.shape[:2], generator=generator, device=video.device).argsort(1)
+        return video[torch.arange(len(video), device=video.device)[:, None], order[:, : config.frames]]
+    seen = video[:, : protocol.observed_frames]
+    return model.default_context(seen if protocol.context == "last" else seen[:, : config.frames])
+
+
+def predict(
+    model: "VideoWorldModel",
+    video: "Tensor",
+    context: "Tensor | None",
+    protocol: "Protocol",
+    generator: "Generator",
+    batch_clips: int = 16,
+) -> "Tensor":
+    """One prediction of every window, in batches."""
+    import torch
+
+    return torch.cat(
+        [
+            model.predict(
+                video[at : at + batch_clips],
+                observed_frames=protocol.observed_frames,
+                context_frames=None if context is None else context[at : at + batch_clips],
+                sample=protocol.latents == "sampled",
+                generator=generator,
+            )
+            for at in range(0, len(video), batch_clips)
+        ]
+    )
+
+
+def encoder_distance(
+    model: "VideoWorldModel", prediction: "Tensor", video: "Tensor", observed_frames: int
+) -> dict[str, Any]:
+    """Fréchet distances of open-loop frames to the true ones, in the features of this model's own frame encoder.
+
+    Not FID and not FVD. Every encoder is a ruler of its own: values compare within one checkpoint, not between two.
+    """
+    import torch
+
+    from cwm_hub.metrics import frechet_distance
+
+    def features(frames: "Tensor") -> "Tensor":
+        with torch.no_grad():
+            return model.frame_model.encode(frames.to(next(model.parameters()).device)).flatten(0, 1).cpu()
+
+    future = video[:, observed_frames:]
+    truth = features(future)
+    last = video[:, observed_frames - 1 : observed_frames].expand_as(future)
+    return {
+        "model": frechet_distance(features(prediction[:, observed_frames:]), truth),
+        "copy_last_frame": frechet_distance(features(last), truth),
+        "frames": len(truth),
+        "features": truth.shape[1],
+    }
