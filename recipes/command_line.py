@@ -6,7 +6,7 @@ import sys
 from typing import Any, NoReturn, TypeVar
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, set_parsing_settings
 
 from cwm_hub.config import nearest
 
@@ -31,6 +31,7 @@ def parse_config(
         arguments: the command line; the process's own by default.
         description: first line of `--help`.
     """
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = _Parser(description=description, default_env=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with any of the settings below")
     parser.add_class_arguments(cls, as_group=False)

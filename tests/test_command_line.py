@@ -66,3 +66,9 @@ def test_a_misspelt_key_in_the_file_suggests_the_right_one(file, capsys):
     with pytest.raises(SystemExit):
         parse_config(Settings, ["--config", str(file)])
     assert "did you mean 'learning_rate'?" in capsys.readouterr().err
+
+
+def test_help_says_what_every_field_is(capsys):
+    with pytest.raises(SystemExit):
+        parse_config(Settings, ["--help"])
+    assert "Of Adam." in capsys.readouterr().out
