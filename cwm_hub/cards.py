@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -186,6 +187,8 @@ def model_card(directory: Path, *, name: str, parameters: int) -> str:
         versions=train.get("versions", {}),
         protocol=_protocol_facts(scorecard.get("protocol", {})),
         scores=_score_tables(scorecard),
+        lpips=fmean(scorecard["lpips"]) if "lpips" in scorecard else None,
+        fvd=scorecard.get("fvd"),
         episodes=_episodes(train),
         video="prediction.mp4" if (directory / "prediction.mp4").is_file() else None,
         pictures=_pictures({path.name for path in directory.glob("*.png")}),

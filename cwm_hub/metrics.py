@@ -12,8 +12,9 @@ Open-loop prediction: the model sees the first `observed_frames` of a held-out w
 Where several data sets are scored at once, the mean frame is the average of theirs, each data set weighing the same;
 `source_mean_frame` is then a third and stronger baseline, the average training frame of the window's own data set.
 
-Everything here takes pictures or numbers, never a model or a file. Shape key: N samples per window, B windows, T
-frames of a window, H W pixels, E features, R runs.
+Everything here takes pictures or numbers, never a model or a file; distances in the features of a network (LPIPS,
+FVD) are in `perceptual.py`. Shape key: N samples per window, B windows, T frames of a window, H W pixels, E features,
+R runs.
 """
 
 import dataclasses
@@ -21,7 +22,6 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -39,10 +39,6 @@ _BOOTSTRAP_FIELDS = ("resamples", "confidence", "seed")
 
 class ProtocolError(ValueError):
     """Two scorecards were measured in different ways, or a protocol does not fit the data it is applied to."""
-
-
-class MetricUnavailableError(ValueError):
-    """An optional metric was asked for and its package or weights are not on this machine."""
 
 
 @dataclass(frozen=True)
@@ -123,47 +119,6 @@ def ssim(
 def picture_hash(picture: UInt8[Tensor, "3 H W"]) -> str:
     """Sixteen hex digits that stand for one picture in a protocol."""
     return hashlib.sha256(picture.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
-
-
-def frechet_distance(a: Float[Tensor, "N E"], b: Float[Tensor, "M E"]) -> float:
-    """Fréchet distance of Gaussians fitted to two sets of features: |mu_a - mu_b|² + Tr(A + B - 2 (AB)^½).
-
-    The trace of (AB)^½ is the nuclear norm of X_a X_bᵀ for centred features X, taken from QR factors, so that
-    neither more features than samples nor the reverse costs more than the smaller of the two.
-    Features of a network of one's own give a distance of its own: never call it FID or FVD.
-    """
-    if len(a) < 2 or len(b) < 2:
-        raise ValueError(f"a Fréchet distance needs two samples on each side, got {len(a)} and {len(b)}")
-    a, b = a.double(), b.double()
-    centred_a = (a - a.mean(0)) / (len(a) - 1) ** 0.5
-    centred_b = (b - b.mean(0)) / (len(b) - 1) ** 0.5
-    factor_a = torch.linalg.qr(centred_a, mode="r").R
-    factor_b = torch.linalg.qr(centred_b, mode="r").R
-    overlap = torch.linalg.svdvals(factor_a @ factor_b.T).sum()
-    distance = (a.mean(0) - b.mean(0)).square().sum() + centred_a.square().sum() + centred_b.square().sum()
-    return max(float(distance - 2 * overlap), 0.0)
-
-
-def lpips(
-    prediction: UInt8[Tensor, "*batch 3 H W"], target: UInt8[Tensor, "*batch 3 H W"]
-) -> Float[Tensor, "*batch"]:
-    """Learned perceptual distance (AlexNet) of every frame, where torchvision's AlexNet weights are on this machine.
-
-    Raises:
-        MetricUnavailableError: the weights are not in torch's cache; nothing is downloaded.
-    """
-    from torchmetrics.functional.image import learned_perceptual_image_patch_similarity
-    from torchvision.models import AlexNet_Weights
-
-    weights = Path(torch.hub.get_dir()) / "checkpoints" / Path(AlexNet_Weights.DEFAULT.url).name
-    if not weights.is_file():
-        raise MetricUnavailableError(
-            f"LPIPS needs torchvision's AlexNet weights, and {weights} does not exist: "
-            f"download {AlexNet_Weights.DEFAULT.url} there, or leave LPIPS out"
-        )
-    frames = [video.flatten(0, -4).float() / 127.5 - 1 for video in (prediction, target)]
-    value = learned_perceptual_image_patch_similarity(frames[0], frames[1], net_type="alex", reduction="none")
-    return value.reshape(prediction.shape[:-3])
 
 
 # --- intervals

@@ -231,7 +231,7 @@ def encoder_distance(
     """
     import torch
 
-    from cwm_hub.metrics import frechet_distance
+    from cwm_hub.perceptual import frechet_distance
 
     def features(frames: "Tensor") -> "Tensor":
         with torch.no_grad():

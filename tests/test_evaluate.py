@@ -1,5 +1,6 @@
 """The evaluation recipe end to end, with the debug presets on generated clips of a moving square."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from cwm_hub.shards import Manifest
 from recipes import evaluate, scoring
 from recipes.run_folder import one_sentence_errors
 from tests.moving_squares import moving_square, write_clips
+from tests.stand_in_networks import write_alexnet, write_i3d
 
 FILES = {"scorecard.json", "windows.json", "prediction.png", "prediction.mp4", "horizon.png"}
 SHORT = ["--windows", "4", "--observed_frames", "3", "--horizon", "6", "--device", "cpu"]
@@ -183,11 +185,51 @@ def test_an_action_model_is_refused(place, tmp_path):
         )
 
 
-def test_lpips_without_weights_stops_before_the_work(place, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ("--lpips", "LPIPS needs torchvision's AlexNet weights"),
+        ("--fvd", "FVD needs StyleGAN-V's I3D network"),
+    ],
+)
+def test_a_metric_without_its_network_stops_before_the_work(place, monkeypatch, tmp_path, flag, sentence):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(ValueError, match="LPIPS needs torchvision's AlexNet weights"):
-        run(place, "plainwm-debug", "--lpips", "true", out="lpips")
-    assert not (place / "plainwm-debug/lpips").exists()
+    monkeypatch.setattr(evaluate, "load_data", lambda *_, **__: pytest.fail("the work began"))
+    with pytest.raises(ValueError, match=sentence):
+        run(place, "plainwm-debug", flag, "true", "--horizon", "7", out="unavailable")
+    assert not (place / "plainwm-debug/unavailable").exists()
+
+
+def test_fvd_of_windows_too_short_stops_before_the_work(place, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match="at least 10 frames, observed and predicted together, got 9"):
+        run(place, "plainwm-debug", "--fvd", "true", out="short")
+
+
+def test_lpips_and_fvd_are_in_the_scorecard(place, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    write_alexnet(tmp_path)
+    network = write_i3d(tmp_path).read_bytes()
+    extra = ["--horizon", "7", "--lpips", "true", "--fvd", "true", "--figures", "false"]
+    card = json.loads((run(place, "plainwm-debug", *extra, out="distances") / "scorecard.json").read_text())
+    assert len(card["lpips"]) == 7 and min(card["lpips"]) > 0
+    fvd = card["fvd"]
+    assert fvd["model"] > 0 and fvd["network_sha256"] == hashlib.sha256(network).hexdigest()
+    assert (fvd["clips"], fvd["observed_frames"], fvd["predicted_frames"]) == (4, 3, 7)
+    said = capsys.readouterr().out
+    assert f"FVD {fvd['model']:.1f} of 4 clips, few clips bias it upwards" in said
+    assert f"LPIPS {np.mean(card['lpips']):.3f}" in said
+
+
+def test_fvd_is_of_true_observed_frames_and_predicted_ones(monkeypatch, tmp_path):
+    # The stand-in's features are the red of the clip and the green of the first frame. All is white in the
+    # truth, black in the prediction; the first five frames of ten are observed, and so are the true ones: the red mean
+    # is 0 against 1, the green of the first frame equal, and no clip differs from another: 1² = 1.
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    write_i3d(tmp_path)
+    video = torch.full((2, 10, 3, 8, 8), 255, dtype=torch.uint8)
+    distance = evaluate.video_distance(torch.zeros_like(video), video, observed_frames=5)
+    assert distance["model"] == pytest.approx(1.0, abs=1e-5)
 
 
 def test_help_and_typos_answer_without_torch(capsys):

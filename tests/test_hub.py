@@ -454,6 +454,25 @@ def test_the_card_shows_what_the_files_say(saved):
         assert len({line.replace(r"\|", "").count("|") for line in table.splitlines()}) == 1, table
 
 
+def test_the_card_shows_lpips_and_fvd_where_they_were_measured(model, tmp_path, saved):
+    fvd = {
+        "model": 512.34,
+        "clips": 8,
+        "observed_frames": 5,
+        "predicted_frames": 7,
+        "note": "few clips bias it",
+    }
+    scorecard = SCORECARD | {"lpips": [0.1, 0.3], "fvd": fvd}
+    text = (save_pretrained(model, tmp_path / "measured", scorecard=scorecard) / "README.md").read_text()
+    assert "LPIPS (AlexNet), mean over windows and predicted frames: 0.200; lower is better." in text
+    said = " ".join(text.split())
+    assert (
+        "FVD of 8 windows, 5 true frames followed by 7 predicted ones: 512.3; lower is better, and few"
+        in said
+    )
+    assert "FVD" not in (saved / "README.md").read_text() and "LPIPS" not in (saved / "README.md").read_text()
+
+
 def test_the_card_of_an_agent_shows_its_task_and_episodes(tmp_path):
     evaluation = {"score": 12.345, "success_rate": 0.4, "episodes": 10}
     train = {

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from torchmetrics.image.fid import FrechetInceptionDistance
 
 from cwm_hub import metrics
 from cwm_hub.metrics import Protocol, ProtocolError, compare, scorecard
@@ -52,49 +51,6 @@ def test_ssim_of_constant_pictures_is_the_luminance_term():
 def test_ssim_of_itself_is_one():
     video = torch.randint(0, 256, (2, 3, 3, 16, 16), dtype=torch.uint8, generator=torch.manual_seed(0))
     assert metrics.ssim(video, video).flatten().tolist() == pytest.approx([1.0] * 6)
-
-
-# --- Fréchet distance
-
-
-def test_frechet_distance_of_two_gaussians_on_one_axis():
-    # {-1, 1}: mean 0, variance 2. {-2, 4}: mean 1, variance 18. 1² + 2 + 18 - 2 sqrt(36) = 9.
-    assert metrics.frechet_distance(
-        torch.tensor([[-1.0], [1.0]]), torch.tensor([[-2.0], [4.0]])
-    ) == pytest.approx(9.0)
-
-
-def test_frechet_distance_of_a_shift_is_its_square():
-    features = torch.randn(6, 40, generator=torch.manual_seed(1))
-    shift = torch.zeros(40)
-    shift[3], shift[7] = 3.0, 4.0
-    assert metrics.frechet_distance(features, features) == pytest.approx(0.0, abs=1e-9)
-    assert metrics.frechet_distance(features, features + shift) == pytest.approx(25.0, rel=1e-6)
-
-
-def test_frechet_distance_agrees_with_torchmetrics():
-    generator = torch.manual_seed(2)
-    a = torch.randn(300, 5, generator=generator, dtype=torch.float64)
-    b = torch.randn(200, 5, generator=generator, dtype=torch.float64) * 1.7 + 0.4
-    features = torch.nn.Identity()
-    features.num_features = 5
-    oracle = FrechetInceptionDistance(feature=features)
-    oracle.update(a, real=True)
-    oracle.update(b, real=False)
-    assert metrics.frechet_distance(a, b) == pytest.approx(oracle.compute().item(), rel=1e-6)
-
-
-def test_frechet_distance_needs_two_samples():
-    with pytest.raises(ValueError, match="two samples on each side, got 1 and 4"):
-        metrics.frechet_distance(torch.zeros(1, 3), torch.zeros(4, 3))
-
-
-def test_lpips_without_weights_is_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(
-        metrics.MetricUnavailableError, match=r"LPIPS needs torchvision's AlexNet weights.*does not exist"
-    ):
-        metrics.lpips(grey(0, 1), grey(0, 1))
 
 
 # --- intervals
