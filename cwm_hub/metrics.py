@@ -239,23 +239,32 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ProtocolError: the two were measured in different ways; names the differing fields.
     """
+    check_same_protocol(a, b)
+    bootstrap = bootstrap_fields(a)
+    names = [row["source"] for row in a["windows"]]
+    margins = {metric: window_column(a, metric) - window_column(b, metric) for metric in METRICS}
+
+    def difference(chosen: np.ndarray) -> dict[str, Any]:
+        return {metric: mean_interval(values[chosen], bootstrap) for metric, values in margins.items()}
+
+    return {
+        "together": difference(np.full(len(names), True)),
+        "sources": {name: difference(np.array(names) == name) for name in dict.fromkeys(names)},
+    }
+
+
+def check_same_protocol(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
+    """Refuses scorecards that do not compare.
+
+    Raises:
+        ProtocolError: the two were measured in different ways; names the differing fields.
+    """
     fields = sorted({*a["protocol"], *b["protocol"]})
     differing = [field for field in fields if a["protocol"].get(field) != b["protocol"].get(field)]
     if differing:
         raise ProtocolError(
             f"the two scorecards were measured differently and do not compare: {', '.join(differing)}"
         )
-    bootstrap = {field: a["protocol"][field] for field in _BOOTSTRAP_FIELDS}
-    names = [row["source"] for row in a["windows"]]
-    margins = {metric: _column(a, metric) - _column(b, metric) for metric in METRICS}
-
-    def difference(chosen: np.ndarray) -> dict[str, Any]:
-        return {metric: _mean_interval(values[chosen], bootstrap) for metric, values in margins.items()}
-
-    return {
-        "together": difference(np.full(len(names), True)),
-        "sources": {name: difference(np.array(names) == name) for name in dict.fromkeys(names)},
-    }
 
 
 def verdict(a: str, b: str, difference: Mapping[str, float], *, unit: str = "dB") -> str:
@@ -268,7 +277,8 @@ def verdict(a: str, b: str, difference: Mapping[str, float], *, unit: str = "dB"
     return f"{first} is {mean:.2f} {unit} ahead of {second} ({a} minus {b}: {interval})"
 
 
-def _column(card: Mapping[str, Any], metric: str) -> np.ndarray:
+def window_column(card: Mapping[str, Any], metric: str) -> Float[np.ndarray, " B"]:
+    """One number of every window of a scorecard, in the order of its protocol."""
     return np.array([row[metric] for row in card["windows"]])
 
 
@@ -356,12 +366,18 @@ def _summary(scores: _Scores, protocol: Protocol) -> dict[str, Any]:
                 continue
             low, high = bootstrap_interval(values, **bootstrap)
             per_step = {"mean": values.mean(0).tolist(), "low": low.tolist(), "high": high.tolist()}
-            overall = _mean_interval(values.mean(1), bootstrap)
+            overall = mean_interval(values.mean(1), bootstrap)
             summary.setdefault(name, {})[metric] = overall | {"per_step": per_step}
     return summary
 
 
-def _mean_interval(values: np.ndarray, bootstrap: Mapping[str, Any]) -> dict[str, float]:
+def bootstrap_fields(card: Mapping[str, Any]) -> dict[str, Any]:
+    """How a scorecard's intervals were made, as arguments of `bootstrap_interval`."""
+    return {field: card["protocol"][field] for field in _BOOTSTRAP_FIELDS}
+
+
+def mean_interval(values: Float[np.ndarray, " B"], bootstrap: Mapping[str, Any]) -> dict[str, float]:
+    """`mean`, `low` and `high` of values with one entry a window."""
     low, high = bootstrap_interval(values, **bootstrap)
     return {"mean": float(values.mean()), "low": float(low), "high": float(high)}
 

@@ -150,7 +150,7 @@ def draw(
     figure_windows: int,
 ) -> None:
     """Write every figure that means something for this model and these windows; `cards` has this model's first."""
-    from cwm_hub import figures
+    from cwm_hub import curves, figures
 
     name, seen = next(iter(cards)), next(iter(cards.values()))["protocol"]["observed_frames"]
     shown = data.shown(figure_windows)
@@ -161,11 +161,11 @@ def draw(
     figures.write_video(out / "prediction.mp4", truth, predictions, observed_frames=seen)
 
     together = {label: card["together"] for label, card in cards.items()}
-    figures.save(figures.horizon_curves(together, title=_title(together, "all windows")), out / "horizon.png")
+    figures.save(curves.horizon_curves(together, title=_title(together, "all windows")), out / "horizon.png")
     for source in data.manifests if len(data.manifests) > 1 else ():
         scores = {label: card["sources"][source] for label, card in cards.items()}
         figures.save(
-            figures.horizon_curves(scores, title=_title(scores, source)), out / f"horizon_{source}.png"
+            curves.horizon_curves(scores, title=_title(scores, source)), out / f"horizon_{source}.png"
         )
 
     device = next(model.parameters()).device

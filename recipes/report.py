@@ -154,7 +154,7 @@ def read_clip(root: Path, row: Any) -> Any:
 
 def training_section(runs: Sequence[Path]) -> dict[str, Any] | None:
     """Loss curves of all runs and a line of facts for each."""
-    from cwm_hub.figures import loss_curves
+    from cwm_hub.curves import loss_curves
 
     if not runs:
         return None
@@ -269,7 +269,7 @@ def score_part(
     beginnings: Mapping[str, str],
 ) -> dict[str, Any]:
     """One data set: who is ahead, curves, and a table with both baselines."""
-    from cwm_hub.figures import horizon_curves
+    from cwm_hub.curves import horizon_curves
 
     first = next(iter(scores.values()))
     rows = [
@@ -343,7 +343,7 @@ def finetuning_section(run: Path) -> tuple[dict[str, Any] | None, str]:
         stage = next((row for row in read_rows(run / "stages.jsonl") if "fine-tune" in row["stage"]), None)
         reason = f"its stage ended with status {stage['status']!r}" if stage else "the stage did not run"
         return None, f"There is no fine-tuning result: {reason}."
-    from cwm_hub.figures import finetuning_curve
+    from cwm_hub.curves import finetuning_curve
 
     config = read_config(folder / "config.yaml")
     prefill = config.get("prefill_steps", 0)

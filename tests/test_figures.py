@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cwm_hub import figures
+from cwm_hub import curves, figures
 from cwm_hub.sheet import Sheet, enlarged
 
 
@@ -114,7 +114,7 @@ def test_video_is_playable_and_shows_truth_beside_prediction(tmp_path):
 
 def test_loss_curves_go_through_the_logged_rows():
     rows = [{"updates": 10, "image_loss": 30.0, "kl": 2.0}, {"updates": 20, "image_loss": 20.0, "kl": 3.0}]
-    figure = figures.loss_curves({"a": rows, "b": [*rows, {"updates": 30, "seconds": 1.0}]})
+    figure = curves.loss_curves({"a": rows, "b": [*rows, {"updates": 30, "seconds": 1.0}]})
     image, kl = figure.axes
     assert [line.get_label() for line in image.lines] == ["a", "b"]
     assert image.lines[1].get_xydata().tolist() == [[10, 30], [20, 20]]
@@ -129,7 +129,7 @@ def summary(level: float) -> dict:
 
 
 def test_horizon_curves_show_models_baselines_and_intervals():
-    figure = figures.horizon_curves({"context": summary(20.0), "plain": summary(18.0)}, title="toy")
+    figure = curves.horizon_curves({"context": summary(20.0), "plain": summary(18.0)}, title="toy")
     psnr = figure.axes[0]
     lines = {line.get_label(): line.get_xydata().tolist() for line in psnr.lines}
     assert lines["plain"] == [[1, 18], [2, 17]]
@@ -141,7 +141,7 @@ def test_horizon_curves_show_models_baselines_and_intervals():
 def test_finetuning_curve_draws_evaluations_training_and_the_random_policy():
     evaluations = {"success": [(0, [0.0, 0.0]), (500, [1.0, 0.0])], "score": [(0, [3.0]), (500, [7.0])]}
     training = {"score": [(100, 2.0), (200, 4.0)]}
-    figure = figures.finetuning_curve(evaluations, training=training, random_policy={"score": 2.5})
+    figure = curves.finetuning_curve(evaluations, training=training, random_policy={"score": 2.5})
     success, score = (
         {line.get_label(): line.get_xydata().tolist() for line in axes.lines} for axes in figure.axes
     )

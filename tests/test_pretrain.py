@@ -22,6 +22,7 @@ from recipes.run_folder import (
     saved_steps,
     truncate_rows,
 )
+from tests.moving_squares import write_clips
 from tests.synthetic_shards import write_shards
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +34,12 @@ SMALL += ["--checkpoint_every", "3", "--workers", "0"]
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     return write_shards(tmp_path_factory.mktemp("data") / "shards", [30, 40, 20, 25, 33, 28], size=32)
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory):
+    """Shards with a validation split."""
+    return write_clips(tmp_path_factory.mktemp("data") / "squares")
 
 
 def command(run, shards, *options, launcher=()):
@@ -63,6 +70,22 @@ def losses(run):
 def same_weights(left, right):
     a, b = load_file(left / "model" / "model.safetensors"), load_file(right / "model" / "model.safetensors")
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def kill_at(updates, arguments, run, **environment):
+    """Start a run, and kill -9 all its processes once that many updates are in a checkpoint."""
+    process = subprocess.Popen(
+        arguments,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while process.poll() is None and max(saved_steps(run / "checkpoints"), default=0) < updates:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -104,22 +127,36 @@ def test_kill_and_resume_equals_the_undisturbed_run(finished, shards, tmp_path):
     run = tmp_path / "killed"
     options = ("--updates", "8", "--checkpoint_every", "1")
     for updates in (2, 5):
-        process = subprocess.Popen(
-            command(run, shards, *options),
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-        )
-        while process.poll() is None and not (run / "checkpoints").exists():
-            time.sleep(0.005)
-        while process.poll() is None and max(saved_steps(run / "checkpoints"), default=0) < updates:
-            time.sleep(0.005)
-        process.kill()
-        process.wait()
+        kill_at(updates, command(run, shards, *options), run)
     result = launch(run, shards, *options)
     assert result.returncode == 0, result.stderr
     assert same_weights(run, finished)
     assert losses(run) == losses(finished)
+
+
+@pytest.mark.slow
+def test_scorecards_during_training_change_nothing(finished, shards, held_out, tmp_path):
+    run = tmp_path / "scored"
+    options = ("--evaluate_data", f"[{held_out}]", "--evaluate_every", "4")
+    options += ("--evaluation.windows", "4", "--evaluation.observed_frames", "3", "--evaluation.horizon", "6")
+    kill_at(6, command(run, shards, "--updates", "8", "--checkpoint_every", "6", *options), run)
+    result = launch(run, shards, "--updates", "8", *options)
+    assert result.returncode == 0, result.stderr
+    assert same_weights(run, finished) and losses(run) == losses(finished)
+    scores = [json.loads(line) for line in (run / "scores.jsonl").read_text().splitlines()]
+    assert [row["updates"] for row in scores] == [4, 8]
+    card = json.loads((run / "evaluations" / "step-00000008" / "scorecard.json").read_text())
+    assert scores[-1]["psnr_db"] == card["together"]["model"]["psnr_db"]["mean"]
+    assert (run / "evaluations" / "step-00000004" / "prediction.png").stat().st_size > 0
+    assert "8 updates: PSNR" in result.stdout
+
+
+@pytest.mark.slow
+def test_a_subset_is_recorded(shards, tmp_path):
+    data = json.dumps([{"root": str(shards), "subset": 3, "subset_seed": 1}])
+    assert launch(tmp_path, shards, "--data", data, "--updates", "1").returncode == 0
+    (diet,) = json.loads((tmp_path / "diets.json").read_text())
+    assert len(diet) == 3 and diet == sorted(diet)
 
 
 @pytest.mark.slow
@@ -151,7 +188,7 @@ LAUNCHERS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["accelerate", "torchrun"])
 def test_two_cpu_processes(name, shards, tmp_path):
-    """Both documented launch lines: two ranks, equal weights, disjoint clips; stopped and resumed like one."""
+    """Both documented launch lines: two ranks, equal weights, disjoint clips; kill -9 and resume change nothing."""
     environment = {"ACCELERATE_USE_CPU": "1"} if name == "torchrun" else {}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     options = ("--cpu", "true", "--processes", "2", "--audit", "true")
@@ -163,11 +200,11 @@ def test_two_cpu_processes(name, shards, tmp_path):
     # Batches of two: of the first epoch's six sources rank 0 has samples 0, 1, 4 and 5, rank 1 has 2 and 3.
     assert len(set(audits[0]["clips"][:4] + audits[1]["clips"][:2])) == 6
     assert [len(audit["clips"]) for audit in audits] == [12, 12]
-    for updates in ("3", "6"):
-        result = launch(
-            parts, shards, *options, "--updates", updates, launcher=LAUNCHERS[name], **environment
-        )
-        assert result.returncode == 0, result.stderr
+    options += ("--updates", "6", "--checkpoint_every", "1")
+    kill_at(3, command(parts, shards, *options, launcher=LAUNCHERS[name]), parts, **environment)
+    assert not (parts / "model").exists()
+    result = launch(parts, shards, *options, launcher=LAUNCHERS[name], **environment)
+    assert result.returncode == 0, result.stderr
     assert same_weights(whole, parts)
 
 

@@ -1,0 +1,116 @@
+"""Designs beside each other: scorecards of several seeds each, all under one protocol, paired window by window.
+
+Shape key: S seeds, B windows.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cwm_hub.metrics import (
+    BASELINES,
+    METRICS,
+    bootstrap_fields,
+    check_same_protocol,
+    mean_interval,
+    window_column,
+)
+
+
+def compare_designs(cards: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Scores of every design, averaged over its seeds, and its distance to the first design.
+
+    An interval resamples windows, with the seeds held: it says how far the result depends on the windows drawn, and
+    `seeds` beside it how far on the seed. Few seeds carry no interval of their own.
+
+    Args:
+        cards: Design -> its scorecards, one a seed, in the same order of seeds for every design.
+
+    Returns:
+        `together` and, per data set, `sources`: Design -> metric -> `mean`, `low`, `high`, `seeds` (the mean of each) and,
+        for all but the first, `minus_first` with the same numbers of the paired differences; `baselines` beside them.
+
+    Raises:
+        ProtocolError: two scorecards were measured in different ways; names the differing fields.
+        ValueError: no scorecards of a design.
+    """
+    for design, runs in cards.items():
+        if not runs:
+            raise ValueError(f"{design} has no scorecard")
+    first, *others = chain.from_iterable(cards.values())
+    for other in others:
+        check_same_protocol(first, other)
+    names = np.array([row["source"] for row in first["windows"]])
+    parts = {"together": np.full(len(names), True)} | {name: names == name for name in dict.fromkeys(names)}
+    results = {part: _part(cards, first, chosen) for part, chosen in parts.items()}
+    return {
+        "protocol": first["protocol"],
+        "together": results.pop("together"),
+        "sources": {str(name): result for name, result in results.items()},
+    }
+
+
+def _part(
+    cards: Mapping[str, Sequence[Mapping[str, Any]]], first: Mapping[str, Any], chosen: np.ndarray
+) -> dict[str, Any]:
+    """Every design on the chosen windows."""
+    designs: dict[str, Any] = {}
+    reference: dict[str, np.ndarray] = {}
+    for design, runs in cards.items():
+        designs[design] = {}
+        for metric in METRICS:
+            values = np.stack([window_column(card, metric)[chosen] for card in runs])
+            reference.setdefault(metric, values)
+            scores = _over_seeds(values, first)
+            if values is not reference[metric] and len(values) == len(reference[metric]):
+                scores["minus_first"] = _over_seeds(values - reference[metric], first)
+            designs[design][metric] = scores
+    baselines = {
+        name: float(window_column(first, f"{name}_psnr_db")[chosen].mean())
+        for name in BASELINES
+        if f"{name}_psnr_db" in first["windows"][0]
+    }
+    return {"windows": int(chosen.sum()), "designs": designs, "baselines_psnr_db": baselines}
+
+
+def _over_seeds(values: Float[np.ndarray, "S B"], card: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean over seeds and windows, its interval over windows, and the mean of each seed."""
+    interval = mean_interval(values.mean(0), bootstrap_fields(card))
+    return interval | {"seeds": values.mean(1).tolist()}
+
+
+def markdown_table(comparison: Mapping[str, Any], *, part: str = "together") -> str:
+    """The comparison of one part (`together`, or a data set) as a table: PSNR in dB, and SSIM.
+
+    Brackets: interval over windows; braces: the mean of each seed.
+    """
+    result = comparison["together"] if part == "together" else comparison["sources"][part]
+    reference = next(iter(result["designs"]))
+    lines = [
+        f"| design | PSNR, dB | each seed | SSIM | PSNR minus {reference} |",
+        "|---|---|---|---|---|",
+    ]
+    for design, scores in result["designs"].items():
+        psnr, ssim = scores["psnr_db"], scores["ssim"]
+        difference = psnr.get("minus_first")
+        cells = [
+            design,
+            f"{psnr['mean']:.2f} [{psnr['low']:.2f}, {psnr['high']:.2f}]",
+            ", ".join(f"{value:.2f}" for value in psnr["seeds"]),
+            f"{ssim['mean']:.3f}",
+            "" if difference is None else _signed(difference),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    for name, value in result["baselines_psnr_db"].items():
+        lines.append(f"| *{name.replace('_', '-')}* | {value:.2f} | | | |")
+    return "\n".join(lines)
+
+
+def _signed(difference: Mapping[str, Any]) -> str:
+    seeds = ", ".join(f"{value:+.2f}" for value in difference["seeds"])
+    return (
+        f"{difference['mean']:+.2f} [{difference['low']:+.2f}, {difference['high']:+.2f}]; each seed {seeds}"
+    )
