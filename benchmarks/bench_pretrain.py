@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cwm_hub import VideoWorldModel, create_model
 from cwm_hub.models.frame_model import image_loss
 from cwm_hub.models.rssm import balanced_kl
+from recipes.pretrain import CompileMode, PretrainConfig, compiling
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Trainer:
     batch_clips: int
     window_frames: int
     compile: bool
+    compile_mode: CompileMode = "default"
 
     def __post_init__(self) -> None:
         torch.manual_seed(0)
@@ -46,10 +48,14 @@ class Trainer:
         )
         side = self.model.image_size
         shape = (self.batch_clips, self.window_frames, 3, side, side)
-        self.video = torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device)
+        last = (*shape[:2], side, side, 3)  # channels last in memory, as the loader gives them
+        self.video = torch.randint(0, 256, last, dtype=torch.uint8, device=self.device).movedim(-1, 2)
         self.is_first = torch.zeros(shape[:2], dtype=torch.bool, device=self.device)
         self.is_first[:, 0] = True
-        self.forward = torch.compile(self.model) if self.compile else self.model
+        self.forward: Any = self.model
+        if self.compile:
+            plugin = compiling(PretrainConfig(data=[], compile=True, compile_mode=self.compile_mode))
+            self.forward = torch.compile(self.model, **plugin.to_kwargs())
 
     def autocast(self) -> Any:
         """Mixed precision as accelerate sets it up."""
@@ -73,12 +79,12 @@ class Trainer:
             embed = model.frame_model.encode(self.video)
             posterior, prior = model.rssm.observe(embed, None, self.is_first)
             feature = model.rssm.feature(posterior)
-            tokens = model.context(self.video)
+            tokens = model.frame_model.context(self.video)
             mean = model.frame_model.decode(feature, tokens)
         return {
             "encoder": lambda: model.frame_model.encode(self.video),
             "dynamics": lambda: model.rssm.observe(embed, None, self.is_first),
-            "context encoder": lambda: model.context(self.video),
+            "context encoder": lambda: model.frame_model.context(self.video),
             "decoder": lambda: model.frame_model.decode(feature, tokens),
             "losses": lambda: (image_loss(mean, self.video), balanced_kl(posterior, prior)),
         }
@@ -134,24 +140,26 @@ def main() -> None:
     parser.add_argument("--batch-clips", type=int, default=16)
     parser.add_argument("--window-frames", type=int, default=25)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile, and measure eager execution beside it"
+    )
+    parser.add_argument("--compile-mode", choices=get_args(CompileMode), default="default")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     arguments = parser.parse_args()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     size = {"batch_clips": arguments.batch_clips, "window_frames": arguments.window_frames}
-    common = {"device": device, "compile": arguments.compile, **size}
+    common = {"device": device, "compile_mode": arguments.compile_mode, **size}
+    usual, other = (
+        (torch.bfloat16, torch.float32) if device.type == "cuda" else (torch.float32, torch.bfloat16)
+    )
     trainers = {
-        "context": Trainer(
-            arguments.model, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32, **common
-        ),
-        "plain": Trainer(
-            arguments.plain, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32, **common
-        ),
-        "other precision": Trainer(
-            arguments.model, dtype=torch.float32 if device.type == "cuda" else torch.bfloat16, **common
-        ),
+        "context": Trainer(arguments.model, dtype=usual, compile=arguments.compile, **common),
+        "plain": Trainer(arguments.plain, dtype=usual, compile=arguments.compile, **common),
+        "other precision": Trainer(arguments.model, dtype=other, compile=arguments.compile, **common),
     }
+    if arguments.compile:
+        trainers["eager"] = Trainer(arguments.model, dtype=usual, compile=False, **common)
     main_trainer = trainers["context"]
     with FlopCounterMode(display=False) as flops:
         eager = main_trainer.forward
@@ -177,6 +185,7 @@ def main() -> None:
         "frames_per_second": arguments.batch_clips * arguments.window_frames / medians["context"],
         "contextwm_over_plainwm": medians["context"] / medians["plain"],
         "bf16_over_float32": medians[bf16] / medians[float32],
+        **({"compiled_over_eager": medians["context"] / medians["eager"]} if arguments.compile else {}),
         "tflops": flops.get_total_flops() / medians["context"] / 1e12,
         "tflops_ceiling": matrix_ceiling(
             device, main_trainer.dtype, side=8192 if device.type == "cuda" else 2048

@@ -279,7 +279,7 @@ def verdict(a: str, b: str, difference: Mapping[str, float], *, unit: str = "dB"
 
 def window_column(card: Mapping[str, Any], metric: str) -> Float[np.ndarray, " B"]:
     """One number of every window of a scorecard, in the order of its protocol."""
-    return np.array([row[metric] for row in card["windows"]])
+    return np.array([row[metric] for row in card["windows"]], dtype=float)
 
 
 # metric -> series ("model", "best_of_n", "reconstruction", a baseline) -> values [B, steps]

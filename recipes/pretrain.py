@@ -43,6 +43,8 @@ from recipes.run_folder import (
 )
 from recipes.scoring import ScoringConfig, load_data, make_protocol, score
 
+CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
+
 
 @dataclass(frozen=True)
 class PretrainConfig:
@@ -82,7 +84,7 @@ class PretrainConfig:
     """Share BatchNorm statistics between GPUs (CPU processes keep their own: torch has no such layer there)."""
     compile: bool = False
     """Compile the model, scan included, with torch.compile. The draws are eager's, so that losses are too."""
-    compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
+    compile_mode: CompileMode = "default"
     """Mode of torch.compile; the last two record CUDA graphs."""
     cpu: bool = False
     """Stay on the CPU where there is a GPU."""
@@ -351,15 +353,14 @@ def compiling(config: PretrainConfig) -> Any:
 
 def start_from(checkpoint: str, model: Any) -> dict[str, Any]:
     """Load a checkpoint of the same configuration into the model; what names the checkpoint as its parent."""
-    from cwm_hub import VideoWorldModel, hub
+    from cwm_hub.hub import find_checkpoint
 
-    found = hub.find_checkpoint(checkpoint)
-    loaded = hub.from_pretrained(checkpoint, expect=VideoWorldModel)
-    if loaded.config != model.config:
+    found = find_checkpoint(checkpoint)
+    if found.config() != model.config:
         raise RecipeError(
             f"the checkpoint {checkpoint} has another configuration than the model to be trained"
         )
-    model.load_state_dict(loaded.state_dict())
+    model.load_state_dict(found.load().state_dict())
     return found.identity()
 
 

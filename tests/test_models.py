@@ -393,7 +393,7 @@ def test_target_encoder_follows_by_its_decay():
 
 def test_k_context_frames_give_k_times_the_tokens(clips):
     model = debug(**{"frame.context.frames": 3})
-    tokens = model.context(clips)
+    tokens = model.frame_model.context(clips)
     assert {stride: part.shape[1] for stride, part in tokens.items()} == {8: 3 * 16, 4: 3 * 64}
     assert model.predict(clips, observed_frames=2).shape == clips.shape
 

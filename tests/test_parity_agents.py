@@ -1,6 +1,5 @@
 """Outputs of the official code's heads, policy, lambda return and intrinsic bonus, to 1e-5 relative."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,9 @@ from torch import Tensor, nn
 from cwm_hub.agents.actor_critic import lambda_return
 from cwm_hub.agents.intrinsic import IntrinsicBonus, IntrinsicConfig
 from cwm_hub.models.heads import HeadConfig, PolicyHead, ScalarHead
+from tests.parity_check import head_weights
 
 PARITY = Path(__file__).parent / "fixtures" / "parity"
-OUR_NAMES = ((r"^dense(\d)", r"mlp.dense.\1"), (r"^out\.std", "std"))
 
 
 @pytest.fixture(params=["contextualized", "plainresnet"])
@@ -28,14 +27,7 @@ def assert_close(ours: Tensor, official: Tensor) -> None:
 def load_official(head: nn.Module, golden: dict[str, Tensor], name: str) -> nn.Module:
     """Fills a head with the official weights `w/<name>/...`, strictly."""
     output = "mean" if isinstance(head, PolicyHead) else "out"
-    weights = {}
-    for key, tensor in golden.items():
-        if key.startswith(f"w/{name}/"):
-            ours = key.removeprefix(f"w/{name}/")
-            for pattern, replacement in (*OUR_NAMES, (r"^out\.out", output)):
-                ours = re.sub(pattern, replacement, ours)
-            weights[ours] = tensor
-    head.load_state_dict(weights)
+    head.load_state_dict(head_weights(golden, name, output=output))
     return head
 
 

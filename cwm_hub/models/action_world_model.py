@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from cwm_hub.models.context import choose_context_frames
 from cwm_hub.models.frame_model import FrameModel, FrameModelConfig, image_loss
 from cwm_hub.models.heads import HeadConfig, ScalarHead, gaussian_loss
 from cwm_hub.models.rssm import RSSM, RSSMConfig, RSSMState, balanced_kl
@@ -203,7 +202,7 @@ class ActionWorldModel(nn.Module):
             The loss, and detached scalars to log.
         """
         config = self.config
-        mean = self.frame_model.decode(output.feature, self._context(video))
+        mean = self.frame_model.decode(output.feature, self.frame_model.context(video))
         kl_loss, kl = balanced_kl(
             output.posterior, output.prior, balance=config.kl_balance, free_nats=config.free_nats
         )
@@ -272,11 +271,3 @@ class ActionWorldModel(nn.Module):
 
     def _action_embed(self, video_feature: Tensor, embed: Tensor) -> Tensor:
         return torch.cat([video_feature, embed], -1) if self.config.concat_embed else video_feature
-
-    def _context(self, video: Tensor):
-        context = self.config.frame.context
-        if context is None:
-            return None
-        return self.frame_model.encode_context(
-            choose_context_frames(video, frame=context.frame, frames=context.frames)
-        )

@@ -22,7 +22,13 @@ from torch import Tensor, nn
 
 from cwm_hub.models.augment import augment
 from cwm_hub.models.cnn import CNN_IMAGE_SIZE, CNNDecoder, CNNEncoder
-from cwm_hub.models.context import CONTEXT_STRIDES, ContextConcat, ContextConfig, CrossAttention
+from cwm_hub.models.context import (
+    CONTEXT_STRIDES,
+    ContextConcat,
+    ContextConfig,
+    CrossAttention,
+    choose_context_frames,
+)
 from cwm_hub.models.resnet import LATENT_STRIDE, MAP_STRIDES, Norm, ResidualLayer, ResNetEncoder
 from cwm_hub.models.rssm import init_xavier
 from cwm_hub.models.timm_encoder import TimmContextEncoder
@@ -171,6 +177,13 @@ class FrameModel(nn.Module):
     def encode(self, video: UInt8[Tensor, "B T 3 H W"]) -> Float[Tensor, "B T E"]:
         """Embed every frame by itself."""
         return self.encoder(centred(video.flatten(0, 1))).unflatten(0, video.shape[:2])
+
+    def context(self, video: UInt8[Tensor, "B T 3 H W"]) -> ContextTokens | None:
+        """Context tokens of training clips, from the frames that the configuration names; None when plain."""
+        context = self.config.context
+        if context is None:
+            return None
+        return self.encode_context(choose_context_frames(video, frame=context.frame, frames=context.frames))
 
     def encode_context(self, frames: UInt8[Tensor, "B k 3 H W"]) -> ContextTokens | None:
         """Tokens of the context frames, those of several frames one after another; None for a plain model."""

@@ -12,10 +12,8 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from cwm_hub.models.context import choose_context_frames
 from cwm_hub.models.frame_model import (
     ContextDecoder,
-    ContextTokens,
     FrameModel,
     FrameModelConfig,
     centred,
@@ -79,7 +77,7 @@ class VideoWorldModel(nn.Module):
         posterior, prior = self.rssm.observe(embed, None, is_first)
         feature = self.rssm.feature(posterior)
         visible = feature if self.objective is None else feature.detach()
-        reconstruction = image_loss(self.frame_model.decode(visible, self.context(video)), video)
+        reconstruction = image_loss(self.frame_model.decode(visible, self.frame_model.context(video)), video)
         kl_loss, kl = balanced_kl(
             posterior, prior, balance=self.config.kl_balance, free_nats=self.config.free_nats
         )
@@ -116,15 +114,6 @@ class VideoWorldModel(nn.Module):
             is_first[:, 0] = True
         embed = self.frame_model.encode(video)
         return self.rssm.observe(embed, None, is_first, sample=sample, generator=generator)
-
-    def context(self, video: UInt8[Tensor, "B T 3 H W"]) -> ContextTokens | None:
-        """Context tokens of training clips, from the frames that the configuration names; None when plain."""
-        context = self.config.frame.context
-        if context is None:
-            return None
-        return self.frame_model.encode_context(
-            choose_context_frames(video, frame=context.frame, frames=context.frames)
-        )
 
     @torch.no_grad()
     def predict(
