@@ -52,7 +52,8 @@ def score_curves(designs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], *
                 axes.plot(list(line), list(line.values()), color=colour, lw=0.8, alpha=0.45)
             shared = sorted(set.intersection(*map(set, lines)))
             mean = [float(np.mean([line[update] for line in lines])) for update in shared]
-            axes.plot(shared, mean, color=colour, lw=2, label=f"{name} ({len(runs)} seeds)")
+            label = f"{name} ({len(runs)} seeds)" if len(runs) > 1 else name
+            axes.plot(shared, mean, color=colour, lw=2, label=label)
         axes.set(xlabel="update", ylabel="PSNR (dB), open loop")
         axes.legend(fontsize=8)
         figure.suptitle(title, x=0.008, ha="left", fontsize=8, color=FAINT)

@@ -154,7 +154,7 @@ def read_clip(root: Path, row: Any) -> Any:
 
 def training_section(runs: Sequence[Path]) -> dict[str, Any] | None:
     """Loss curves of all runs and a line of facts for each."""
-    from cwm_hub.curves import loss_curves
+    from cwm_hub.curves import loss_curves, score_curves
 
     if not runs:
         return None
@@ -180,11 +180,12 @@ def training_section(runs: Sequence[Path]) -> dict[str, Any] | None:
         )
     columns = ["updates", "wall time", "updates/s", "image loss (nats)", "KL (nats)", "skipped updates"]
     caption = "Training loss in nats a frame, means over each log interval: half the squared error summed over a frame, and KL."
-    return {
-        "columns": columns,
-        "rows": rows,
-        "curves": image_of(loss_curves(logs), kind="curve", caption=caption),
-    }
+    curves = [image_of(loss_curves(logs), kind="curve", caption=caption)]
+    scored = {path.name: [rows] for path in runs if (rows := read_rows(path / "scores.jsonl"))}
+    if scored:
+        caption = "Open-loop PSNR on held-out windows during training."
+        curves.append(image_of(score_curves(scored), kind="curve", caption=caption))
+    return {"columns": columns, "rows": rows, "curves": curves}
 
 
 def prediction_section(path: Path) -> dict[str, Any]:

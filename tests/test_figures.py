@@ -128,6 +128,17 @@ def summary(level: float) -> dict:
     return {"model": metrics, "copy_last_frame": metrics, "mean_frame": metrics}
 
 
+def test_score_curves_have_a_line_a_seed_and_their_mean():
+    runs = [
+        [{"updates": at, "psnr_db": level + at} for at in updates]
+        for level, updates in ((1.0, (5, 10)), (3.0, (5,)))
+    ]
+    axes = curves.score_curves({"a": runs, "b": runs[:1]}).axes[0]
+    lines = [line.get_xydata().tolist() for line in axes.get_lines()]
+    assert lines[:3] == [[[5, 6], [10, 11]], [[5, 8]], [[5, 7]]]  # the mean only where every seed has a score
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a (2 seeds)", "b"]
+
+
 def test_horizon_curves_show_models_baselines_and_intervals():
     figure = curves.horizon_curves({"context": summary(20.0), "plain": summary(18.0)}, title="toy")
     psnr = figure.axes[0]

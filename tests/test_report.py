@@ -35,6 +35,8 @@ def run(tmp_path_factory) -> Path:
             for at in (10, 20)
         ]
         write_rows(folder / name / "metrics.jsonl", rows)
+        scores = [{"updates": at, "psnr_db": 10.0 + at} for at in (10, 20)]
+        write_rows(folder / name / "scores.jsonl", scores)
         arguments = ["--checkpoint", folder / name / "model", "--data", json.dumps(roots), "--windows", 3]
         arguments += [
             "--figures",
@@ -115,6 +117,7 @@ def test_training_table_and_stages(html):
     assert "contextwm-debug 20 40.0 s 0.5 4.50 1.50 0 checkpoint embedded-tiny" in text
     assert "plainwm-debug 20 40.0 s 0.5 4.50 1.50 0 checkpoint embedded-tiny" in text
     assert "shard 5.2 s done make it pre-train 2 min 05 s done train <all> & more all 2 min 10 s" in text
+    assert "Open-loop PSNR on held-out windows during training." in words(html)
 
 
 def test_finetuning_is_told_beside_the_random_policy(html):
