@@ -41,6 +41,8 @@ class Trainer:
     def __post_init__(self) -> None:
         torch.manual_seed(0)
         model = create_model(self.name).to(self.device)
+        if self.device.type == "cuda":  # as the recipe does
+            model = model.to(memory_format=torch.channels_last)
         assert isinstance(model, VideoWorldModel)
         self.model = model.train()
         self.optimizer = torch.optim.Adam(

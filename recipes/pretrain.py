@@ -16,7 +16,6 @@ import json
 import math
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ import yaml
 
 from cwm_hub.clip_index import ClipSource
 from recipes.command_line import parse_config
+from recipes.meter import Meter
 from recipes.run_folder import (
     RecipeError,
     StopSignal,
@@ -41,7 +41,7 @@ from recipes.run_folder import (
     truncate_rows,
     write_text,
 )
-from recipes.scoring import ScoringConfig, load_data, make_protocol, score
+from recipes.scoring import Evaluation, ScoringConfig
 
 CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 
@@ -114,10 +114,6 @@ class PretrainConfig:
     """Leave audit-<rank>.json from every process: the hash of its weights and the clips it used, in order."""
 
 
-EVALUATION_WINDOWS = 4
-"""Windows of the prediction grids that are drawn during training."""
-
-
 class TrainState:
     """Counters that accelerate saves with the weights."""
 
@@ -151,7 +147,6 @@ def main(arguments: list[str] | None = None) -> int:
     from accelerate.utils import ProjectConfiguration, set_seed
 
     from cwm_hub import ClipLoader, create_model, save_pretrained
-    from cwm_hub.clips import resume_batch
 
     # The world: devices, processes, precision.
     run = Path(config.run)
@@ -179,15 +174,17 @@ def main(arguments: list[str] | None = None) -> int:
     model = create_model(config.model, overrides=config.overrides)
     init = None if config.init is None else start_from(config.init, model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    if gpu:  # as the convolutions of half precision want it
+        model = model.to(memory_format=torch.channels_last)
     if gpu and world > 1 and config.sync_batchnorm:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    optimizer = torch.optim.Adam(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=config.learning_rate,
-        eps=config.adam_epsilon,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+    adam = {
+        "lr": config.learning_rate,
+        "eps": config.adam_epsilon,
+        "weight_decay": config.weight_decay,
+    }
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, **adam, fused=True)
     world_model = model
     model, optimizer = accelerator.prepare(model, optimizer)
     set_seed(config.seed, device_specific=True)
@@ -207,22 +204,18 @@ def main(arguments: list[str] | None = None) -> int:
     loader = ClipLoader(config.data, **stream)
     evaluation = None
     if config.evaluate_every and accelerator.is_main_process:
-        evaluation = Evaluation(config, image_size=world_model.image_size)
+        roots = config.evaluate_data or [source.root for source in config.data]
+        evaluation = Evaluation(config.evaluation, roots, run=run, image_size=world_model.image_size)
 
     # Where an earlier run stopped.
     checkpoints, rows = run / "checkpoints", run / "metrics.jsonl"
     state = TrainState(loader.fingerprint())
     accelerator.register_for_checkpointing(state)
-    steps = saved_steps(checkpoints)
-    if steps:
+    if steps := saved_steps(checkpoints):
         accelerator.load_state(str(step_directory(checkpoints, steps[-1])))
-        start_batch = resume_batch(state.fingerprint, loader.fingerprint(), batches=state.batches)
-        if start_batch != state.batches:
-            accelerator.print(
-                f"data re-striped: batch {state.batches} of the old world is {start_batch} of this one"
-            )
-        state.batches, state.fingerprint = start_batch, loader.fingerprint()
-        loader.start_batch = start_batch
+        for group in optimizer.param_groups:  # the checkpoint's are those of the earlier command
+            group.update(adam)
+        continue_data(state, loader, accelerator)
     if accelerator.is_main_process:
         checkpoints.mkdir(parents=True, exist_ok=True)
         write_text(run / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
@@ -339,6 +332,23 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def continue_data(state: TrainState, loader: Any, accelerator: Any) -> None:
+    """Let the loader go on where the checkpoint's run stopped, in a world of any size.
+
+    Raises:
+        SamplingError: another data set or seed, or a world in which no batch begins there.
+    """
+    from cwm_hub.clips import resume_batch
+
+    start_batch = resume_batch(state.fingerprint, loader.fingerprint(), batches=state.batches)
+    if start_batch != state.batches:
+        accelerator.print(
+            f"data re-striped: batch {state.batches} of the old world is {start_batch} of this one"
+        )
+    state.batches, state.fingerprint = start_batch, loader.fingerprint()
+    loader.start_batch = start_batch
+
+
 def compiling(config: PretrainConfig) -> Any:
     """How accelerate compiles the model: with the draws of eager execution, or not at all."""
     from accelerate.utils import TorchDynamoPlugin
@@ -362,147 +372,6 @@ def start_from(checkpoint: str, model: Any) -> dict[str, Any]:
         )
     model.load_state_dict(found.load().state_dict())
     return found.identity()
-
-
-class Meter:
-    """Sums of what an interval of updates did; they stay on the device until `row` reads them."""
-
-    def __init__(self, accelerator: Any, state: TrainState):
-        import torch
-
-        self._accelerator, self._state = accelerator, state
-        self._zero = torch.zeros((), device=accelerator.device)
-        self.bad_in_a_row = self._zero
-        """Updates since the last one with a finite gradient."""
-        self._clock = time.perf_counter()
-        self._restart()
-        if (
-            state.interval
-        ):  # a resumed run goes on inside the interval, so that its rows are the undisturbed run's
-            saved = dict(state.interval)
-            self._first = saved.pop("first")
-            self._skipped = self._zero + saved.pop("skipped")
-            self._sums = {name: self._zero + value for name, value in saved["sums"].items()}
-
-    def _restart(self) -> None:
-        self._sums: dict[str, Any] = {}
-        self._skipped = self._zero
-        self._waited = 0.0
-        self._began, self._began_at, self._first = (
-            time.perf_counter(),
-            self._state.updates,
-            self._state.updates,
-        )
-
-    def store(self) -> None:
-        """Put the open interval and the clock into the training state, before a checkpoint."""
-        self.clock()
-        sums = {name: float(total) for name, total in self._sums.items()}
-        self._state.interval = {"first": self._first, "skipped": float(self._skipped), "sums": sums}
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Count the time inside as waiting for data."""
-        began = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - began
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave the time inside out of the rate and of the training time."""
-        began = time.perf_counter()
-        yield
-        away = time.perf_counter() - began
-        self._began += away
-        self._clock += away
-
-    def count_skipped(self, bad: Any) -> None:
-        """One update; `bad` is 1 where its gradient was not finite and nothing moved."""
-        self._skipped = self._skipped + bad
-        self.bad_in_a_row = (self.bad_in_a_row + bad) * bad
-
-    def add(self, metrics: dict[str, Any], *, share: float) -> None:
-        """Scalars of one batch, which is this share of an update; those of a non-finite batch count as nothing."""
-        for name, value in metrics.items():
-            self._sums[name] = self._sums.get(name, self._zero) + share * value.nan_to_num(0.0, 0.0, 0.0)
-
-    def clock(self) -> float:
-        """Seconds of training up to now, over all sessions of the run."""
-        now = time.perf_counter()
-        self._state.seconds += now - self._clock
-        self._clock = now
-        return self._state.seconds
-
-    def row(self, norm: Any) -> dict[str, Any]:
-        """Means over the interval and over the processes; starts the next interval."""
-        updates, seconds = self._state.updates - self._first, time.perf_counter() - self._began
-        done_here = self._state.updates - self._began_at
-        good = (updates - self._skipped).clamp(min=1)
-        means = self._accelerator.reduce({name: total / good for name, total in self._sums.items()}, "mean")
-        self._state.skipped += int(self._skipped)
-        row = {"updates": self._state.updates} | {name: float(value) for name, value in means.items()}
-        row |= {
-            "grad_norm": float(norm),
-            "skipped_updates": self._state.skipped,
-            "updates_per_second": done_here / seconds,
-            "data_wait_share": self._waited / seconds,
-            "seconds": self.clock(),
-        }
-        self._restart()
-        return row
-
-
-class Evaluation:
-    """Scores the model under training on held-out windows that were read once; the main process's alone."""
-
-    def __init__(self, config: PretrainConfig, *, image_size: int):
-        roots = config.evaluate_data or [source.root for source in config.data]
-        self._run = Path(config.run)
-        self._data = load_data(config.evaluation, roots, image_size=image_size)
-        self._protocol = make_protocol(config.evaluation, self._data)
-
-    def write(self, model: Any, updates: int) -> None:
-        """A scorecard and a prediction grid in evaluations/step-<updates>, a row in scores.jsonl, a printed line."""
-        from cwm_hub import figures
-
-        model.eval()
-        card, prediction, _ = score(model, self._data, self._protocol)
-        model.train()
-        folder, seen = step_directory(self._run / "evaluations", updates), self._protocol.observed_frames
-        card |= {"name": self._run.name, "updates": updates, "provenance": provenance()}
-        write_text(folder / "scorecard.json", json.dumps(card, indent=1))
-        shown = self._data.shown(EVALUATION_WINDOWS)
-        grid = figures.prediction_grid(
-            self._data.video[shown],
-            {f"{updates:,} updates": prediction[0][shown]},
-            observed_frames=seen,
-            captions=self._data.captions(shown),
-        )
-        figures.save(grid, folder / "prediction.png")
-        row = summary_row(card, updates)
-        append_row(self._run / "scores.jsonl", row)
-        print(
-            f"\n{updates:>9,} updates: PSNR {row['psnr_db']:.2f} dB [{row['psnr_db_low']:.2f}, {row['psnr_db_high']:.2f}] on "
-            f"{card['together']['windows']} held-out windows, {row['minus_copy_last_frame_db']:+.2f} dB to copy-last-frame, "
-            f"{row['minus_mean_frame_db']:+.2f} dB to mean-frame",
-            flush=True,
-        )
-
-
-def summary_row(card: dict[str, Any], updates: int) -> dict[str, Any]:
-    """What curves over the updates need of a scorecard."""
-    scores = card["together"]
-    psnr = scores["model"]["psnr_db"]
-    row = {
-        "updates": updates,
-        "psnr_db": psnr["mean"],
-        "psnr_db_low": psnr["low"],
-        "psnr_db_high": psnr["high"],
-    }
-    row["ssim"] = scores["model"]["ssim"]["mean"]
-    for baseline in ("copy_last_frame", "mean_frame"):
-        row[f"minus_{baseline}_db"] = scores[f"model_minus_{baseline}"]["psnr_db"]["mean"]
-    return row
 
 
 def on_device(batches: Iterator[Any], device: Any) -> Iterator[Any]:

@@ -1,16 +1,21 @@
 """Held-out windows, the protocol, and a model's scores on them: what `evaluate.py` and `pretrain.py` share."""
 
+import json
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from recipes.run_folder import RecipeError
+from recipes.run_folder import RecipeError, append_row, provenance, step_directory, write_text
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from cwm_hub.metrics import Protocol
     from cwm_hub.models.video_world_model import VideoWorldModel
+
+EVALUATION_WINDOWS = 4
+"""Windows of the prediction grids that are drawn during training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,3 +251,55 @@ def encoder_distance(
         "frames": len(truth),
         "features": truth.shape[1],
     }
+
+
+class Evaluation:
+    """Scores the model under training on held-out windows that were read once; the main process's alone."""
+
+    def __init__(self, config: ScoringConfig, roots: list[str], *, run: Path, image_size: int):
+        self._run = run
+        self._data = load_data(config, roots, image_size=image_size)
+        self._protocol = make_protocol(config, self._data)
+
+    def write(self, model: "VideoWorldModel", updates: int) -> None:
+        """A scorecard and a prediction grid in evaluations/step-<updates>, a row in scores.jsonl, a printed line."""
+        from cwm_hub import figures
+
+        model.eval()
+        card, prediction, _ = score(model, self._data, self._protocol)
+        model.train()
+        folder, seen = step_directory(self._run / "evaluations", updates), self._protocol.observed_frames
+        card |= {"name": self._run.name, "updates": updates, "provenance": provenance()}
+        write_text(folder / "scorecard.json", json.dumps(card, indent=1))
+        shown = self._data.shown(EVALUATION_WINDOWS)
+        grid = figures.prediction_grid(
+            self._data.video[shown],
+            {f"{updates:,} updates": prediction[0][shown]},
+            observed_frames=seen,
+            captions=self._data.captions(shown),
+        )
+        figures.save(grid, folder / "prediction.png")
+        row = summary_row(card, updates)
+        append_row(self._run / "scores.jsonl", row)
+        print(
+            f"\n{updates:>9,} updates: PSNR {row['psnr_db']:.2f} dB [{row['psnr_db_low']:.2f}, {row['psnr_db_high']:.2f}] on "
+            f"{card['together']['windows']} held-out windows, {row['minus_copy_last_frame_db']:+.2f} dB to copy-last-frame, "
+            f"{row['minus_mean_frame_db']:+.2f} dB to mean-frame",
+            flush=True,
+        )
+
+
+def summary_row(card: dict[str, Any], updates: int) -> dict[str, Any]:
+    """What curves over the updates need of a scorecard."""
+    scores = card["together"]
+    psnr = scores["model"]["psnr_db"]
+    row = {
+        "updates": updates,
+        "psnr_db": psnr["mean"],
+        "psnr_db_low": psnr["low"],
+        "psnr_db_high": psnr["high"],
+    }
+    row["ssim"] = scores["model"]["ssim"]["mean"]
+    for baseline in ("copy_last_frame", "mean_frame"):
+        row[f"minus_{baseline}_db"] = scores[f"model_minus_{baseline}"]["psnr_db"]["mean"]
+    return row

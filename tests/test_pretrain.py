@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -259,6 +260,26 @@ def test_non_finite_updates_are_skipped_and_then_stop_the_run(shards, tmp_path):
         in result.stderr
     )
     assert rows(run)[-1]["skipped_updates"] >= 6
+
+
+@pytest.mark.slow
+def test_too_many_bad_updates_name_the_last_good_checkpoint(finished, shards, tmp_path):
+    """A learning rate given on resume counts, and this one blows the weights up."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    options = (
+        "--updates",
+        "50",
+        "--learning_rate",
+        "1e38",
+        "--max_bad_updates",
+        "6",
+        "--checkpoint_every",
+        "100",
+    )
+    result = launch(run, shards, *options)
+    assert result.returncode == 1
+    assert f"last good checkpoint: {run / 'checkpoints' / 'step-00000008'}" in result.stderr
+    assert saved_steps(run / "checkpoints")[-1] == 8
 
 
 @pytest.mark.slow
