@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cwm_hub import from_pretrained
 from recipes.command_line import parse_config
 from recipes.pretrain import PretrainConfig
 from recipes.run_folder import (
@@ -48,14 +49,14 @@ def command(run, shards, *options, launcher=()):
     return [*(launcher or [sys.executable]), RECIPE, "--data", data, "--run", str(run), *SMALL, *options]
 
 
-def launch(run, shards, *options, launcher=(), **environment):
+def launch(run, shards, *options, launcher=(), timeout=300, **environment):
     return subprocess.run(
         command(run, shards, *options, launcher=launcher),
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         cwd=ROOT,
-        timeout=300,
+        timeout=timeout,
         check=False,
     )
 
@@ -289,6 +290,20 @@ def test_accumulation_and_half_precision_train(shards, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert rows(tmp_path / "run")[-1]["skipped_updates"] == 0
+
+
+@pytest.mark.slow
+def test_a_compiled_run_has_the_losses_of_an_eager_one(shards, tmp_path):
+    """On one seed, draws included, also across a resume; minutes of the C++ compiler."""
+    eager, compiled = tmp_path / "eager", tmp_path / "compiled"
+    options = ("--window_frames", "2", "--batch_clips", "2", "--log_every", "1")
+    assert launch(eager, shards, *options, "--updates", "3").returncode == 0
+    for updates in ("2", "3"):
+        result = launch(compiled, shards, *options, "--updates", updates, "--compile", "true", timeout=900)
+        assert result.returncode == 0, result.stderr
+    assert losses(compiled) == pytest.approx(losses(eager), rel=1e-5)
+    weights = [from_pretrained(run / "model").state_dict() for run in (eager, compiled)]
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
