@@ -105,7 +105,12 @@ class FrameConverter:
         filters += _ROTATE[quarter_turns(frame.rotation)]
         if self._crop is None and self._resize != "official":
             matrix = ":in_color_matrix=bt2020" if hdr else ""
-            filters.append(("scale", f"{self._size}:{self._size}:flags={self._resize}{matrix}"))
+            flags = "area+accurate_rnd" if self._resize == "area" else self._resize
+            filters.append(("scale", f"{self._size}:{self._size}:flags={flags}{matrix}"))
+            if self._resize == "area" and not hdr:
+                filters.append(
+                    ("format", "bgr0")
+                )  # straight to rgb24: half as slow again, 1.5 grey levels darker
         filters += [("format", "rgb48le" if hdr else "rgb24"), ("buffersink", None)]
         self._graph = graph = av.filter.Graph()  # held: its nodes do not keep it alive
         graph.threads = 1
