@@ -1,9 +1,9 @@
 """Bring a frame of any size and pixel format to u8 [H, W, 3] RGB at the output size.
 
-Three filters. ``area`` averages the source pixels under an output pixel. ``bicubic`` is FFmpeg's default scaler,
-bit for bit (the paper's Something-Something-v2 frames). ``official`` is bilinear without antialiasing in the
-fixed-point arithmetic of cv2's default ``resize`` (the paper's Human3.6M and YouTube frames): four source pixels
-decide each output pixel however far the image shrinks.
+Three filters. ``area`` averages the source pixels under an output pixel, colour with half the detail across.
+``bicubic`` is FFmpeg's default scaler, bit for bit (the paper's Something-Something-v2 frames). ``official`` is
+bilinear without antialiasing in the fixed-point arithmetic of cv2's default ``resize`` (the paper's Human3.6M and
+YouTube frames): four source pixels decide each output pixel however far the image shrinks.
 
 Axes: H W C are the output's; h w the source's.
 """
