@@ -1,9 +1,9 @@
 """Bring a frame of any size and pixel format to u8 [H, W, 3] RGB at the output size.
 
-Three filters. ``area`` averages the source pixels under an output pixel. ``bicubic`` is FFmpeg's default scaler,
-bit for bit (the paper's Something-Something-v2 frames). ``official`` is bilinear without antialiasing in the
-fixed-point arithmetic of cv2's default ``resize`` (the paper's Human3.6M and YouTube frames): four source pixels
-decide each output pixel however far the image shrinks.
+Three filters. ``area`` averages the source pixels under an output pixel, colour with half the detail across.
+``bicubic`` is FFmpeg's default scaler, bit for bit (the paper's Something-Something-v2 frames). ``official`` is
+bilinear without antialiasing in the fixed-point arithmetic of cv2's default ``resize`` (the paper's Human3.6M and
+YouTube frames): four source pixels decide each output pixel however far the image shrinks.
 
 Axes: H W C are the output's; h w the source's.
 """
@@ -105,7 +105,12 @@ class FrameConverter:
         filters += _ROTATE[quarter_turns(frame.rotation)]
         if self._crop is None and self._resize != "official":
             matrix = ":in_color_matrix=bt2020" if hdr else ""
-            filters.append(("scale", f"{self._size}:{self._size}:flags={self._resize}{matrix}"))
+            flags = "area+accurate_rnd" if self._resize == "area" else self._resize
+            filters.append(("scale", f"{self._size}:{self._size}:flags={flags}{matrix}"))
+            if self._resize == "area" and not hdr:
+                filters.append(
+                    ("format", "bgr0")
+                )  # straight to rgb24: half as slow again, 1.5 grey levels darker
         filters += [("format", "rgb48le" if hdr else "rgb24"), ("buffersink", None)]
         self._graph = graph = av.filter.Graph()  # held: its nodes do not keep it alive
         graph.threads = 1

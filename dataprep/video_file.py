@@ -45,6 +45,8 @@ CONTAINERS = (
     "h264,hevc,m4v,ivf,obu,av1,ogg,rm,gif,mxf,nut,y4m,yuv4mpegpipe,dv,wtv,mjpeg"
 )
 
+_EBML = b"\x1a\x45\xdf\xa3"
+
 
 class VideoError(ValueError):
     """A file that cannot be used: ``reason`` is a key of :data:`REASONS`, ``detail`` a clause for people."""
@@ -87,13 +89,26 @@ def open_container(file: Path) -> InputContainer:
     """The container of a regular file, if it is on the list."""
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     try:
+        if _is_webm(
+            file
+        ):  # its header tells all: do not let FFmpeg decode the first picture twice to learn its size
+            options["codec_whitelist"] = (
+                "none"  # while probing; the decoder that we open later is not bound by it
+            )
         return av.open(f"file:{file}", options=options, metadata_errors="replace")
     except av.error.EOFError:
         raise VideoError("truncated", "the header is incomplete") from None
-    except av.error.PermissionError:
+    except PermissionError:
         raise VideoError("unreadable", "permission denied") from None
     except (av.error.FFmpegError, ValueError):
         raise VideoError(*_what_it_is(file)) from None
+
+
+def _is_webm(file: Path) -> bool:
+    """Whether it is Matroska of the kind ``webm``: VP8, VP9 or AV1, whose pictures come in order."""
+    with file.open("rb") as handle:
+        head = handle.read(64)
+    return head.startswith(_EBML) and b"webm" in head
 
 
 def _what_it_is(file: Path) -> tuple[str, str]:
@@ -101,7 +116,7 @@ def _what_it_is(file: Path) -> tuple[str, str]:
     with file.open("rb") as handle:
         head = handle.read(512)
     text = head.lstrip().lower()
-    if head[4:8] == b"ftyp" or head.startswith((b"\x1a\x45\xdf\xa3", b"RIFF", b"FLV", b"OggS")):
+    if head[4:8] == b"ftyp" or head.startswith((_EBML, b"RIFF", b"FLV", b"OggS")):
         return "truncated", "a video container begins, and what it needs is missing: cut short or damaged"
     if text.startswith(b"ffconcat"):
         return "not_a_video", "a concat script, not a video"

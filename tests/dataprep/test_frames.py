@@ -109,6 +109,33 @@ def test_center_crop_drops_the_sides_and_squash_keeps_them(make_video) -> None:
     assert np.abs(official.astype(int) - cropped).max() < 12
 
 
+def test_area_is_the_mean_of_the_pixels_below(make_video) -> None:
+    picture = np.broadcast_to(np.linspace(20, 235, 192).astype(np.uint8)[None, :, None], (128, 192, 3))
+    path = make_video("a.mp4", np.repeat(picture[None], 3, 0))
+    mean = picture.reshape(64, 2, 64, 3, 3).mean((1, 3))
+    assert abs((read(path) - mean).mean()) < 0.7
+    assert np.abs(read(path) - mean).max() < 4
+
+
+def test_a_webm_is_told_from_its_header_as_a_matroska_from_its_pictures(make_video) -> None:
+    import av
+
+    webm = make_video("a.webm", counting_frames(30), codec="libvpx-vp9")
+    probed = webm.with_name("probed.mkv")
+    with av.open(str(webm)) as source, av.open(str(probed), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    infos = []
+    for path in (webm, probed):
+        with open_video(path, DecodeSettings()) as video:
+            infos.append(video.info)
+            assert read_numbers(list(video)) == list(range(30))
+    assert infos[0] == infos[1]
+
+
 def test_center_square() -> None:
     assert center_square(320, 240) == (40, 0, 240, 240)
     assert center_square(16, 480) == (0, 232, 16, 16)
