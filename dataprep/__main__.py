@@ -16,6 +16,7 @@ COMMANDS = {
     "verify": ("dataprep.verify", "check a shard directory against its manifest"),
     "filter": ("dataprep.filter", "a smaller set by columns of the index: motion, length, class"),
     "stats": ("dataprep.stats", "lengths, labels, motion, failures; ours beside the official counts"),
+    "bench": ("dataprep.bench", "windows and batches a second that training gets out of it, and what limits"),
     "preview": ("dataprep.preview", "contact sheet or page of looping clips"),
     "push": ("dataprep.push", "publish a shard directory as a Hub data set"),
 }
