@@ -48,6 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except OSError as error:
         return _fail(str(error.strerror or error))
+    except (
+        ImportError
+    ) as error:  # a kind of URL, or an extra, whose package is not installed; it names the package
+        return _fail(str(error))
 
 
 def _fail(sentence: str) -> int:

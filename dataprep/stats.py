@@ -12,11 +12,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import fsspec.core
 import numpy as np
 
 from cwm_hub.codecs import Frames
 from cwm_hub.shards import FAILURES, ClipRow, Manifest, decode_clip, read_file, read_index
+from cwm_hub.storage import read_range
 
 WINDOW_FRAMES = 25
 """Frames of the paper's training window: shorter videos are never drawn."""
@@ -204,10 +204,8 @@ def _sample(root: str, firsts: Sequence[ClipRow], count: int, seed: int) -> dict
 
 def read_clips(root: str, rows: Sequence[ClipRow]) -> Iterator[Frames]:
     """The frames u8 [T, H, W, 3] of each clip, read at its place in the tar."""
-    filesystem, base = fsspec.core.url_to_fs(root)
     for row in rows:
-        path = f"{base.rstrip('/')}/{row.shard}"
-        yield decode_clip(filesystem.cat_file(path, row.offset, row.offset + row.size), row.codec)
+        yield decode_clip(read_range(root, row.shard, row.offset, row.size), row.codec)
 
 
 def difference_hash(frame: Frames) -> int:
