@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name == asked:
             importlib.import_module(module).add_arguments(command)
     args = parser.parse_args(arguments)
+    if "" in arguments:  # would mean the current folder
+        return _fail("one of the arguments is empty: is a variable of the shell not set?")
     from dataprep.engine import EngineError
 
     try:
@@ -47,10 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, EngineError) as error:
         return _fail(str(error))
     except OSError as error:
-        return _fail(str(error.strerror or error))
-    except (
-        ImportError
-    ) as error:  # a kind of URL, or an extra, whose package is not installed; it names the package
+        known = [str(part) for part in (error.filename, error.strerror) if part]
+        return _fail(": ".join(known) or str(error))
+    except ImportError as error:  # of an extra, or of what opens a kind of URL: it names the package
         return _fail(str(error))
 
 

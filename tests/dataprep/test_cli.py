@@ -90,6 +90,8 @@ def test_sharding_never_loads_torch(videos: Path, tmp_path: Path) -> None:
         ),
         (["folder", "{videos}", "--out", "/proc/o"], "cannot write to /proc/o"),
         (["folder", "{videos}", "--out", "nonsense://x"], "nonsense"),
+        (["folder", "{videos}", "--out", ""], "one of the arguments is empty"),
+        (["stats", "{videos}/0.mp4"], "{videos}/0.mp4/meta/manifest.json: Not a directory"),
         (["finalize", "{tmp}/empty"], "holds no recorded run"),
     ],
 )
