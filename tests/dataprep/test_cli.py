@@ -90,6 +90,11 @@ def test_sharding_never_loads_torch(videos: Path, tmp_path: Path) -> None:
         ),
         (["folder", "{videos}", "--out", "/proc/o"], "cannot write to /proc/o"),
         (["folder", "{videos}", "--out", "nonsense://x"], "nonsense"),
+        (["folder", "{videos}", "--out", "{tmp}/o", "--timeout", "nan"], "--timeout must be a positive"),
+        (
+            ["folder", "{videos}", "--out", "{tmp}/o", "--max-clip-frames", "0"],
+            "max_clip_frames must be at least 1, got 0",
+        ),
         (["folder", "{videos}", "--out", ""], "one of the arguments is empty"),
         (["stats", "{videos}/0.mp4"], "{videos}/0.mp4/meta/manifest.json: Not a directory"),
         (["finalize", "{tmp}/empty"], "holds no recorded run"),
