@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cwm_hub.codecs import Frames
-from cwm_hub.shards import FAILURES, ClipRow, Manifest, decode_clip, read_file, read_index
+from cwm_hub.shards import ClipRow, Manifest, decode_clip, read_failures, read_index
 from cwm_hub.storage import read_range
 
 WINDOW_FRAMES = 25
@@ -90,7 +90,7 @@ def measure(root: str, *, sample: int = 1000, seed: int = 0) -> dict[str, Any]:
         "luma": _spread([_mean(clips, "luma") for clips in videos.values()]),
         "static_share": _share([_mean(clips, "motion") < STATIC_MOTION for clips in videos.values()]),
         "black_share": _share([_mean(clips, "luma") < BLACK_LUMA for clips in videos.values()]),
-        "failures": _failures(root),
+        "failures": _counts([failure["reason"] for failure in read_failures(root)]),
         "sample": _sample(root, firsts, sample, seed),
     }
 
@@ -167,14 +167,6 @@ def _labels(firsts: Sequence[ClipRow]) -> dict[str, Any]:
         for (label, text), count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]
     return {"classes": len(counts), "labelled": sum(counts.values()), "by_class": by_class}
-
-
-def _failures(root: str) -> dict[str, int]:
-    try:
-        lines = read_file(root, FAILURES).splitlines()
-    except FileNotFoundError:
-        return {}
-    return _counts([json.loads(line)["reason"] for line in lines])
 
 
 def _sample(root: str, firsts: Sequence[ClipRow], count: int, seed: int) -> dict[str, Any]:

@@ -11,7 +11,6 @@ A tar that was cut at a member's edge opens without an error in every reader, so
 import argparse
 import contextlib
 import hashlib
-import json
 import sys
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +28,7 @@ from cwm_hub.shards import (
     ShardError,
     ShardRecord,
     decode_clip,
-    read_file,
+    read_failures,
     read_index,
 )
 from cwm_hub.storage import list_files, remote_errors
@@ -178,13 +177,9 @@ def _remote_sha256(root: str) -> dict[str, str]:
 
 def _check_failures(root: str) -> list[Problem]:
     try:
-        for line in read_file(root, FAILURES).splitlines():
-            if set(json.loads(line)) != {"source_path", "reason", "detail"}:
-                return [Problem(FAILURES, "a line without exactly source_path, reason and detail")]
-    except FileNotFoundError:
-        return []  # a set that did not come from videos has none
-    except ValueError:
-        return [Problem(FAILURES, "damaged json line")]
+        read_failures(root)
+    except ShardError as error:
+        return [Problem(FAILURES, str(error).removeprefix(f"{FAILURES}: "))]
     return []
 
 

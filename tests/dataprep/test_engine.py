@@ -153,6 +153,22 @@ def test_a_rerun_does_only_what_is_missing(tmp_path: Path) -> None:
     assert tars[0].stat().st_mtime_ns == kept
 
 
+def test_a_damaged_state_file_is_a_shard_to_write_again(tmp_path: Path) -> None:
+    listing = numbered_listing(*[30] * 12)
+    make_shards(tmp_path, listing)
+    before = fingerprint(tmp_path)
+    first, second, *_ = sorted((tmp_path / ".state" / "shards").iterdir())
+    first.write_bytes(first.read_bytes()[:-40])
+    second.write_text("[]")
+    with pytest.raises(InputError, match="is damaged: run the same command again"):
+        ledger.finalize(str(tmp_path))
+    make_shards(tmp_path, listing)
+    assert fingerprint(tmp_path) == before
+    (tmp_path / ".state/plan.json").write_text("{}")
+    with pytest.raises(InputError, match=r"plan\.json is damaged"):
+        ledger.finalize(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("listing", "changes", "named"),
     [
