@@ -134,7 +134,7 @@ def measure(
     fits = not what.remote and tars < MEMORY_SHARE * psutil.virtual_memory().available
     limit = find_limit(from_storage, by_workers, busy, workers=workers, cores=cores, fits_memory=fits)
     batches = (from_storage if limit == "storage" else by_workers) / batch_clips
-    reason = _reason(limit, manifest.codec, workers=workers, cores=cores, busy=busy)
+    reason = _reason(limit, manifest.codec, workers=workers, cores=cores, busy=busy, remote=what.remote)
     return Figures(
         root=root,
         manifest_hash=manifest.hash,
@@ -176,9 +176,10 @@ def find_limit(
     return "workers" if workers < cores or busy < CROWDED else "decode"
 
 
-def _reason(limit: str, codec: str, *, workers: int, cores: int, busy: float) -> str:
+def _reason(limit: str, codec: str, *, workers: int, cores: int, busy: float, remote: bool) -> str:
     if limit == "storage":
-        return "storage gives less than the workers could use, and the set does not stay in memory"
+        until = "until the loader's cache holds the set" if remote else "and the set does not stay in memory"
+        return f"storage gives less than the workers could use, {until}"
     if limit == "workers" and workers < cores:
         return f"{workers} of {cores} cores work, more --workers would help"
     if limit == "workers":
