@@ -12,13 +12,14 @@ import argparse
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import psutil
 
 from cwm_hub.shards import Manifest
 from dataprep.plan import InputError
-from dataprep.read_rates import ReadSet, measure_rates
+from dataprep.read_rates import Rate, ReadSet, measure_rates
 
 PARTS = 4
 """Measurements that share `--seconds`."""
@@ -124,14 +125,12 @@ def measure(
         (read,) = measure_rates(what, "read", workers=1, seconds=part)
         (decode,) = measure_rates(what, "decode", workers=1, seconds=part)
         together = measure_rates(what, "batches", workers=workers, seconds=part)
-    bytes_per_second = sum(rate.bytes for rate in storage) / max(rate.wall_seconds for rate in storage)
-    tars = sum(record.bytes for record in manifest.splits[split])
-    from_storage = bytes_per_second / (tars / samples if what.remote else read.bytes / read.windows)
-    by_workers = sum(rate.windows / rate.wall_seconds for rate in together)
     cores = len(os.sched_getaffinity(0))
-    wall = sum(rate.wall_seconds for rate in together) / workers
-    busy = sum(rate.cpu_seconds for rate in together) / wall / min(workers, cores)
+    tars = sum(record.bytes for record in manifest.splits[split])
     fits = not what.remote and tars < MEMORY_SHARE * psutil.virtual_memory().available
+    bytes_per_second = sum(rate.bytes for rate in storage) / max(rate.wall_seconds for rate in storage)
+    from_storage = bytes_per_second / (tars / samples if what.remote else read.bytes / read.windows)
+    by_workers, busy = _together(together, cores)
     limit = find_limit(from_storage, by_workers, busy, workers=workers, cores=cores, fits_memory=fits)
     batches = (from_storage if limit == "storage" else by_workers) / batch_clips
     reason = _reason(limit, manifest.codec, workers=workers, cores=cores, busy=busy, remote=what.remote)
@@ -156,6 +155,13 @@ def measure(
         limit=limit,
         sentence=f"{reason}; an update on {batch_clips} clips that takes more than {1e3 / batches:.3g} ms never waits",
     )
+
+
+def _together(rates: Sequence[Rate], cores: int) -> tuple[float, float]:
+    """(windows a second of all processes, share of their cores' time that they used)."""
+    wall = sum(rate.wall_seconds for rate in rates) / len(rates)
+    busy = sum(rate.cpu_seconds for rate in rates) / wall / min(len(rates), cores)
+    return sum(rate.windows / rate.wall_seconds for rate in rates), busy
 
 
 def find_limit(

@@ -173,7 +173,7 @@ def _from_memory(clips: ClipSet, what: ReadSet, work: Work, place: float, second
     samples = _warm_up(clips, what, place, WARM_UP * seconds)
     windows = count = 0
     clock = _Clock((1 - WARM_UP) * seconds)
-    while not clock.over():
+    while not windows or not clock.over():
         if work == "decode":
             clips.read(next(samples), out, broken)
         else:
@@ -187,7 +187,7 @@ def _give_batches(clips: ClipSet, what: ReadSet, pipe: Connection, place: float,
     samples = _warm_up(clips, what, place, WARM_UP * seconds)
     batches = 0
     clock = _Clock((1 - WARM_UP) * seconds)
-    while not clock.over():
+    while not batches or not clock.over():
         for out in batch:
             clips.read(next(samples), out, broken)
         if batches >= BATCHES_AHEAD:
