@@ -164,20 +164,36 @@ class ClipSet:
         row, first = self.index.windows.locate(plan.windows[position : position + 1])
         return int(row[0]), int(first[0])
 
-    def _read(self, row: int, first: int, out: Frames) -> None:
+    def load(self, sample: int, out: Frames) -> int:
+        """Read the bytes that `read` would decode and stop there; returns how many. Measures storage apart from decoding.
+
+        Raises:
+            BrokenShardError: the shard ends inside the clip, or cannot be opened.
+        """
+        return len(self._load(*self.window(sample), out))
+
+    def _load(self, row: int, first: int, out: Frames) -> bytes | memoryview:
+        """The clip's payload; of a raw clip only the window, read into `out`."""
         descriptor = self._files.open(int(self.index.shard[row]))
         offset, size = int(self.index.offset[row]), int(self.index.size[row])
-        codec, stop = self.index.codec[row].as_py(), first + self._window_frames
-        if codec == "raw":
-            skip, size = raw_byte_range(*self.index.image_size, first, stop)
-            if os.preadv(descriptor, [out.data], offset + skip) != size:
-                raise BrokenShardError(f"clip {self.index.key[row]}", "the shard ends inside it")
-            return
-        data = os.pread(descriptor, size, offset)
-        if len(data) != size:
+        data: bytes | memoryview
+        if self.index.codec[row].as_py() == "raw":
+            skip, size = raw_byte_range(*self.index.image_size, first, first + self._window_frames)
+            data = out.data.cast("B")
+            found = os.preadv(descriptor, [data], offset + skip)
+        else:
+            data = os.pread(descriptor, size, offset)
+            found = len(data)
+        if found != size:
             raise BrokenShardError(f"clip {self.index.key[row]}", "the shard ends inside it")
+        return data
+
+    def _read(self, row: int, first: int, out: Frames) -> None:
+        data, codec = self._load(row, first, out), self.index.codec[row].as_py()
+        if codec == "raw":
+            return
         try:
-            frames = decode_clip(data, codec, first, stop)
+            frames = decode_clip(bytes(data), codec, first, first + self._window_frames)
         except ShardError as error:
             raise BrokenShardError(f"clip {self.index.key[row]}", str(error)) from error
         if frames.shape != out.shape:

@@ -52,6 +52,7 @@ __all__ = [
     "index_table",
     "measure_clip",
     "raw_byte_range",
+    "read_failures",
     "read_file",
     "read_index",
     "read_index_table",
@@ -433,3 +434,27 @@ def read_index(root: str | Path) -> list[ClipRow]:
 def failures_bytes(failures: Iterable[Mapping[str, str]]) -> bytes:
     """`meta/failures.jsonl` as bytes: one json object with `source_path`, `reason`, `detail` a line."""
     return b"".join(json.dumps(dict(failure)).encode() + b"\n" for failure in failures)
+
+
+def read_failures(root: str | Path) -> list[dict[str, str]]:
+    """The lines of `meta/failures.jsonl`; none where there is no such file: the set did not come from videos.
+
+    Raises:
+        ShardError: a line is damaged.
+    """
+    try:
+        lines = read_file(root, FAILURES).splitlines()
+    except FileNotFoundError:
+        return []
+    failures = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            failure = json.loads(line)
+        except ValueError:
+            failure = None
+        if not isinstance(failure, dict) or set(failure) != {"source_path", "reason", "detail"}:
+            raise ShardError(f"{FAILURES}: line {number} is not source_path, reason and detail")
+        if not all(isinstance(value, str) for value in failure.values()):
+            raise ShardError(f"{FAILURES}: line {number} holds what is no text")
+        failures.append(failure)
+    return failures

@@ -1,19 +1,60 @@
-"""Whole small files below a root that is a local folder or any fsspec URL (hf, s3, https, memory): read, replace."""
+"""Whole small files below a root that is a local folder or any fsspec URL (hf, s3, https, memory): read, replace.
 
+Whatever the client library of a URL raises leaves here as OSError with one line.
+"""
+
+import contextlib
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import fsspec.core
 from fsspec.implementations.local import LocalFileSystem
 
+CLIENT_ERRORS = {
+    "aiohttp": ("ClientError",),
+    "botocore.exceptions": ("BotoCoreError", "ClientError"),
+    "httpx": ("HTTPError",),
+    "httpx2": ("HTTPError",),
+}
+"""Errors of the libraries that fsspec speaks through, which it passes on as they are; by module."""
 
+
+def client_errors() -> tuple[type[Exception], ...]:
+    """Those of `CLIENT_ERRORS` whose module is in use."""
+    modules = {name: sys.modules[name] for name in CLIENT_ERRORS if name in sys.modules}
+    return tuple(getattr(module, kind) for name, module in modules.items() for kind in CLIENT_ERRORS[name])
+
+
+@contextlib.contextmanager
+def remote_errors() -> Iterator[None]:
+    """Turn `client_errors` into OSError with one line."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, client_errors()):  # asked now: the first use of a URL imports its client
+            raise OSError(" ".join(str(error).split()) or type(error).__name__) from error
+        raise
+
+
+@remote_errors()
 def read_file(root: str | Path, name: str) -> bytes:
     """The bytes of `name` below a local or fsspec root; FileNotFoundError where there is none."""
     filesystem, base = fsspec.core.url_to_fs(str(root))
     return filesystem.cat_file(f"{base.rstrip('/')}/{name}")
 
 
+@remote_errors()
+def read_range(root: str | Path, name: str, offset: int, size: int) -> bytes:
+    """`size` bytes of `name` from `offset` on, fewer where it ends before."""
+    filesystem, base = fsspec.core.url_to_fs(str(root))
+    # by name: the second argument of s3fs is a version
+    return filesystem.cat_file(f"{base.rstrip('/')}/{name}", start=offset, end=offset + size)
+
+
+@remote_errors()
 def write_file(root: str | Path, name: str, data: bytes) -> None:
     """Write a small file below a local or fsspec root; a reader sees the old bytes or the new ones, never half."""
     home = local_path(root)
@@ -36,6 +77,7 @@ def write_file(root: str | Path, name: str, data: bytes) -> None:
     sync_directory(path.parent)
 
 
+@remote_errors()
 def upload_file(root: str | Path, name: str, source: Path) -> None:
     """Copy a finished local file below a remote root, under its final name."""
     filesystem, target = _remote(root, name)
@@ -48,6 +90,7 @@ def local_path(root: str | Path) -> Path | None:
     return Path(base) if isinstance(filesystem, LocalFileSystem) else None
 
 
+@remote_errors()
 def list_files(root: str | Path, folder: str) -> dict[str, int]:
     """Size of every file directly in `folder` below a local or fsspec root, by name; empty if there is no folder."""
     filesystem, base = fsspec.core.url_to_fs(str(root))

@@ -16,6 +16,7 @@ COMMANDS = {
     "verify": ("dataprep.verify", "check a shard directory against its manifest"),
     "filter": ("dataprep.filter", "a smaller set by columns of the index: motion, length, class"),
     "stats": ("dataprep.stats", "lengths, labels, motion, failures; ours beside the official counts"),
+    "bench": ("dataprep.bench", "windows and batches a second that training gets out of it, and what limits"),
     "preview": ("dataprep.preview", "contact sheet or page of looping clips"),
     "push": ("dataprep.push", "publish a shard directory as a Hub data set"),
 }
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name == asked:
             importlib.import_module(module).add_arguments(command)
     args = parser.parse_args(arguments)
+    if "" in arguments:  # would mean the current folder
+        return _fail("one of the arguments is empty: is a variable of the shell not set?")
     from dataprep.engine import EngineError
 
     try:
@@ -46,7 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, EngineError) as error:
         return _fail(str(error))
     except OSError as error:
-        return _fail(str(error.strerror or error))
+        known = [str(part) for part in (error.filename, error.strerror) if part]
+        return _fail(": ".join(known) or str(error))
+    except ImportError as error:  # of an extra, or of what opens a kind of URL: it names the package
+        return _fail(str(error))
 
 
 def _fail(sentence: str) -> int:

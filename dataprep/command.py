@@ -168,6 +168,8 @@ def make_shards(
     """
     if args.workers < 0:
         raise InputError(f"--workers must be 0 or more, got {args.workers}")
+    if not args.timeout > 0:
+        raise InputError(f"--timeout must be a positive number of seconds, got {args.timeout:g}")
     plan = make_plan(listing, config)
     if args.dry_run:
         return _dry_run(args, plan, listing, opener)

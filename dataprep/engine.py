@@ -235,6 +235,9 @@ def _work(job: ShardJob, connection: Connection, log: str) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 2)
     os.close(descriptor)
+    tempfile.tempdir = str(
+        Path(log).parent
+    )  # whatever a killed worker leaves goes with the supervisor's folder
     threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
     try:
         write_shard(job, lambda beat: _say(connection, beat))

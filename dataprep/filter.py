@@ -15,8 +15,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import fsspec.core
-
 from cwm_hub.shards import (
     FAILURES,
     INDEX,
@@ -30,7 +28,7 @@ from cwm_hub.shards import (
     read_index,
     shard_name,
 )
-from cwm_hub.storage import list_files, local_path, write_file
+from cwm_hub.storage import list_files, local_path, read_range, write_file
 from dataprep.plan import InputError
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -161,11 +159,9 @@ def filter_shards(
 
 
 def _copy(root: str, clips: Sequence[ClipRow], writer: ShardWriter) -> tuple[ShardRecord, list[ClipRow]]:
-    filesystem, base = fsspec.core.url_to_fs(root)
     with writer:
         for row in clips:
-            path = f"{base.rstrip('/')}/{row.shard}"
-            payload = filesystem.cat_file(path, row.offset, row.offset + row.size)
+            payload = read_range(root, row.shard, row.offset, row.size)
             clip = EncodedClip(
                 payload, row.codec, row.fps, row.num_frames, row.width, row.height, row.motion, row.luma
             )

@@ -186,13 +186,16 @@ def read_labels(path: Path) -> dict[str, Label]:
             if path.suffix == ".jsonl"
             else list(csv.DictReader(text.splitlines()))
         )
-    except ValueError as error:
-        raise InputError(f"{path}: damaged json line: {error}") from error
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path}: damaged {path.suffix.removeprefix('.')} line: {error}") from error
+    if not rows:
+        raise InputError(f"{path} lists no video: expected a csv with a header that has `path`, or a .jsonl")
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict) or not isinstance(row.get("path"), str) or not row["path"]:
+            raise InputError(f"{path}: row {number} has no `path`")
     labels: dict[str, Label] = {}
     classes = sorted({str(row["label"]) for row in rows if _is_text(row.get("label"))})
     for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict) or not row.get("path"):
-            raise InputError(f"{path}: row {number} has no `path`")
         split = row.get("split") or None
         if split not in (None, *SPLITS):
             raise InputError(f"{path}: row {number} has split {split!r}, expected {', '.join(SPLITS)}")

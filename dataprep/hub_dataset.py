@@ -26,6 +26,7 @@ from cwm_hub.codecs import Frames
 from cwm_hub.storage import local_path
 from dataprep.command import add_arguments as add_common_arguments
 from dataprep.command import make_shards, shard_config
+from dataprep.dry_run import PROBE_VIDEOS
 from dataprep.folder import video_id
 from dataprep.frames import VideoError, open_video
 from dataprep.ledger import Origin
@@ -79,10 +80,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List or stream, plan, shard; returns the exit code."""
-    home = local_path(args.out)
-    if args.cache is None and home is None:
-        raise InputError("a remote --out has no place for streamed videos: give --cache")
-    cache = Path(args.cache) if args.cache else Path(str(home)) / ".state" / "videos"
     request = Request(
         dataset=os.path.abspath(args.dataset) if Path(args.dataset).is_dir() else args.dataset,  # noqa: PTH100
         config=args.config,
@@ -93,46 +90,87 @@ def run(args: argparse.Namespace) -> int:
         text_column=args.text_column,
         limit=args.limit,
     )
-    listing = list_rows(request, cache)
     name = (
         args.name or re.sub(r"[^a-z0-9_-]+", "-", Path(args.dataset).name.lower()).strip("-") or "hub-dataset"
     )
     asked = {"dataset": args.dataset, "config": args.config, "revision": args.revision, "column": args.column}
     config = shard_config(args, name, asked)
-    return make_shards(
-        args, listing, config, opener=open_row, origin=Origin(args.licence, args.redistributable)
-    )
+    with contextlib.ExitStack() as stack:
+        cache = _cache(args)
+        listing = None if cache is None else read_listing(request, cache)
+        if listing is None and args.dry_run:
+            probe = stack.enter_context(tempfile.TemporaryDirectory(prefix="cwm-dataprep-"))
+            listing = list_rows(request, Path(probe), most_fetched=PROBE_VIDEOS)
+        elif listing is None:
+            assert cache is not None
+            listing = list_rows(request, cache)
+            write_listing(request, listing, cache)
+        origin = Origin(args.licence, args.redistributable)
+        return make_shards(args, listing, config, opener=open_row, origin=origin)
 
 
-def list_rows(request: Request, cache: Path) -> Listing:
-    """A source video for each row; from the cache's own list where the same request was finished before.
+def _cache(args: argparse.Namespace) -> Path | None:
+    """Where streamed videos wait; None in a dry run that has no such place."""
+    home = local_path(args.out)
+    if args.cache is None and home is None and not args.dry_run:
+        raise InputError("a remote --out has no place for streamed videos: give --cache")
+    if args.cache is not None:
+        return Path(args.cache)
+    return None if home is None else home / ".state" / "videos"
+
+
+def list_rows(request: Request, cache: Path, *, most_fetched: int | None = None) -> Listing:
+    """A source video for each row; videos whose bytes are inside rows are written to the cache.
+
+    Args:
+        request: What to read.
+        cache: Local folder.
+        most_fetched: Videos of each split that are taken out of rows, None for all; rows after these are not seen.
 
     Raises:
         InputError: The data set cannot be opened, has no (or several) video columns, or an unknown split.
     """
-    asked = json.loads(json.dumps(dataclasses.asdict(request)))
-    with contextlib.suppress(FileNotFoundError):
-        kept = json.loads((cache / LISTING).read_text())
-        if kept["request"] == asked:
-            sources = tuple(SourceVideo(**source) for source in kept["sources"])
-            if all("://" in source.path or Path(source.path).is_file() for source in sources):
-                return Listing(sources, tuple(Failure(**failure) for failure in kept["failures"]))
     rows: list[tuple[SourceVideo, Any]] = []
     failures: list[Failure] = []
+    notes: list[str] = []
     for split, dataset in _load(request).items():
         column = _video_column(dataset, request.column)
-        rows += _stream(request, split, dataset, column, cache, failures)
-    listing = Listing(tuple(_with_labels(rows)), tuple(failures))
+        fetched = 0
+        for source, text in _stream(request, split, dataset, column, cache, failures):
+            if fetched == most_fetched:
+                notes.append(
+                    f"{split}: rows after the first {fetched} were not fetched; what follows is without them"
+                )
+                break
+            rows.append((source, text))
+            fetched += Path(source.path).is_relative_to(cache.absolute())
+    return Listing(tuple(_with_labels(rows)), tuple(failures), tuple(notes))
+
+
+def read_listing(request: Request, cache: Path) -> Listing | None:
+    """What `list_rows` found for the same request before, if its videos are still there."""
+    try:
+        kept = json.loads((cache / LISTING).read_text())
+    except FileNotFoundError:
+        return None
+    sources = tuple(SourceVideo(**source) for source in kept["sources"])
+    here = all("://" in source.path or Path(source.path).is_file() for source in sources)
+    if kept["request"] != json.loads(json.dumps(dataclasses.asdict(request))) or not here:
+        return None
+    return Listing(sources, tuple(Failure(**failure) for failure in kept["failures"]))
+
+
+def write_listing(request: Request, listing: Listing, cache: Path) -> None:
+    """Keep a listing for the next run."""
     cache.mkdir(parents=True, exist_ok=True)
     kept = {
-        "request": asked,
+        "request": dataclasses.asdict(request),
         "sources": [dataclasses.asdict(source) for source in listing.sources],
         "failures": [dataclasses.asdict(failure) for failure in listing.failures],
     }
     temporary = cache / f".tmp-{LISTING}"
     temporary.write_text(json.dumps(kept))
     temporary.replace(cache / LISTING)
-    return listing
 
 
 def open_row(source: SourceVideo, config: ShardConfig) -> FrameReader:

@@ -23,6 +23,7 @@ import numpy as np
 from dataprep.command import add_arguments as add_common_arguments
 from dataprep.command import make_shards, shard_config
 from dataprep.frames import VideoError, open_video
+from dataprep.id_lists import add_ids_argument, id_facts, keep_listed
 from dataprep.ledger import Origin
 from dataprep.pictures import FolderStore, PictureReader
 from dataprep.plan import Failure, InputError, Listing, ShardConfig, SourceVideo, printable
@@ -50,6 +51,8 @@ VIDEO_NAME = re.compile(r"(?P<action>[A-Za-z]+)(?: (?P<take>\d+))?\.(?P<camera>\
 FRAME_NAME = re.compile(
     r"S(?P<subject>\d+)_(?P<action>[A-Za-z]+)(?:_(?P<take>\d+))?\.(?P<camera>\d{8})_(?P<number>\d{6})\.jpg"
 )
+
+LIST_NAME = re.compile(r"S(?P<subject>\d+)_(?P<action>[A-Za-z]+)(?:_(?P<take>\d+))?\.(?P<camera>\d{8})")
 
 Boxes = dict[int, tuple[int, int, int, int]]
 """(left, top, width, height) by frame number, counted from 1 as in the file names."""
@@ -102,6 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="as the paper: pose crop, cv2's bilinear to 64, every fifth frame",
     )
+    add_ids_argument(parser)
     add_common_arguments(parser, videos_per_shard=8)
     parser.set_defaults(stride=5)
 
@@ -114,10 +118,11 @@ def run(args: argparse.Namespace) -> int:
     boxes = read_boxes(Path(args.annot)) if crop == "pose" else None
     directory = Path(args.videos or args.frames)
     listing = (list_videos if args.videos else list_frames)(directory, boxes)
+    listing = keep_listed(listing, args.ids, listed_id)
     exact = {"size": 64, "resize": "official", "stride": 5, "fps": None} if args.paper_exact else {}
     fit = "center-crop" if crop == "center" else "squash"
     form = {"form": "videos" if args.videos else "frames", "crop": crop, "paper_exact": args.paper_exact}
-    config = shard_config(args, "human36m", form, **exact, fit=fit)
+    config = shard_config(args, "human36m", form | id_facts(args.ids), **exact, fit=fit)
     if args.frames and config.decode.fps is not None:
         raise InputError("--fps resamples videos; frames are thinned with --stride")
     opener = open_recording if args.videos else open_pictures
@@ -133,15 +138,29 @@ def list_videos(directory: Path, boxes: Mapping[Recording, Boxes] | None = None)
     found: dict[Recording, SourceVideo] = {}
     strange = 0
     for path in _walk(directory, ".mp4"):
-        match = VIDEO_NAME.fullmatch(path.name)
-        folders = [part for part in path.parent.parts if re.fullmatch(r"S\d+", part)]
-        recording = Recording.parse(match, int(folders[-1][1:])) if match and folders else None
+        recording = _of_video(path)
         if recording is None:
             strange += 1
         else:
             relative = printable(os.path.relpath(path, directory))
             found[recording] = _source(recording, str(path.absolute()), relative, path.stat().st_size)
     return _listing(found, boxes, f"{strange} mp4 files with other names were left alone" if strange else "")
+
+
+def listed_id(name: str) -> str | None:
+    """`S9_Directions_1.54138969`, alone or before a picture's number, or the path of a video -> the recording's id."""
+    path = Path(name)
+    if name.startswith("h36m_"):
+        return name
+    match = LIST_NAME.match(path.name)
+    recording = Recording.parse(match, int(match["subject"])) if match else _of_video(path)
+    return None if recording is None else recording.id
+
+
+def _of_video(path: Path) -> Recording | None:
+    match = VIDEO_NAME.fullmatch(path.name)
+    folders = [part for part in path.parent.parts if re.fullmatch(r"S\d+", part)]
+    return Recording.parse(match, int(folders[-1][1:])) if match and folders else None
 
 
 def list_frames(directory: Path, boxes: Mapping[Recording, Boxes] | None = None) -> Listing:

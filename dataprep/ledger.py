@@ -41,6 +41,19 @@ from dataprep.worker import OutputError, ShardState, remove_leftovers
 PLAN = ".state/plan.json"
 LOCK = ".state/run.lock"
 STATES = ".state/shards"
+PLAN_FIELDS = frozenset(
+    (
+        "plan_hash",
+        "sources_hash",
+        "videos",
+        "config",
+        "versions",
+        "shards",
+        "failures",
+        "licence",
+        "redistributable",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -223,11 +236,22 @@ def count_reasons(reasons: dict[str, int]) -> str:
 
 def _read_plan(root: str) -> dict[str, Any] | None:
     try:
-        return json.loads(read_file(root, PLAN))
+        plan = json.loads(read_file(root, PLAN))
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise InputError(f"{root}/{PLAN} is damaged: use --overwrite or another --out") from error
+    except ValueError:
+        plan = None
+    if not isinstance(plan, dict) or plan.keys() != PLAN_FIELDS:
+        raise InputError(f"{root}/{PLAN} is damaged: use --overwrite or another --out")
+    return plan
+
+
+def _read_state(root: str, name: str) -> ShardState | None:
+    """None where it is damaged: the shard counts as not written."""
+    try:
+        return ShardState.from_json(read_file(root, name))
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _read_states(root: str, plan: dict[str, Any]) -> Iterator[tuple[str, ShardState]]:
@@ -244,7 +268,11 @@ def _read_states(root: str, plan: dict[str, Any]) -> Iterator[tuple[str, ShardSt
             "run the same command again, or the missing part of the shard range"
         )
     for split, name in expected:
-        state = ShardState.from_json(read_file(root, f"{STATES}/{name}"))
+        state = _read_state(root, f"{STATES}/{name}")
+        if state is None:
+            raise InputError(
+                f"{root}/{STATES}/{name} is damaged: run the same command again, it mends the shard"
+            )
         if state.plan_hash != plan["plan_hash"]:
             raise InputError(
                 f"{root}/{STATES}/{name} belongs to another plan: use --overwrite or another --out"
@@ -257,8 +285,8 @@ def _is_done(
 ) -> bool:
     if Path(task.state_file).name not in states:
         return False
-    state = ShardState.from_json(read_file(root, task.state_file))
-    if state.plan_hash != plan_hash:
+    state = _read_state(root, task.state_file)
+    if state is None or state.plan_hash != plan_hash:
         return False
     return state.record is None or tars.get(Path(task.file).name) == state.record.bytes
 

@@ -106,6 +106,8 @@ class ShardConfig:
                 f"a JPEG film strip holds {65_535 // self.decode.size} frames of {self.decode.size} pixels: "
                 f"lower max_clip_frames from {self.max_clip_frames}"
             )
+        if self.max_clip_frames < 1:
+            raise InputError(f"max_clip_frames must be at least 1, got {self.max_clip_frames}")
         if not 0 <= self.overlap_frames < self.max_clip_frames:
             raise InputError(
                 f"overlap_frames must be in [0, {self.max_clip_frames}), got {self.overlap_frames}"

@@ -15,15 +15,15 @@ FILE_SECONDS = 5.0
 
 
 class ProgressLine:
-    """Called with the work of this run so far; writes to `stream` and, less often, through `save`."""
+    """Called with the work of this run so far; writes to `stream` (standard error) and, less often, through `save`."""
 
     def __init__(
-        self, total_videos: int, *, stream: TextIO = sys.stderr, save: Callable[[bytes], None]
+        self, total_videos: int, *, stream: TextIO | None = None, save: Callable[[bytes], None]
     ) -> None:
         self.total_videos = total_videos
-        self.stream = stream
+        self.stream = sys.stderr if stream is None else stream
         self.save = save
-        self.terminal = stream.isatty()
+        self.terminal = self.stream.isatty()
         self.started = time.monotonic()
         self.latest = Beat()
         self._printed = self._saved = self.started

@@ -16,6 +16,7 @@ from typing import Any
 
 from dataprep.command import add_arguments as add_common_arguments
 from dataprep.command import make_shards, shard_config
+from dataprep.id_lists import add_ids_argument, id_facts, keep_listed
 from dataprep.ledger import Origin
 from dataprep.plan import Failure, InputError, Listing, SourceVideo
 from dataprep.worker import open_file
@@ -42,18 +43,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--paper-exact", action="store_true", help="as the paper: bicubic squash to 64, every frame"
     )
+    add_ids_argument(parser)
     add_common_arguments(parser, videos_per_shard=330)
 
 
 def run(args: argparse.Namespace) -> int:
     """List, plan, shard; returns the exit code."""
     listing = list_videos(Path(args.videos), Path(args.labels), args.splits)
+    listing = keep_listed(listing, args.ids, listed_id)
     exact = (
         {"size": 64, "resize": "bicubic", "fit": "squash", "stride": 1, "fps": None}
         if args.paper_exact
         else {}
     )
-    config = shard_config(args, "ssv2", {"paper_exact": args.paper_exact}, **exact)
+    config = shard_config(args, "ssv2", {"paper_exact": args.paper_exact} | id_facts(args.ids), **exact)
     return make_shards(args, listing, config, opener=open_file, origin=Origin(LICENCE, redistributable=False))
 
 
@@ -96,6 +99,12 @@ def list_videos(videos: Path, labels: Path, splits: Sequence[str] = tuple(OFFICI
         tuple(_notes(files, listed, sources, classes)),
         {split: OFFICIAL_COUNTS[split] for split in counts},
     )
+
+
+def listed_id(name: str) -> str | None:
+    """`78687` or `78687.webm` -> `ssv2_078687`."""
+    video = name.removesuffix(".webm")
+    return f"ssv2_{video.zfill(6)}" if video.isdecimal() else None
 
 
 def _find_videos(directory: Path) -> dict[str, tuple[str, int]]:

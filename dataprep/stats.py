@@ -12,11 +12,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import fsspec.core
 import numpy as np
 
 from cwm_hub.codecs import Frames
-from cwm_hub.shards import FAILURES, ClipRow, Manifest, decode_clip, read_file, read_index
+from cwm_hub.shards import ClipRow, Manifest, decode_clip, read_failures, read_index
+from cwm_hub.storage import read_range
 
 WINDOW_FRAMES = 25
 """Frames of the paper's training window: shorter videos are never drawn."""
@@ -90,7 +90,7 @@ def measure(root: str, *, sample: int = 1000, seed: int = 0) -> dict[str, Any]:
         "luma": _spread([_mean(clips, "luma") for clips in videos.values()]),
         "static_share": _share([_mean(clips, "motion") < STATIC_MOTION for clips in videos.values()]),
         "black_share": _share([_mean(clips, "luma") < BLACK_LUMA for clips in videos.values()]),
-        "failures": _failures(root),
+        "failures": _counts([failure["reason"] for failure in read_failures(root)]),
         "sample": _sample(root, firsts, sample, seed),
     }
 
@@ -169,14 +169,6 @@ def _labels(firsts: Sequence[ClipRow]) -> dict[str, Any]:
     return {"classes": len(counts), "labelled": sum(counts.values()), "by_class": by_class}
 
 
-def _failures(root: str) -> dict[str, int]:
-    try:
-        lines = read_file(root, FAILURES).splitlines()
-    except FileNotFoundError:
-        return {}
-    return _counts([json.loads(line)["reason"] for line in lines])
-
-
 def _sample(root: str, firsts: Sequence[ClipRow], count: int, seed: int) -> dict[str, Any]:
     """What only pixels tell: colour means and first frames that look alike."""
     chosen = random.Random(seed).sample(list(firsts), min(count, len(firsts)))
@@ -204,10 +196,8 @@ def _sample(root: str, firsts: Sequence[ClipRow], count: int, seed: int) -> dict
 
 def read_clips(root: str, rows: Sequence[ClipRow]) -> Iterator[Frames]:
     """The frames u8 [T, H, W, 3] of each clip, read at its place in the tar."""
-    filesystem, base = fsspec.core.url_to_fs(root)
     for row in rows:
-        path = f"{base.rstrip('/')}/{row.shard}"
-        yield decode_clip(filesystem.cat_file(path, row.offset, row.offset + row.size), row.codec)
+        yield decode_clip(read_range(root, row.shard, row.offset, row.size), row.codec)
 
 
 def difference_hash(frame: Frames) -> int:

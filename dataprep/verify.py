@@ -11,7 +11,6 @@ A tar that was cut at a member's edge opens without an error in every reader, so
 import argparse
 import contextlib
 import hashlib
-import json
 import sys
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
@@ -29,10 +28,10 @@ from cwm_hub.shards import (
     ShardError,
     ShardRecord,
     decode_clip,
-    read_file,
+    read_failures,
     read_index,
 )
-from cwm_hub.storage import list_files
+from cwm_hub.storage import list_files, remote_errors
 from dataprep.plan import InputError
 
 Level = Literal["quick", "index", "full"]
@@ -61,10 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print every problem; exit code 0 or 3, and 1 where there is no shard directory at all."""
     try:
-        problems = verify(args.root, args.level, watch=_say)
-    except ImportError as error:  # a kind of URL whose package is not installed: fsspec's sentence names it
-        raise InputError(f"cannot open {args.root}: {error}") from error
-    except _network_errors() as error:
+        with remote_errors():
+            problems = verify(args.root, args.level, watch=_say)
+    except OSError as error:
         raise InputError(f"cannot read {args.root}: {error}") from error
     for problem in problems:
         print(f"{problem.where}: {problem.what}")
@@ -179,13 +177,9 @@ def _remote_sha256(root: str) -> dict[str, str]:
 
 def _check_failures(root: str) -> list[Problem]:
     try:
-        for line in read_file(root, FAILURES).splitlines():
-            if set(json.loads(line)) != {"source_path", "reason", "detail"}:
-                return [Problem(FAILURES, "a line without exactly source_path, reason and detail")]
-    except FileNotFoundError:
-        return []  # a set that did not come from videos has none
-    except ValueError:
-        return [Problem(FAILURES, "damaged json line")]
+        read_failures(root)
+    except ShardError as error:
+        return [Problem(FAILURES, str(error).removeprefix(f"{FAILURES}: "))]
     return []
 
 
@@ -193,13 +187,13 @@ def _check_shard(root: str, record: ShardRecord, rows: list[ClipRow], *, full: b
     """Walk one tar; a tar tells at most one structural problem, because after it nothing has a place."""
     filesystem, base = fsspec.core.url_to_fs(root)
     try:
-        with filesystem.open(f"{base.rstrip('/')}/{record.file}", "rb") as file:
+        with remote_errors(), filesystem.open(f"{base.rstrip('/')}/{record.file}", "rb") as file:
             _compare(file, record, sorted(rows, key=lambda row: row.offset))
             return list(_check_content(file, record, rows)) if full else []
     except ShardError as error:
         return [Problem(record.file, str(error))]
-    except _network_errors() as error:
-        return [Problem(record.file, f"cannot be read: {getattr(error, 'strerror', None) or error}")]
+    except OSError as error:
+        return [Problem(record.file, f"cannot be read: {error.strerror or error}")]
 
 
 def _compare(file: BufferedIOBase, record: ShardRecord, rows: Sequence[ClipRow]) -> None:
@@ -269,12 +263,6 @@ def _check_content(file: BufferedIOBase, record: ShardRecord, rows: Sequence[Cli
             continue
         if frames.shape != (row.num_frames, row.height, row.width, 3):
             yield Problem(record.file, f"clip {row.key} decodes to {frames.shape}, the index says otherwise")
-
-
-def _network_errors() -> tuple[type[Exception], ...]:
-    """What reading may raise: fsspec's http passes aiohttp's own errors on, where it is in use."""
-    aiohttp: Any = sys.modules.get("aiohttp")
-    return (OSError,) if aiohttp is None else (OSError, aiohttp.ClientError)
 
 
 def _say(line: str) -> None:

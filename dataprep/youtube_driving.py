@@ -26,6 +26,7 @@ from dataprep.command import make_shards, shard_config
 from dataprep.folder import list_videos as list_folder
 from dataprep.folder import read_labels
 from dataprep.frames import open_video
+from dataprep.id_lists import add_ids_argument, id_facts, keep_listed
 from dataprep.ledger import Origin
 from dataprep.pictures import FolderStore, PictureReader, ZipStore
 from dataprep.plan import InputError, Listing, ShardConfig, SourceVideo
@@ -107,6 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="as the paper: centre square, cv2's bilinear to 64, first 99 frames of a run dropped, every fifth kept",
     )
+    add_ids_argument(parser)
     add_common_arguments(parser, videos_per_shard=2)
     parser.set_defaults(stride=STRIDE, fit="center-crop")
 
@@ -122,12 +124,15 @@ def run(args: argparse.Namespace) -> int:
             "stride": STRIDE,
             "skip_head": SKIP_HEAD,
         }
-    facts = {"form": "videos" if args.videos else "frames", "native_fps": args.native_fps}
-    config = shard_config(args, "youtube-driving", {**facts, "paper_exact": args.paper_exact}, **exact)
+    facts: dict[str, Any] = {"form": "videos" if args.videos else "frames", "native_fps": args.native_fps}
+    facts |= {"paper_exact": args.paper_exact} | id_facts(args.ids)
+    config = shard_config(args, "youtube-driving", facts, **exact)
     origin = Origin(LICENCE, redistributable=False)
     if args.videos:
         if args.meta:
             raise InputError("--meta tells the steering of extracted frames: give --frames with it")
+        if args.ids:
+            raise InputError("--ids names runs of extracted frames: give --list with --videos")
         listing = list_videos(Path(args.videos), Path(args.list) if args.list else None)
         return make_shards(args, listing, config, opener=open_file, origin=origin)
     if args.list:
@@ -136,9 +141,11 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--fps resamples videos; frames are thinned with --stride")
     runs = list(list_runs(Path(args.frames), skip_head=config.decode.skip_head, stride=config.decode.stride))
     steering = read_steering(Path(args.meta)) if args.meta else None
-    code = make_shards(args, list_sources(Path(args.frames), runs), config, opener=open_run, origin=origin)
+    listing = keep_listed(list_sources(Path(args.frames), runs), args.ids, listed_id)
+    code = make_shards(args, listing, config, opener=open_run, origin=origin)
     if steering is not None and not args.dry_run:
-        write_file(args.out, STEERING, steering_bytes(runs, steering))
+        used = {source.id for source in listing.sources}
+        write_file(args.out, STEERING, steering_bytes((one for one in runs if one.id in used), steering))
     return code
 
 
@@ -207,6 +214,12 @@ def list_sources(frames: Path, runs: Iterable[Run]) -> Listing:
         size = sum(place[1] for place in one.kept.values())
         sources.append(SourceVideo(one.id, path, shown, bytes=size, options=options))
     return Listing(tuple(sources), official_counts=OFFICIAL_COUNTS)
+
+
+def listed_id(name: str) -> str | None:
+    """`dir-7_0` -> `ytb_dir-07_0`."""
+    match = re.fullmatch(r"dir-(\d+)_(\d+)", name)
+    return f"ytb_dir-{int(match[1]):02d}_{int(match[2])}" if match else None
 
 
 def open_file(source: SourceVideo, config: ShardConfig) -> FrameReader:

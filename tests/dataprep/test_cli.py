@@ -29,7 +29,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def folder_command(videos: Path, out: Path, *more: str) -> list[str]:
+def folder_command(videos: Path, out: Path | str, *more: str) -> list[str]:
     return ["folder", str(videos), "--out", str(out), "--size", "16", "--videos-per-shard", "2", *more]
 
 
@@ -90,6 +90,13 @@ def test_sharding_never_loads_torch(videos: Path, tmp_path: Path) -> None:
         ),
         (["folder", "{videos}", "--out", "/proc/o"], "cannot write to /proc/o"),
         (["folder", "{videos}", "--out", "nonsense://x"], "nonsense"),
+        (["folder", "{videos}", "--out", "{tmp}/o", "--timeout", "nan"], "--timeout must be a positive"),
+        (
+            ["folder", "{videos}", "--out", "{tmp}/o", "--max-clip-frames", "0"],
+            "max_clip_frames must be at least 1, got 0",
+        ),
+        (["folder", "{videos}", "--out", ""], "one of the arguments is empty"),
+        (["stats", "{videos}/0.mp4"], "{videos}/0.mp4/meta/manifest.json: Not a directory"),
         (["finalize", "{tmp}/empty"], "holds no recorded run"),
     ],
 )
@@ -107,6 +114,14 @@ def test_wrong_input_is_one_sentence(
     assert told.startswith("error: ") and told.count("\n") == 1, told
     assert sentence.format(**places) in told
     assert not (tmp_path / "o").exists()
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(videos: Path) -> None:
+    for command in (["stats", "hf://datasets/a/b"], folder_command(videos, "hf://datasets/a/b")):
+        environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:1"}
+        told = subprocess.run([*CLI, *command], capture_output=True, text=True, env=environment)
+        assert told.returncode == 1
+        assert told.stderr.startswith("error: ") and told.stderr.count("\n") == 1, told.stderr
 
 
 def test_a_folder_without_a_usable_video_is_an_error(

@@ -153,6 +153,22 @@ def test_a_rerun_does_only_what_is_missing(tmp_path: Path) -> None:
     assert tars[0].stat().st_mtime_ns == kept
 
 
+def test_a_damaged_state_file_is_a_shard_to_write_again(tmp_path: Path) -> None:
+    listing = numbered_listing(*[30] * 12)
+    make_shards(tmp_path, listing)
+    before = fingerprint(tmp_path)
+    first, second, *_ = sorted((tmp_path / ".state" / "shards").iterdir())
+    first.write_bytes(first.read_bytes()[:-40])
+    second.write_text("[]")
+    with pytest.raises(InputError, match="is damaged: run the same command again"):
+        ledger.finalize(str(tmp_path))
+    make_shards(tmp_path, listing)
+    assert fingerprint(tmp_path) == before
+    (tmp_path / ".state/plan.json").write_text("{}")
+    with pytest.raises(InputError, match=r"plan\.json is damaged"):
+        ledger.finalize(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("listing", "changes", "named"),
     [
@@ -275,15 +291,16 @@ sys.path.insert(0, sys.argv[2])
 from openers import numbered_listing, open_numbered, raw_config
 from test_engine import make_shards
 if __name__ == "__main__":
-    make_shards(Path(sys.argv[1]), numbered_listing(*["slow:30"] * 16), raw_config(videos_per_shard=3))
+    make_shards(Path(sys.argv[1]), numbered_listing(*sys.argv[3:]), raw_config(videos_per_shard=3))
 """
 
 
-def start_run(root: Path) -> subprocess.Popen[bytes]:
+def start_run(root: Path, *videos: str, **environment: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-c", RUN, str(root), str(Path(__file__).parent)],
+        [sys.executable, "-c", RUN, str(root), str(Path(__file__).parent), *(videos or ["slow:30"] * 16)],
         start_new_session=True,
         stderr=subprocess.PIPE,
+        env={**os.environ, **environment},
     )
 
 
@@ -325,6 +342,16 @@ def wait_until_gone(session: int) -> None:
     while members(session):
         assert time.monotonic() < deadline, f"still there: {members(session)}"
         time.sleep(0.02)
+
+
+def test_killed_workers_leave_no_temporary_files(tmp_path: Path) -> None:
+    (tmp_path / "temporary").mkdir()
+    run = start_run(
+        tmp_path / "out", "30", "segfault:30", "exit:30", "30", TMPDIR=str(tmp_path / "temporary")
+    )
+    assert run.wait() == 0
+    assert set(failures_of(tmp_path / "out")) == {"videos/1", "videos/2"}
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

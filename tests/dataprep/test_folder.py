@@ -130,6 +130,8 @@ def test_a_validation_share_is_drawn_by_the_path(tmp_path: Path) -> None:
     [
         ("file,label\na.mp4,1\n", "row 1 has no `path`"),
         ("path,split\na.mp4,holdout\n", "row 1 has split 'holdout', expected train, validation, test"),
+        ("a.mp4\n", "lists no video: expected a csv with a header that has `path`"),
+        ("path,label\na.mp4," + 200_000 * "x", "damaged csv line: field larger than field limit"),
         (None, "cannot read the labels file"),
     ],
 )
@@ -143,9 +145,13 @@ def test_a_labels_file_that_says_nothing_is_a_sentence(
         read_labels(file)
 
 
-def test_a_damaged_jsonl_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="damaged json line"):
-        read_labels(touch(tmp_path / "l.jsonl", b'{"path": "a"}\n{'))
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [(b"{", "damaged jsonl line"), (b"5", "row 2 has no `path`"), (b'{"path": 5}', "row 2 has no `path`")],
+)
+def test_a_damaged_jsonl_is_a_sentence(tmp_path: Path, line: bytes, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        read_labels(touch(tmp_path / "l.jsonl", b'{"path": "a"}\n' + line))
 
 
 def test_from_files_to_shards(tmp_path: Path) -> None:

@@ -154,3 +154,22 @@ def test_bad_input_is_one_sentence(
         error = capsys.readouterr().err
         assert sentence in error
         assert error.strip().count("\n") == 0
+
+
+def test_a_dry_run_fetches_a_few_rows_and_keeps_none(
+    videos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import datasets
+
+    rows = [{"video": {"bytes": videos[n % 4].read_bytes(), "path": f"{n}.mp4"}} for n in range(22)]
+    features = datasets.Features({"video": datasets.Video()})
+    (tmp_path / "set/data").mkdir(parents=True)
+    datasets.Dataset.from_list(rows, features=features).to_parquet(
+        tmp_path / "set/data/train-00000-of-00001.parquet"
+    )
+    before = sorted(tmp_path.rglob("*.parquet"))
+    for out in (str(tmp_path / "out"), "memory://nowhere"):
+        assert main(["hub-dataset", str(tmp_path / "set"), "--out", out, "--dry-run"]) == 0
+        told = capsys.readouterr().err
+        assert "train: rows after the first 20 were not fetched" in told and "about 550 frames" in told
+    assert not (tmp_path / "out").exists() and sorted(tmp_path.rglob("*.parquet")) == before

@@ -130,11 +130,22 @@ def test_index_rows_that_lie(root: Path) -> None:
     assert "the index says otherwise" in verify(str(root), "index")[0].what
 
 
-def test_a_damaged_failures_file(root: Path) -> None:
-    write_file(root, "meta/failures.jsonl", b'{"source_path": "a.mp4", "reason": "crash"}\n')
-    assert verify(str(root))[0].where == "meta/failures.jsonl"
-    write_file(root, "meta/failures.jsonl", b"{not json\n")
-    assert verify(str(root))[0].what == "damaged json line"
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        (b'{"source_path": "a.mp4", "reason": "crash"}', "line 1 is not source_path, reason and detail"),
+        (b"{not json", "line 1 is not source_path, reason and detail"),
+        (b"5", "line 1 is not source_path, reason and detail"),
+        (b'{"source_path": "a", "reason": ["b"], "detail": ""}', "line 1 holds what is no text"),
+    ],
+)
+def test_a_damaged_failures_file(
+    line: bytes, what: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_file(root, "meta/failures.jsonl", line + b"\n")
+    assert [(problem.where, problem.what) for problem in verify(str(root))] == [("meta/failures.jsonl", what)]
+    assert main(["stats", str(root)]) == 1
+    assert capsys.readouterr().err == f"error: meta/failures.jsonl: {what}\n"
 
 
 def test_a_remote_set(root: Path) -> None:
