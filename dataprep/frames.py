@@ -32,6 +32,8 @@ from dataprep.video_file import REASONS, VideoError, check_regular, open_contain
 __all__ = ["REASONS", "DecodeSettings", "VideoError", "VideoInfo", "VideoReader", "open_video"]
 
 LONGEST_GAP_SECONDS = 60.0
+LARGEST_SIZE = 4096
+"""Of an output side, pixels."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class DecodeSettings:
         for name in ("size", "stride", "min_frames", "max_pixels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.size > LARGEST_SIZE:
+            raise ValueError(f"size must be at most {LARGEST_SIZE}, got {self.size}")
         if self.skip_head < 0:
             raise ValueError(f"skip_head must not be negative, got {self.skip_head}")
         if self.fps is not None and not 0 < self.fps <= 1000:

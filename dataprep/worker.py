@@ -23,7 +23,7 @@ from cwm_hub.codecs import Frames
 from cwm_hub.shards import ClipRow, EncodedClip, ShardRecord, ShardWriter
 from cwm_hub.storage import local_path, upload_file, write_file
 from dataprep.frames import VideoError, open_video
-from dataprep.plan import Failure, Plan, ShardConfig, ShardTask, SourceVideo
+from dataprep.plan import SKIPS, Failure, Plan, ShardConfig, ShardTask, SourceVideo
 
 SPOOL_BYTES = 16 << 20
 """Encoded clips of one source beyond this go to a temporary file."""
@@ -68,6 +68,7 @@ class Beat:
     frames: int = 0
     bytes: int = 0
     failures: int = 0
+    """Skips, such as videos that are too short, are none."""
 
     def __add__(self, other: "Beat") -> "Beat":
         return Beat(
@@ -189,12 +190,13 @@ def _write_sources(
                 _add_source(source, spool, writer)
             else:
                 failures.append(failure)
-        beat = Beat(
-            videos=beat.videos + 1,
-            clips=len(writer.rows),
-            frames=sum(row.num_frames for row in writer.rows),
-            bytes=sum(row.size for row in writer.rows),
-            failures=len(failures),
+        written = writer.rows[beat.clips :]
+        beat += Beat(
+            videos=1,
+            clips=len(written),
+            frames=sum(row.num_frames for row in written),
+            bytes=sum(row.size for row in written),
+            failures=int(failure is not None and failure.reason not in SKIPS),
         )
         report(beat)
 

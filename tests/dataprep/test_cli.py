@@ -62,6 +62,10 @@ def test_sharding_never_loads_torch(videos: Path, tmp_path: Path) -> None:
         (["folder", "{tmp}/empty", "--out", "{tmp}/o"], "no video found"),
         (["folder", "{videos}", "--out", "{tmp}/o", "--size", "63"], "h264 needs an even size, got 63"),
         (["folder", "{videos}", "--out", "{tmp}/o", "--size", "0"], "size must be at least 1, got 0"),
+        (
+            ["folder", "{videos}", "--out", "{tmp}/o", "--size", "99998"],
+            "size must be at most 4096, got 99998",
+        ),
         (["folder", "{videos}", "--out", "{tmp}/o", "--codec", "av1"], "invalid choice: 'av1'"),
         (
             ["folder", "{videos}", "--out", "{tmp}/o", "--workers", "-1"],
