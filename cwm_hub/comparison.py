@@ -31,7 +31,8 @@ def compare_designs(cards: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[st
 
     Returns:
         `together` and, per data set, `sources`: Design -> metric -> `mean`, `low`, `high`, `seeds` (the mean of each) and,
-        for all but the first, `minus_first` with the same numbers of the paired differences; `baselines` beside them.
+        for all but the first, `minus_first` with the same numbers of the paired differences (no `seeds` where the two
+        designs have different numbers of them); `baselines_psnr_db` beside them.
 
     Raises:
         ProtocolError: two scorecards were measured in different ways; names the differing fields.
@@ -65,8 +66,8 @@ def _part(
             values = np.stack([window_column(card, metric)[chosen] for card in runs])
             reference.setdefault(metric, values)
             scores = _over_seeds(values, first)
-            if values is not reference[metric] and len(values) == len(reference[metric]):
-                scores["minus_first"] = _over_seeds(values - reference[metric], first)
+            if values is not reference[metric]:
+                scores["minus_first"] = _difference(values, reference[metric], first)
             designs[design][metric] = scores
     baselines = {
         name: float(window_column(first, f"{name}_psnr_db")[chosen].mean())
@@ -80,6 +81,15 @@ def _over_seeds(values: Float[np.ndarray, "S B"], card: Mapping[str, Any]) -> di
     """Mean over seeds and windows, its interval over windows, and the mean of each seed."""
     interval = mean_interval(values.mean(0), bootstrap_fields(card))
     return interval | {"seeds": values.mean(1).tolist()}
+
+
+def _difference(
+    values: Float[np.ndarray, "S B"], reference: Float[np.ndarray, "R B"], card: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The same of values minus reference; as many seeds as both have are paired."""
+    if len(values) == len(reference):
+        return _over_seeds(values - reference, card)
+    return mean_interval(values.mean(0) - reference.mean(0), bootstrap_fields(card)) | {"seeds": []}
 
 
 def markdown_table(comparison: Mapping[str, Any], *, part: str = "together") -> str:
@@ -111,6 +121,5 @@ def markdown_table(comparison: Mapping[str, Any], *, part: str = "together") -> 
 
 def _signed(difference: Mapping[str, Any]) -> str:
     seeds = ", ".join(f"{value:+.2f}" for value in difference["seeds"])
-    return (
-        f"{difference['mean']:+.2f} [{difference['low']:+.2f}, {difference['high']:+.2f}]; each seed {seeds}"
-    )
+    told = f"{difference['mean']:+.2f} [{difference['low']:+.2f}, {difference['high']:+.2f}]"
+    return f"{told}; each seed {seeds}" if seeds else told

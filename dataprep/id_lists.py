@@ -70,7 +70,7 @@ def read_id_list(text: str) -> IdList:
 
 def id_facts(lists: Sequence[IdList]) -> dict[str, Any]:
     """What the manifest's configuration says of the lists; nothing where there are none."""
-    return {"ids": {one.path.name: [one.split or "", one.sha256] for one in lists}} if lists else {}
+    return {"ids": [[one.path.name, one.split or "", one.sha256] for one in lists]} if lists else {}
 
 
 def keep_listed(listing: Listing, lists: Sequence[IdList], source_id: Callable[[str], str | None]) -> Listing:

@@ -3,7 +3,7 @@
     python recipes/compare.py --design contextwm runs/evidence/contextwm-* --design plainwm runs/evidence/plainwm-* \
         --out runs/evidence/comparison
 
-A folder is a pre-training run with evaluations/ (its last scorecard is taken) or evaluation/, or an evaluation itself.
+A folder is an evaluation, or a pre-training run with evaluation/ or else evaluations/, whose last scorecard is taken.
 The first design is what the others are compared with; give the seeds in the same order. Scorecards of different
 protocols are refused. Writes comparison.json, table.md and, where the runs have scores.jsonl, scores.png. A second or two.
 """
@@ -38,6 +38,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(folders) < len(options.design):
         raise RecipeError("two designs have the same name")
     cards = {name: [read_card(folder) for folder in runs] for name, runs in folders.items()}
+    lengths = {
+        card["updates"]: folder
+        for name in cards
+        for folder, card in zip(folders[name], cards[name], strict=True)
+        if "updates" in card
+    }
+    if len(lengths) > 1:
+        told = ", ".join(f"{folder} was scored after {updates:,}" for updates, folder in lengths.items())
+        raise RecipeError(f"the runs have different numbers of updates and do not compare: {told}")
 
     from cwm_hub.comparison import compare_designs, markdown_table
 

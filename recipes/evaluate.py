@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipes.command_line import parse_config
+from recipes.compare import read_card
 from recipes.run_folder import RecipeError, one_sentence_errors, provenance, write_text
 from recipes.scoring import Data, ScoringConfig, load_data, make_protocol, score
 
@@ -49,7 +50,7 @@ class EvaluateConfig(ScoringConfig):
     out: str
     """Folder to write to."""
     compare: str | None = None
-    """Folder of another evaluation, whose scores are compared with these."""
+    """Folder of another evaluation or run, whose scores are compared with these."""
     name: str | None = None
     """What figures call the model; by default the last part of the checkpoint's name (of its run folder's)."""
     lpips: bool = False
@@ -112,7 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Comparison, figures, and what to say.
     cards, differences = {name: card}, None
     if config.compare:
-        other = read_scorecard(config.compare)
+        other = read_card(Path(config.compare))
         cards[_other_name(other, name)] = other
         differences = metrics.compare(card, other)
         write_text(out / "comparison.json", json.dumps(differences, indent=1))
@@ -180,8 +181,8 @@ def latents(model: "VideoWorldModel", video: "Tensor") -> "Tensor":
     import torch
 
     with torch.no_grad():
-        posterior, _ = model.observe(video, sample=False)
-        return model.rssm.feature(posterior)
+        parts = [model.observe(part, sample=False)[0] for part in video.split(16)]
+        return torch.cat([model.rssm.feature(posterior) for posterior in parts])
 
 
 def draw_context(
@@ -229,18 +230,6 @@ def draw_embedding(out: Path, features: "np.ndarray", data: Data) -> None:
         return
     figures.save(figure, out / "embedding.png")
     write_text(out / "separability.json", json.dumps(numbers | {"windows": len(rows)}))
-
-
-def read_scorecard(folder: str) -> dict[str, Any]:
-    """The scorecard of another evaluation.
-
-    Raises:
-        RecipeError: there is none.
-    """
-    path = Path(folder) / "scorecard.json"
-    if not path.is_file():
-        raise RecipeError(f"{folder} has no scorecard.json: give the --out folder of another evaluation")
-    return json.loads(path.read_text())
 
 
 def conclusions(cards: "dict[str, dict[str, Any]]", differences: dict[str, Any] | None) -> list[str]:

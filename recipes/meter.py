@@ -28,6 +28,7 @@ class Meter:
 
     def _restart(self) -> None:
         self._sums: dict[str, Any] = {}
+        self._update: dict[str, Any] = {}
         self._skipped = self._zero
         self._waited = 0.0
         self._began, self._began_at, self._first = (
@@ -39,7 +40,10 @@ class Meter:
     def store(self) -> None:
         """Put the open interval and the clock into the training state, before a checkpoint."""
         self.clock()
-        sums = {name: float(total) for name, total in self._sums.items()}
+        means = self._accelerator.reduce(
+            self._sums, "mean"
+        )  # one process's state is every process's after a resume
+        sums = {name: float(total) for name, total in means.items()}
         self._state.interval = {"first": self._first, "skipped": float(self._skipped), "sums": sums}
 
     @contextlib.contextmanager
@@ -58,15 +62,20 @@ class Meter:
         self._began += away
         self._clock += away
 
-    def count_skipped(self, bad: Any) -> None:
-        """One update; `bad` is 1 where its gradient was not finite and nothing moved."""
+    def add(self, metrics: dict[str, Any], *, share: float) -> None:
+        """Scalars of one batch, which is this share of the update being made."""
+        for name, value in metrics.items():
+            self._update[name] = self._update.get(name, self._zero) + share * value
+
+    def count(self, bad: Any) -> None:
+        """End of an update; where `bad` is 1 its gradient was not finite, nothing moved, and its scalars are left out."""
+        import torch
+
         self._skipped = self._skipped + bad
         self.bad_in_a_row = (self.bad_in_a_row + bad) * bad
-
-    def add(self, metrics: dict[str, Any], *, share: float) -> None:
-        """Scalars of one batch, which is this share of an update; those of a non-finite batch count as nothing."""
-        for name, value in metrics.items():
-            self._sums[name] = self._sums.get(name, self._zero) + share * value.nan_to_num(0.0, 0.0, 0.0)
+        for name, value in self._update.items():
+            self._sums[name] = self._sums.get(name, self._zero) + torch.where(bad > 0, self._zero, value)
+        self._update = {}
 
     def clock(self) -> float:
         """Seconds of training up to now, over all sessions of the run."""

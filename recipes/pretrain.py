@@ -10,7 +10,6 @@ The run folder holds config.yaml, metrics.jsonl, checkpoints/ and, at the end, m
 `--evaluate_every` also scores.jsonl and evaluations/ (scorecard and prediction grid on held-out windows).
 """
 
-import contextlib
 import hashlib
 import json
 import math
@@ -69,7 +68,7 @@ class PretrainConfig:
     sampling: Literal["source", "clip", "frame"] = "source"
     """What is drawn uniformly: source videos (the paper), clips or frames."""
     accumulation: int = 1
-    """Batches whose gradients are summed into an update."""
+    """Batches whose gradients are averaged into an update."""
     learning_rate: float = 3e-4
     """Of Adam."""
     adam_epsilon: float = 1e-5
@@ -117,7 +116,7 @@ class PretrainConfig:
 class TrainState:
     """Counters that accelerate saves with the weights."""
 
-    def __init__(self, fingerprint: dict[str, Any]):
+    def __init__(self, fingerprint: dict[str, Any], init: dict[str, Any] | None):
         self.updates = 0
         self.batches = 0
         self.skipped = 0
@@ -125,6 +124,8 @@ class TrainState:
         self.interval: dict[str, Any] = {}
         """What the meter has summed since the last row of metrics.jsonl."""
         self.fingerprint = fingerprint
+        self.init = init
+        """What names the checkpoint that the run started from."""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything."""
@@ -170,12 +171,15 @@ def main(arguments: list[str] | None = None) -> int:
         )
 
     # The model.
+    checkpoints, rows = run / "checkpoints", run / "metrics.jsonl"
+    steps = saved_steps(checkpoints)
+    if steps:
+        check_same_model(run / "config.yaml", config)
     set_seed(config.seed)
     model = create_model(config.model, overrides=config.overrides)
-    init = None if config.init is None else start_from(config.init, model)
+    init = start_from(config.init, model) if config.init is not None and not steps else None
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    if gpu:  # as the convolutions of half precision want it
-        model = model.to(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last)  # the form in which convolutions are fastest
     if gpu and world > 1 and config.sync_batchnorm:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     adam = {
@@ -204,18 +208,21 @@ def main(arguments: list[str] | None = None) -> int:
     loader = ClipLoader(config.data, **stream)
     evaluation = None
     if config.evaluate_every and accelerator.is_main_process:
-        roots = config.evaluate_data or [source.root for source in config.data]
+        roots = config.evaluate_data or list(dict.fromkeys(source.root for source in config.data))
         evaluation = Evaluation(config.evaluation, roots, run=run, image_size=world_model.image_size)
 
     # Where an earlier run stopped.
-    checkpoints, rows = run / "checkpoints", run / "metrics.jsonl"
-    state = TrainState(loader.fingerprint())
+    state = TrainState(loader.fingerprint(), init)
     accelerator.register_for_checkpointing(state)
-    if steps := saved_steps(checkpoints):
+    if steps:
         accelerator.load_state(str(step_directory(checkpoints, steps[-1])))
         for group in optimizer.param_groups:  # the checkpoint's are those of the earlier command
             group.update(adam)
         continue_data(state, loader, accelerator)
+        if state.updates > config.updates:
+            raise RecipeError(
+                f"{run} has {state.updates} updates already, more than --updates {config.updates}"
+            )
     if accelerator.is_main_process:
         checkpoints.mkdir(parents=True, exist_ok=True)
         write_text(run / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
@@ -224,7 +231,7 @@ def main(arguments: list[str] | None = None) -> int:
         for path in (rows, run / "scores.jsonl"):
             truncate_rows(path, counter="updates", last=state.updates)
         if config.trackers:
-            accelerator.init_trackers("cwm-hub", config=asdict(config))
+            accelerator.init_trackers("cwm-hub", config={"config": yaml.safe_dump(asdict(config))})
     accelerator.print(
         f"{config.model}: {parameters:,} parameters on {accelerator.device} x {world}, precision {precision}; "
         f"{config.batch_clips} clips x {config.window_frames} frames an update; "
@@ -241,14 +248,15 @@ def main(arguments: list[str] | None = None) -> int:
             keep_newest(checkpoints, config.keep_checkpoints)
         accelerator.wait_for_everyone()
 
-    # The loop. Nothing in it waits for the device except the logging.
+    # The loop. Nothing in it waits for the device but the logging and, of several processes, the question who was told to stop.
     stop = StopSignal()
     batches = on_device(iter(loader), accelerator.device)
-    meter = Meter(accelerator, state)
+    meter, statistics = Meter(accelerator, state), RunningStatistics(world_model)
     used_clips: list[str] = []
     model.train()
     while state.updates < config.updates:
         world_model.set_update(state.updates)
+        statistics.keep()
         for _ in range(config.accumulation):
             with meter.waiting():
                 batch = next(batches)
@@ -260,22 +268,18 @@ def main(arguments: list[str] | None = None) -> int:
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
-                    if (
-                        accelerator.scaler is None
-                    ):  # the fused Adam skips where this is 1, without asking the host
-                        optimizer.optimizer.found_inf = 1 - torch.isfinite(norm).float()
-                        meter.count_skipped(optimizer.optimizer.found_inf)
+                    bad = 1 - torch.isfinite(norm).float()
+                    if accelerator.scaler is None:  # else it is the scaler that says so
+                        optimizer.optimizer.found_inf = bad  # the fused Adam skips without asking the host
                 optimizer.step()
-                if accelerator.sync_gradients and accelerator.scaler is not None:
-                    meter.count_skipped(
-                        torch.tensor(float(optimizer.step_was_skipped), device=accelerator.device)
-                    )
                 optimizer.zero_grad()
             meter.add(metrics, share=1 / config.accumulation)
+        statistics.take_back(bad)
+        meter.count(bad)
         state.updates += 1
 
         if state.updates % config.log_every == 0 or state.updates == config.updates:
-            row = meter.row(norm)
+            row = meter.row(norm) | {"broken_clips": len(loader.broken)}
             if accelerator.is_main_process:
                 append_row(rows, row)
                 print_progress(row, config.updates)
@@ -298,7 +302,7 @@ def main(arguments: list[str] | None = None) -> int:
         stopping = agreed_to_stop(stop, accelerator, state.updates)
         if last_update or stopping or state.updates % config.checkpoint_every == 0:
             meter.store()
-            if not meter.bad_in_a_row:
+            if stopping or last_update or not meter.bad_in_a_row:
                 save()
         if stopping and not last_update:
             accelerator.print(
@@ -315,14 +319,15 @@ def main(arguments: list[str] | None = None) -> int:
         train = {
             "recipe": "recipes/pretrain.py",
             "preset": config.model,
-            **{name: getattr(config, name) for name in ("updates", "batch_clips", "window_frames", "seed")},
+            "updates": state.updates,
+            **{name: getattr(config, name) for name in ("batch_clips", "window_frames", "seed")},
             "seconds": round(state.seconds, 1),
             "skipped_updates": state.skipped,
             "device": torch.cuda.get_device_name() if gpu else "cpu",
             "processes": world,
             "precision": precision,
             "config": asdict(config),
-            "parents": {"shards": loader.facts(), "init": init},
+            "parents": {"shards": loader.facts(), "init": state.init},
             **provenance(),
         }
         save_pretrained(accelerator.unwrap_model(model, keep_torch_compile=False), run / "model", train=train)
@@ -340,13 +345,58 @@ def continue_data(state: TrainState, loader: Any, accelerator: Any) -> None:
     """
     from cwm_hub.clips import resume_batch
 
-    start_batch = resume_batch(state.fingerprint, loader.fingerprint(), batches=state.batches)
-    if start_batch != state.batches:
+    before, now = state.fingerprint, loader.fingerprint()
+    start_batch = resume_batch(before, now, batches=state.batches)
+    worlds = [f"{world['world_size']} x {world['batch_clips']} clips" for world in (before, now)]
+    if worlds[0] != worlds[1]:
         accelerator.print(
-            f"data re-striped: batch {state.batches} of the old world is {start_batch} of this one"
+            f"data re-striped from {worlds[0]} to {worlds[1]}: batch {state.batches} of the old world is {start_batch} of "
+            "this one; every clip counts once, draws inside the model are others"
         )
-    state.batches, state.fingerprint = start_batch, loader.fingerprint()
+    state.batches, state.fingerprint = start_batch, now
     loader.start_batch = start_batch
+
+
+def check_same_model(path: Path, config: PretrainConfig) -> None:
+    """Refuse to go on with another model than the run began with.
+
+    Raises:
+        RecipeError: names the setting that differs.
+    """
+    before = yaml.safe_load(path.read_text())
+    for name in ("model", "overrides"):
+        if before[name] != getattr(config, name):
+            raise RecipeError(
+                f"cannot resume another model: {name} was {before[name]!r} and is {getattr(config, name)!r}; "
+                "give another --run"
+            )
+
+
+class RunningStatistics:
+    """BatchNorm's running statistics: a forward pass moves them, whatever becomes of the update."""
+
+    def __init__(self, model: Any):
+        self._buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        self._kept: Any = None
+
+    def keep(self) -> None:
+        """Remember them as they are."""
+        import torch
+
+        if self._buffers:
+            self._kept = torch.cat([buffer.flatten() for buffer in self._buffers])
+
+    def take_back(self, bad: Any) -> None:
+        """Put them back where `bad` is 1, without asking the host: one NaN would stay in them for ever."""
+        import torch
+
+        if not self._buffers:
+            return
+        moved = torch.cat([buffer.flatten() for buffer in self._buffers])
+        right = torch.where(bad > 0, self._kept, moved).split([buffer.numel() for buffer in self._buffers])
+        torch._foreach_copy_(
+            self._buffers, [part.view_as(buffer) for part, buffer in zip(right, self._buffers, strict=True)]
+        )
 
 
 def compiling(config: PretrainConfig) -> Any:
@@ -410,10 +460,10 @@ def write_audit(path: Path, model: Any, clips: list[str]) -> None:
 
 
 def agreed_to_stop(stop: StopSignal, accelerator: Any, updates: int) -> bool:
-    """Whether every rank stops after this update; several ranks ask each other every tenth."""
+    """Whether every rank stops after this update; several ranks ask each other, on GPUs every tenth."""
     if accelerator.num_processes == 1:
         return bool(stop.received)
-    if updates % 10:
+    if accelerator.device.type == "cuda" and updates % 10:
         return False
     import torch
 
@@ -429,8 +479,8 @@ def print_progress(row: dict[str, Any], updates: int) -> None:
         f"kl {row['kl']:6.2f}  {row['updates_per_second']:6.2f} updates/s  "
         f"data wait {100 * row['data_wait_share']:3.0f} %  left {_duration(left)}"
     )
-    if row["skipped_updates"]:
-        text += f"  skipped {row['skipped_updates']}"
+    text += f"  skipped {row['skipped_updates']}" if row["skipped_updates"] else ""
+    text += f"  unreadable {row['broken_clips']}" if row["broken_clips"] else ""
     progress_line(text, last=row["updates"] >= updates)
 
 
@@ -443,5 +493,8 @@ def _duration(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    with one_sentence_errors(), contextlib.suppress(KeyboardInterrupt):
-        sys.exit(main())
+    with one_sentence_errors():
+        try:
+            sys.exit(main())
+        except KeyboardInterrupt:  # before the loop, which asks for a checkpoint instead
+            sys.exit(130)

@@ -240,7 +240,11 @@ def encoder_distance(
 
     def features(frames: "Tensor") -> "Tensor":
         with torch.no_grad():
-            return model.frame_model.encode(frames.to(next(model.parameters()).device)).flatten(0, 1).cpu()
+            device = next(model.parameters()).device
+            parts = [
+                model.frame_model.encode(part.to(device)).flatten(0, 1).cpu() for part in frames.split(16)
+            ]
+            return torch.cat(parts)
 
     future = video[:, observed_frames:]
     truth = features(future)

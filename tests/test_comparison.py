@@ -50,6 +50,23 @@ def test_table_has_a_row_a_design_and_a_baseline():
     assert table[4].startswith("| *copy-last-frame* | 30.00 |") and len(table) == 5
 
 
+def test_designs_of_different_numbers_of_seeds_are_compared_by_their_means():
+    result = compare_designs({"context": CARDS["context"], "plain": CARDS["plain"][:1]})
+    difference = result["sources"]["a"]["designs"]["plain"]["psnr_db"]["minus_first"]
+    assert difference["mean"] == -2.0 and difference["seeds"] == []
+    assert markdown_table(result, part="a").splitlines()[3].endswith("| -2.00 [-2.00, -2.00] |")
+
+
+def test_runs_of_different_length_are_refused(tmp_path):
+    for updates in (10, 20):
+        (tmp_path / str(updates)).mkdir()
+        found = card(1, 2, 3, 4) | {"updates": updates}
+        (tmp_path / str(updates) / "scorecard.json").write_text(json.dumps(found))
+    words = ["--design", "a", str(tmp_path / "10"), "--design", "b", str(tmp_path / "20")]
+    with pytest.raises(ValueError, match="different numbers of updates"):
+        compare.main([*words, "--out", str(tmp_path)])
+
+
 def test_other_protocols_and_missing_cards_are_refused():
     with pytest.raises(ProtocolError, match="do not compare: horizon"):
         compare_designs({"a": [card(1, 2, 3, 4)], "b": [card(1, 2, 3, 4, horizon=10)]})

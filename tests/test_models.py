@@ -242,6 +242,17 @@ def test_augmentations_change_the_image_and_keep_its_range(kind):
     assert torch.equal(augmentations.augment(image, "none"), image)
 
 
+@pytest.mark.parametrize("kind", ["shift", "flip", "scale", "erasing"])
+def test_augmentation_setting_changes_training_and_not_evaluation(clips, kind):
+    frames = clips[:1, :1].expand(16, -1, -1, -1, -1)
+    torch.manual_seed(0)
+    plain, augmented = debug(), debug(**{"frame.context.augmentation": kind})
+    augmented.load_state_dict(plain.state_dict())
+    for training in (False, True):
+        tokens = [model.train(training).frame_model.encode_context(frames)[8] for model in (plain, augmented)]
+        assert torch.equal(*tokens) == (not training)
+
+
 def test_erasing_stays_within_its_share_of_the_area():
     torch.manual_seed(0)
     image = torch.ones(500, 3, 64, 64)

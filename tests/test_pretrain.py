@@ -8,14 +8,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from cwm_hub import from_pretrained
+from cwm_hub import create_model, from_pretrained
 from recipes.command_line import parse_config
-from recipes.pretrain import PretrainConfig
+from recipes.meter import Meter
+from recipes.pretrain import PretrainConfig, RunningStatistics
 from recipes.run_folder import (
     RecipeError,
     check_world,
@@ -189,11 +191,14 @@ LAUNCHERS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["accelerate", "torchrun"])
-def test_two_cpu_processes(name, shards, tmp_path):
+def test_two_cpu_processes(name, shards, held_out, tmp_path):
     """Both documented launch lines: two ranks, equal weights, disjoint clips; kill -9 and resume change nothing."""
     environment = {"ACCELERATE_USE_CPU": "1"} if name == "torchrun" else {}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     options = ("--cpu", "true", "--processes", "2", "--audit", "true")
+    if name == "accelerate":
+        options += ("--evaluate_data", f"[{held_out}]", "--evaluate_every", "3", "--evaluation.windows", "4")
+        options += ("--evaluation.observed_frames", "3", "--evaluation.horizon", "6")
     result = launch(whole, shards, *options, "--updates", "6", launcher=LAUNCHERS[name], **environment)
     assert result.returncode == 0, result.stderr
     assert json.loads((whole / "model" / "train.json").read_text())["processes"] == 2
@@ -208,6 +213,8 @@ def test_two_cpu_processes(name, shards, tmp_path):
     result = launch(parts, shards, *options, launcher=LAUNCHERS[name], **environment)
     assert result.returncode == 0, result.stderr
     assert same_weights(whole, parts)
+    assert losses(parts) == pytest.approx(losses(whole), rel=1e-5)
+    assert name == "torchrun" or (parts / "evaluations" / "step-00000006" / "scorecard.json").exists()
 
 
 def test_a_world_that_was_not_promised_is_refused(shards, tmp_path):
@@ -261,6 +268,51 @@ def test_non_finite_updates_are_skipped_and_then_stop_the_run(shards, tmp_path):
         in result.stderr
     )
     assert rows(run)[-1]["skipped_updates"] >= 6
+
+
+@pytest.mark.slow
+def test_another_model_or_fewer_updates_on_resume_are_refused(finished, shards):
+    result = launch(finished, shards, "--updates", "9", "--overrides", "{kl_scale: 0.5}")
+    assert "cannot resume another model: overrides was {} and is {'kl_scale': 0.5}" in result.stderr
+    result = launch(finished, shards, "--updates", "7")
+    assert "has 8 updates already, more than --updates 7" in result.stderr
+
+
+@pytest.mark.slow
+def test_another_world_is_named(finished, shards, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    result = launch(run, shards, "--updates", "10", "--batch_clips", "2")
+    assert result.returncode == 0, result.stderr
+    assert "data re-striped from 1 x 4 clips to 1 x 2 clips: batch 8 of the old world is 16" in result.stdout
+
+
+def test_a_skipped_update_leaves_the_running_statistics():
+    model = create_model("plainwm-debug").train()
+    statistics, before = RunningStatistics(model), [buffer.clone() for buffer in model.buffers()]
+    for bad, video in ((1.0, 255), (0.0, 0)):
+        statistics.keep()
+        norm = model.frame_model.encoder.stages[0][0].norm1
+        norm(torch.full((2, 4, 2, 2), torch.nan if bad else float(video + 1)))
+        statistics.take_back(torch.tensor(bad))
+        assert torch.isfinite(norm.running_mean).all()
+        changed = [
+            not torch.equal(a, b)
+            for a, b in zip(before, model.buffers(), strict=True)
+            if a.is_floating_point()
+        ]
+        assert any(changed) == (not bad)
+
+
+def test_scalars_of_a_skipped_update_are_left_out_of_the_means():
+    state = SimpleNamespace(updates=0, interval={}, seconds=0.0, skipped=0)
+    accelerator = SimpleNamespace(device=torch.device("cpu"), reduce=lambda values, _: values)
+    meter = Meter(accelerator, state)
+    for bad, loss in ((0.0, 10.0), (1.0, 1000.0), (1.0, torch.nan), (0.0, 20.0)):
+        meter.add({"loss": torch.tensor(loss)}, share=1.0)
+        meter.count(torch.tensor(bad))
+        state.updates += 1
+    row = meter.row(torch.tensor(1.0))
+    assert row["loss"] == 15.0 and row["skipped_updates"] == 2
 
 
 @pytest.mark.slow
