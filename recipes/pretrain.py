@@ -296,7 +296,9 @@ def main(arguments: list[str] | None = None) -> int:
         if config.evaluate_every and (last_update or state.updates % config.evaluate_every == 0):
             with meter.paused():
                 if evaluation is not None:
-                    evaluation.write(world_model, state.updates)
+                    scores = evaluation.write(world_model, state.updates)
+                    if config.trackers:
+                        accelerator.log(scores, step=state.updates)
                 accelerator.wait_for_everyone()
 
         stopping = agreed_to_stop(stop, accelerator, state.updates)

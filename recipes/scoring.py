@@ -265,8 +265,12 @@ class Evaluation:
         self._data = load_data(config, roots, image_size=image_size)
         self._protocol = make_protocol(config, self._data)
 
-    def write(self, model: "VideoWorldModel", updates: int) -> None:
-        """A scorecard and a prediction grid in evaluations/step-<updates>, a row in scores.jsonl, a printed line."""
+    def write(self, model: "VideoWorldModel", updates: int) -> dict[str, Any]:
+        """A scorecard and a prediction grid in evaluations/step-<updates>, a row in scores.jsonl, a printed line.
+
+        Returns:
+            The row.
+        """
         from cwm_hub import figures
 
         model.eval()
@@ -291,6 +295,7 @@ class Evaluation:
             f"{row['minus_mean_frame_db']:+.2f} dB to mean-frame",
             flush=True,
         )
+        return row
 
 
 def summary_row(card: dict[str, Any], updates: int) -> dict[str, Any]:
