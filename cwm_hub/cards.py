@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -187,7 +186,7 @@ def model_card(directory: Path, *, name: str, parameters: int) -> str:
         versions=train.get("versions", {}),
         protocol=_protocol_facts(scorecard.get("protocol", {})),
         scores=_score_tables(scorecard),
-        lpips=fmean(scorecard["lpips"]) if "lpips" in scorecard else None,
+        lpips=scorecard.get("together", {}).get("model", {}).get("lpips", {}).get("mean"),
         fvd=scorecard.get("fvd"),
         episodes=_episodes(train),
         video="prediction.mp4" if (directory / "prediction.mp4").is_file() else None,

@@ -37,6 +37,10 @@ METRICS = ("psnr_db", "ssim")
 _BOOTSTRAP_FIELDS = ("resamples", "confidence", "seed")
 
 
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""Frames [*batch, 3, H, W] predicted and true, both uint8 -> a number each, [*batch]."""
+
+
 class ProtocolError(ValueError):
     """Two scorecards were measured in different ways, or a protocol does not fit the data it is applied to."""
 
@@ -201,6 +205,7 @@ def scorecard(
     *,
     mean_frames: Mapping[str, UInt8[Tensor, "3 H W"]],
     protocol: Protocol,
+    distances: Mapping[str, Measure] | None = None,
 ) -> dict[str, Any]:
     """Score predictions of whole windows, together and per data set, beside the two baselines.
 
@@ -209,6 +214,7 @@ def scorecard(
         target: The windows, in the order of `protocol.windows`.
         mean_frames: Data set name -> the average frame of its own training shards.
         protocol: How the prediction was made.
+        distances: Name -> further measure of every frame, lower being better, such as `perceptual.lpips`.
 
     Returns:
         A JSON-ready dict: `protocol`, `together` and `sources` (data set name -> the same numbers), and `windows`
@@ -216,7 +222,8 @@ def scorecard(
     """
     _check_shapes(prediction, target, mean_frames, protocol)
     names = [name for name, _, _ in protocol.windows]
-    scores = _frame_scores(prediction, target, _constant_pictures(names, mean_frames), protocol)
+    pictures = _constant_pictures(names, mean_frames)
+    scores = _frame_scores(prediction, target, pictures, protocol, distances or {})
     sources = {}
     for name in dict.fromkeys(names):
         rows = [row for row, owner in enumerate(names) if owner == name]
@@ -318,20 +325,26 @@ def _constant_pictures(names: Sequence[str], mean_frames: Mapping[str, Tensor]) 
 
 
 def _frame_scores(
-    prediction: Tensor, target: Tensor, pictures: Mapping[str, Tensor], protocol: Protocol
+    prediction: Tensor,
+    target: Tensor,
+    pictures: Mapping[str, Tensor],
+    protocol: Protocol,
+    distances: Mapping[str, Measure],
 ) -> _Scores:
     seen = protocol.observed_frames
     past, future = target[:, :seen], target[:, seen:]
     baselines = {"copy_last_frame": past[:, -1:].expand_as(future)}
     baselines |= {name: picture.unsqueeze(1).expand_as(future) for name, picture in pictures.items()}
-    measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    measures: dict[str, Measure] = {
         "psnr_db": partial(psnr, cap_db=protocol.psnr_cap_db),
         "ssim": ssim,
+        **distances,
     }
     scores: _Scores = {}
     for metric, measure in measures.items():
         samples = np.stack([_numpy(measure(sample[:, seen:], future)) for sample in prediction])
-        best = samples.mean(-1).argmax(0)
+        means = samples.mean(-1)
+        best = means.argmin(0) if metric in distances else means.argmax(0)
         scores[metric] = {
             "model": samples.mean(0),
             "best_of_n": samples[best, np.arange(len(best))],

@@ -97,11 +97,8 @@ def main(arguments: list[str] | None = None) -> int:
     # Prediction and scores.
     data = load_data(config, roots, image_size=model.image_size)
     protocol = make_protocol(config, data)
-    card, prediction, context = score(model, data, protocol)
+    card, prediction, context = score(model, data, protocol, lpips=config.lpips)
     card["name"], card["checkpoint"] = name, checkpoint.identity()
-    if config.lpips:
-        future = slice(protocol.observed_frames, None)
-        card["lpips"] = perceptual.lpips(prediction[0][:, future], data.video[:, future]).mean(0).tolist()
     if config.fvd:
         card["fvd"] = video_distance(
             prediction[0].to(device), data.video.to(device), protocol.observed_frames
@@ -246,8 +243,8 @@ def conclusions(cards: "dict[str, dict[str, Any]]", differences: dict[str, Any] 
             f"minus copy-last-frame {scores['model_minus_copy_last_frame']['psnr_db']['mean']:+.2f} dB, "
             f"minus mean-frame {scores['model_minus_mean_frame']['psnr_db']['mean']:+.2f} dB"
         )
-    if "lpips" in card:
-        lines.append(f"LPIPS {sum(card['lpips']) / len(card['lpips']):.3f}")
+        if "lpips" in scores["model"]:
+            lines[-1] += "; LPIPS {mean:.3f} [{low:.3f}, {high:.3f}]".format(**scores["model"]["lpips"])
     if "fvd" in card:
         lines.append("FVD {model:.1f} of {clips} clips, {note}".format(**card["fvd"]))
     if differences is not None:

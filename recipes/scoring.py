@@ -156,7 +156,7 @@ def make_protocol(config: ScoringConfig, data: Data) -> "Protocol":
 
 
 def score(
-    model: "VideoWorldModel", data: Data, protocol: "Protocol"
+    model: "VideoWorldModel", data: Data, protocol: "Protocol", *, lpips: bool = False
 ) -> "tuple[dict[str, Any], Tensor, Tensor | None]":
     """Predict every window and score it; no draw touches torch's global random state.
 
@@ -164,13 +164,14 @@ def score(
         model: in evaluation mode.
         data: the windows.
         protocol: of `make_protocol`.
+        lpips: add that distance to the scores.
 
     Returns:
         The scorecard; the predictions, uint8 [samples, B, T, 3, H, W] on the CPU; the context frames on the model's device.
     """
     import torch
 
-    from cwm_hub import metrics
+    from cwm_hub import metrics, perceptual
 
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(protocol.seed)
@@ -179,7 +180,13 @@ def score(
     prediction = torch.stack(
         [predict(model, video, context, protocol, generator) for _ in range(protocol.samples)]
     ).cpu()
-    card = metrics.scorecard(prediction, data.video, mean_frames=data.mean_frames, protocol=protocol)
+    card = metrics.scorecard(
+        prediction,
+        data.video,
+        mean_frames=data.mean_frames,
+        protocol=protocol,
+        distances={"lpips": perceptual.lpips} if lpips else None,
+    )
     card["frechet_encoder_distance"] = encoder_distance(
         model, prediction[0], data.video, protocol.observed_frames
     )

@@ -212,13 +212,15 @@ def test_lpips_and_fvd_are_in_the_scorecard(place, monkeypatch, tmp_path, capsys
     network = write_i3d(tmp_path).read_bytes()
     extra = ["--horizon", "7", "--lpips", "true", "--fvd", "true", "--figures", "false"]
     card = json.loads((run(place, "plainwm-debug", *extra, out="distances") / "scorecard.json").read_text())
-    assert len(card["lpips"]) == 7 and min(card["lpips"]) > 0
+    distance = card["together"]["model"]["lpips"]
+    assert len(distance["per_step"]["low"]) == 7 and 0 < distance["low"] <= distance["mean"]
+    assert card["together"]["copy_last_frame"]["lpips"]["mean"] > 0
     fvd = card["fvd"]
     assert fvd["model"] > 0 and fvd["network_sha256"] == hashlib.sha256(network).hexdigest()
     assert (fvd["clips"], fvd["observed_frames"], fvd["predicted_frames"]) == (4, 3, 7)
     said = capsys.readouterr().out
     assert f"FVD {fvd['model']:.1f} of 4 clips, few clips bias it upwards" in said
-    assert f"LPIPS {np.mean(card['lpips']):.3f}" in said
+    assert f"LPIPS {distance['mean']:.3f} [" in said
 
 
 def test_fvd_is_of_true_observed_frames_and_predicted_ones(monkeypatch, tmp_path):

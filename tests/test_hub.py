@@ -462,7 +462,8 @@ def test_the_card_shows_lpips_and_fvd_where_they_were_measured(model, tmp_path, 
         "predicted_frames": 7,
         "note": "few clips bias it",
     }
-    scorecard = SCORECARD | {"lpips": [0.1, 0.3], "fvd": fvd}
+    scored = SUMMARY | {"model": SUMMARY["model"] | {"lpips": {"mean": 0.2}}}
+    scorecard = SCORECARD | {"together": scored, "fvd": fvd}
     text = (save_pretrained(model, tmp_path / "measured", scorecard=scorecard) / "README.md").read_text()
     assert "LPIPS (AlexNet), mean over windows and predicted frames: 0.200; lower is better." in text
     said = " ".join(text.split())

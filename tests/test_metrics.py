@@ -175,6 +175,24 @@ def test_best_of_n_is_kept_apart_from_the_mean():
     assert card["best_of_n"]["psnr_db"]["mean"] == pytest.approx(db(5), abs=1e-4)
 
 
+def test_a_distance_has_baselines_and_its_best_is_the_lowest():
+    def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (a.float() - b.float()).abs().mean((-3, -2, -1))
+
+    protocol = dataclasses.replace(PROTOCOL, samples=2)
+    prediction = torch.stack([(toy_target().int() + error).to(torch.uint8) for error in (5, 10)])
+    card = scorecard(
+        prediction,
+        toy_target(),
+        mean_frames=MEAN,
+        protocol=protocol,
+        distances={"distance": distance},
+    )["together"]
+    assert card["model"]["distance"]["mean"] == 7.5 and card["best_of_n"]["distance"]["mean"] == 5.0
+    assert card["copy_last_frame"]["distance"]["per_step"]["mean"] == [10.0, 20.0]
+    assert card["model_minus_mean_frame"]["distance"]["mean"] == 7.5 - 35.0
+
+
 def test_sources_are_scored_apart_and_together():
     other = grey(90)
     windows = (*WINDOWS, ("render", "c", 0), ("render", "d", 0))
