@@ -14,6 +14,7 @@ videos, each giving one uniform window, so ranks never share a source inside an 
 often; a mixture takes its sets in exact proportion instead of at random.
 """
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -152,6 +153,7 @@ class ClipLoader:
             num_workers=self.workers,
             prefetch_factor=self.prefetch_batches if self.workers else None,
             pin_memory=self.pin_memory,
+            worker_init_fn=_own_process_group,
             generator=torch.Generator(),  # or the loader takes its worker seeds from the model's random stream
         )
         for batch in loader:
@@ -228,6 +230,11 @@ def validation_windows(
         batches.collect([(clips, n) for n in numbers[at : at + batch_clips]])
         for at in range(0, count, batch_clips)
     ]
+
+
+def _own_process_group(worker: int) -> None:
+    """Ctrl-C and SIGTERM to a trainer's group are the trainer's: without its workers it could not save and end in peace."""
+    os.setpgrp()
 
 
 class _Count(Sampler[int]):

@@ -164,23 +164,44 @@ def test_a_subset_is_recorded(shards, tmp_path):
 
 
 @pytest.mark.slow
-def test_sigterm_saves_first(finished, shards, tmp_path):
-    run = tmp_path / "stopped"
-    process = subprocess.Popen(
-        command(run, shards, "--updates", "100000", "--checkpoint_every", "100000"),
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    while not (run / "metrics.jsonl").exists() and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
+def test_sigterm_saves_first(shards, tmp_path):
+    """To the whole process group, as Ctrl-C comes, with loader workers in between."""
+    process = until_a_row(tmp_path / "stopped", shards)
+    os.killpg(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
     assert "the same command resumes" in output
-    (step,) = saved_steps(run / "checkpoints")
+    (step,) = saved_steps(tmp_path / "stopped" / "checkpoints")
     assert step > 0
+
+
+@pytest.mark.slow
+def test_sigterm_to_torchrun_saves_first(shards, tmp_path):
+    process = until_a_row(
+        tmp_path / "stopped", shards, "--cpu", "true", launcher=LAUNCHERS["torchrun"], ACCELERATE_USE_CPU="1"
+    )
+    process.terminate()
+    output, _ = process.communicate(timeout=120)
+    assert "the same command resumes" in output
+    (step,) = saved_steps(tmp_path / "stopped" / "checkpoints")
+    assert step > 0
+
+
+def until_a_row(run, shards, *options, launcher=(), **environment):
+    """A run without an end and with loader workers, once it has logged."""
+    options = ("--updates", "100000", "--checkpoint_every", "100000", "--workers", "2", *options)
+    process = subprocess.Popen(
+        command(run, shards, *options, launcher=launcher),
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    while not (run / "metrics.jsonl").exists() and process.poll() is None:
+        time.sleep(0.01)
+    return process
 
 
 LAUNCHERS = {
