@@ -181,7 +181,7 @@ def training_section(runs: Sequence[Path]) -> dict[str, Any] | None:
     columns = ["updates", "wall time", "updates/s", "image loss (nats)", "KL (nats)", "skipped updates"]
     caption = "Training loss in nats a frame, means over each log interval: half the squared error summed over a frame, and KL."
     curves = [image_of(loss_curves(logs), kind="curve", caption=caption)]
-    scored = {path.name: [rows] for path in runs if (rows := read_rows(path / "scores.jsonl"))}
+    scored = {path.name: [found] for path in runs if (found := read_rows(path / "scores.jsonl"))}
     if scored:
         caption = "Open-loop PSNR on held-out windows during training."
         curves.append(image_of(score_curves(scored), kind="curve", caption=caption))
