@@ -7,7 +7,7 @@ Importing this package costs milliseconds: the public names below load their mod
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _PUBLIC = {
     "from_pretrained": "cwm_hub.hub",

@@ -26,7 +26,16 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 
-from cwm_hub.codecs import CODECS, EXTENSIONS, Frames, ShardError, decode_clip, encode_clip, raw_byte_range
+from cwm_hub.codecs import (
+    CODECS,
+    EXTENSIONS,
+    Frames,
+    H264Encoder,
+    ShardError,
+    decode_clip,
+    encode_clip,
+    raw_byte_range,
+)
 from cwm_hub.config import ConfigError, from_dict, to_dict
 from cwm_hub.storage import read_file, sync_directory, write_file
 
@@ -41,6 +50,7 @@ __all__ = [
     "MANIFEST",
     "ClipRow",
     "EncodedClip",
+    "H264Encoder",
     "Manifest",
     "ShardError",
     "ShardRecord",
@@ -134,9 +144,9 @@ class EncodedClip:
     luma: float
 
     @classmethod
-    def encode(cls, frames: Frames, *, codec: str, fps: float) -> Self:
-        """Encode uint8 RGB frames [T, H, W, 3] and measure their motion and luma."""
-        payload = encode_clip(frames, codec, fps)
+    def encode(cls, frames: Frames, *, codec: str, fps: float, h264: H264Encoder | None = None) -> Self:
+        """Encode uint8 RGB frames [T, H, W, 3] as `encode_clip` does and measure their motion and luma."""
+        payload = encode_clip(frames, codec, fps, h264=h264)
         motion, luma = measure_clip(frames)
         count, height, width, _ = frames.shape
         return cls(payload, codec, round(float(fps), 6), count, width, height, motion, luma)

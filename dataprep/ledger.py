@@ -207,6 +207,9 @@ def finalize(root: str) -> Outcome:
     failures.sort(key=lambda failure: failure.source_path)
     reasons = Counter(failure.reason for failure in failures)
     with _writing(root):
+        if home := local_path(root):  # what a run that was killed here left
+            for path in (home / FAILURES).parent.glob(".tmp-*"):
+                path.unlink(missing_ok=True)
         write_file(root, FAILURES, failures_bytes(dataclasses.asdict(failure) for failure in failures))
         if not sources:
             raise InputError(f"no video could be used: {count_reasons(reasons)}; see {root}/{FAILURES}")

@@ -20,7 +20,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from cwm_hub.codecs import Frames
-from cwm_hub.shards import ClipRow, EncodedClip, ShardRecord, ShardWriter
+from cwm_hub.shards import ClipRow, EncodedClip, H264Encoder, ShardRecord, ShardWriter
 from cwm_hub.storage import local_path, upload_file, write_file
 from dataprep.frames import VideoError, open_video
 from dataprep.plan import SKIPS, Failure, Plan, ShardConfig, ShardTask, SourceVideo
@@ -180,12 +180,13 @@ def _write_sources(
     job: ShardJob, writer: ShardWriter, failures: list[Failure], report: Callable[[Beat], None]
 ) -> None:
     beat = Beat()
+    h264 = H264Encoder()  # the shard's own: its bytes must not depend on what the process wrote before
     report(beat)
     for source in job.task.sources:
         with _Spool() as spool:
             failure = job.quarantined.get(source.id)
             if failure is None:
-                failure = _spool_source(source, job, spool, functools.partial(report, beat))
+                failure = _spool_source(source, job, spool, h264, functools.partial(report, beat))
             if failure is None:
                 _add_source(source, spool, writer)
             else:
@@ -202,12 +203,13 @@ def _write_sources(
 
 
 def _spool_source(
-    source: SourceVideo, job: ShardJob, spool: "_Spool", alive: Callable[[], None]
+    source: SourceVideo, job: ShardJob, spool: "_Spool", h264: H264Encoder, alive: Callable[[], None]
 ) -> Failure | None:
     try:
         with _reading(), job.opener(source, job.config) as reader:
             for start, frames in cut_pieces(reader, job.config):
-                spool.append(start, EncodedClip.encode(frames, codec=job.config.codec, fps=reader.output_fps))
+                clip = EncodedClip.encode(frames, codec=job.config.codec, fps=reader.output_fps, h264=h264)
+                spool.append(start, clip)
                 alive()
     except VideoError as error:
         return Failure(source.source_path, error.reason, error.detail)

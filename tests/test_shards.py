@@ -14,6 +14,7 @@ from cwm_hub.shards import (
     INDEX,
     MANIFEST,
     EncodedClip,
+    H264Encoder,
     Manifest,
     ShardError,
     ShardRecord,
@@ -79,6 +80,23 @@ def test_h264_windows_are_exact_at_any_rate(fps: float) -> None:
     whole = decode_clip(data, "h264")
     assert len(whole) == 30
     assert (decode_clip(data, "h264", 17, 25) == whole[17:25]).all()
+
+
+def test_clips_of_one_encoder_need_nothing_of_each_other() -> None:
+    """Of any length and form in turn; the same clips in the same order are the same bytes."""
+    clips = [(moving_picture(n, size), fps) for n, size, fps in
+             ((40, 64, 12), (1, 64, 12), (13, 64, 12), (3, 16, 12), (30, 64, 29.97), (40, 64, 29.97))]  # fmt: skip
+    encoder, again = H264Encoder(), H264Encoder()
+    for number, (frames, fps) in enumerate(clips):
+        data = encode_clip(frames, "h264", fps, h264=encoder)
+        assert data == encode_clip(frames, "h264", fps, h264=again)
+        alone = encode_clip(frames, "h264", fps)
+        assert number or data == alone
+        whole = decode_clip(data, "h264")
+        assert len(whole) == len(frames)
+        assert psnr(frames, whole) > psnr(frames, decode_clip(alone, "h264")) - 0.5
+        for start in range(len(frames)):
+            assert (decode_clip(data, "h264", start, start + 1) == whole[start]).all()
 
 
 @pytest.mark.parametrize("codec", CODECS)

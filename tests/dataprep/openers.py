@@ -14,7 +14,7 @@ from dataprep.plan import Listing, ShardConfig, SourceVideo
 
 
 class NumberedFrames:
-    """`count` frames whose grey value is their number modulo 256."""
+    """`count` frames whose first pixel's grey value is their number modulo 256; the others move, to keep a codec busy."""
 
     output_fps = 12.0
 
@@ -31,7 +31,8 @@ class NumberedFrames:
     def __iter__(self) -> Iterator[np.ndarray]:
         for number in range(self.count):
             time.sleep(self.seconds_per_frame)
-            yield np.full((8, 8, 3), number % 256, np.uint8)
+            grey = number + np.outer(np.arange(8), np.arange(8) + number)
+            yield np.repeat((grey % 256).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def open_numbered(source: SourceVideo, config: ShardConfig) -> NumberedFrames:

@@ -84,11 +84,12 @@ def test_a_source_is_taken_whole_or_not_at_all(tmp_path: Path) -> None:
     assert (outcome.videos, outcome.failures, outcome.skips) == (2, 1, 0)
 
 
+@pytest.mark.parametrize("codec", ["raw", "h264"])
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path, workers: int) -> None:
+def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path, workers: int, codec: str) -> None:
     listing = numbered_listing(*range(25, 38), "broken:30")
-    make_shards(tmp_path / "two", listing, workers=2)
-    make_shards(tmp_path / "other", listing, workers=workers)
+    make_shards(tmp_path / "two", listing, raw_config(codec=codec), workers=2)
+    make_shards(tmp_path / "other", listing, raw_config(codec=codec), workers=workers)
     assert fingerprint(tmp_path / "two") == fingerprint(tmp_path / "other")
 
 
@@ -103,6 +104,14 @@ def test_a_video_that_kills_its_worker_is_quarantined(tmp_path: Path) -> None:
             "the worker ended with code 1: ZeroDivisionError: a bug in the opener, 3 times",
         ),
     }
+
+
+def test_a_quarantined_video_leaves_no_trace_in_the_clips_beside_it(tmp_path: Path) -> None:
+    config = raw_config(codec="h264")
+    for behaviour in ("segfault", "broken"):
+        make_shards(tmp_path / behaviour, numbered_listing(30, 40, f"{behaviour}:30", 30), config, workers=1)
+    first, second = (next((tmp_path / name / "data").iterdir()) for name in ("segfault", "broken"))
+    assert first.read_bytes() == second.read_bytes()
 
 
 def test_a_video_that_hangs_is_quarantined_in_bounded_time(tmp_path: Path) -> None:
@@ -121,11 +130,13 @@ def test_a_slow_long_video_is_not_taken_for_a_hang(tmp_path: Path) -> None:
     assert failures_of(tmp_path) == {}
 
 
-def test_a_worker_killed_once_costs_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("codec", ["raw", "h264"])
+def test_a_worker_killed_once_costs_nothing(tmp_path: Path, codec: str) -> None:
     marker = tmp_path / "marker"
-    make_shards(tmp_path / "killed", numbered_listing(30, f"die-once {marker}:30", 30))
+    config = raw_config(codec=codec)
+    make_shards(tmp_path / "killed", numbered_listing(30, f"die-once {marker}:30", 30), config)
     marker.touch()
-    make_shards(tmp_path / "calm", numbered_listing(30, f"die-once {marker}:30", 30))
+    make_shards(tmp_path / "calm", numbered_listing(30, f"die-once {marker}:30", 30), config)
     assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "calm")
 
 
@@ -237,6 +248,13 @@ def test_a_set_without_a_single_usable_video_is_an_error_that_counts_the_reasons
     assert not (tmp_path / "meta/manifest.json").exists()
 
 
+def test_finalize_removes_what_a_kill_in_its_midst_left(tmp_path: Path) -> None:
+    make_shards(tmp_path, numbered_listing(4))
+    (tmp_path / "meta" / ".tmp-index.parquet.12345").write_bytes(b"")
+    ledger.finalize(str(tmp_path))
+    assert not list((tmp_path / "meta").glob(".tmp-*"))
+
+
 def test_finalize_refuses_a_set_with_holes(tmp_path: Path) -> None:
     make_shards(tmp_path, numbered_listing(*[30] * 12))
     (tmp_path / ".state/shards/train-00001-of-00003.json").unlink()
@@ -291,7 +309,8 @@ sys.path.insert(0, sys.argv[2])
 from openers import numbered_listing, open_numbered, raw_config
 from test_engine import make_shards
 if __name__ == "__main__":
-    make_shards(Path(sys.argv[1]), numbered_listing(*sys.argv[3:]), raw_config(videos_per_shard=3))
+    config = raw_config(videos_per_shard=3, codec="h264")
+    make_shards(Path(sys.argv[1]), numbered_listing(*sys.argv[3:]), config)
 """
 
 
