@@ -1,8 +1,8 @@
 """How fast videos become shards, beside what decoding alone costs and beside the paper's way of preparing them.
 
-    python benchmarks/bench_shard.py [--videos 60] [--repeats 3] [--json]
+    python benchmarks/bench_shard.py [--videos 160] [--repeats 3] [--json]
 
-The videos are like Something-Something-v2's (VP9 webm, 426x240, 12 fps, 48 frames, about 90 kB): the sample clips scaled
+The videos are like Something-Something-v2's (VP9 webm, 426x240, 12 fps, 48 frames, about 80 kB): the sample clips scaled
 up, with a little sensor noise so that the decoder has real work. One run, one core for the first three:
 
     decode          PyAV, one thread, every frame decoded and dropped: the limit
@@ -11,7 +11,8 @@ up, with a little sensor noise so that the decoder has real work. One run, one c
     two workers     the supervised engine with two workers against one, wall time (needs two idle cores)
 
 The first three are CPU seconds of the process and its children, best of the repeats, taken in turn; so other load on the
-machine moves them little. The last is wall time, and means something only on an idle machine.
+machine moves them little. The last is wall time, and means something only on an idle machine; with few videos it is the time
+in which worker processes start (a shard has an eighth of the videos here, and 64 by default).
 """
 
 import argparse
@@ -157,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--videos", type=int, default=60)
+    parser.add_argument("--videos", type=int, default=160)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     args = parser.parse_args()
