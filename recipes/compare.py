@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.report import read_rows
-from recipes.run_folder import RecipeError, one_sentence_errors, provenance, write_text
+from recipes.run_folder import RecipeError, one_sentence_errors, provenance, read_rows, write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from recipes.run_folder import RecipeError, one_sentence_errors, provenance, write_text
+from recipes.run_folder import RecipeError, one_sentence_errors, provenance, read_rows, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -491,14 +491,6 @@ def _image(data: bytes, suffix: str, *, kind: str, caption: str) -> dict[str, st
 def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON file, or None where there is none."""
     return json.loads(path.read_text()) if path.is_file() else None
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a jsonl file, none where there is no file; a last line that a kill cut short is left out."""
-    lines = path.read_text().splitlines() if path.is_file() else []
-    if lines and not lines[-1].endswith("}"):
-        lines.pop()
-    return [json.loads(line) for line in lines]
 
 
 def read_config(path: Path) -> dict[str, Any]:

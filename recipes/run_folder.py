@@ -118,6 +118,14 @@ def truncate_rows(path: Path, *, counter: str, last: int) -> None:
     temporary.replace(path)
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a jsonl file, none where there is no file; a last line that a kill cut short is left out."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    if lines and not lines[-1].endswith("}"):
+        lines.pop()
+    return [json.loads(line) for line in lines]
+
+
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Add one json line."""
     with path.open("a") as file:
