@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from conftest import counting_frames, read_numbers, write_video
@@ -146,6 +147,32 @@ def test_paper_exact_is_the_papers_preprocessing_frame_by_frame(pictures, tmp_pa
         crop = decoded[number][top : top + height, left : left + width]
         assert np.array_equal(frame, bilinear(crop, 64, 64))
     assert {failure["reason"] for failure in failures(out)} == {"annot_missing", "missing_file"}
+
+
+def test_the_pose_crop_of_a_video_is_frame_by_frame(tmp_path: Path) -> None:
+    """Picture n of the annotations is frame n - 1 of the video; only every fifth has joints."""
+    h5py = pytest.importorskip("h5py")
+    rng = np.random.default_rng(3)
+    shown = np.zeros((COUNT, 1000, 1000, 3), np.uint8)
+    shown[::5] = rng.integers(0, 256, (26, 10, 10, 3), dtype=np.uint8).repeat(100, axis=1).repeat(100, axis=2)
+    video = write_video(tmp_path / "S9/Videos/Eating 1.55011271.mp4", shown, fps=50)
+    joints = {number: 300 + 400 * rng.random((16, 2)) for number in range(1, COUNT + 1, 5)}
+    names = [f"S9_Eating_1.55011271_{number:06d}.jpg" for number in joints]
+    (tmp_path / "valid_images.txt").write_text("\n".join(names))
+    with h5py.File(tmp_path / "valid.h5", "w") as file:
+        file["part"] = np.stack(list(joints.values()))
+    out = tmp_path / "out"
+    common = ["--out", str(out), "--workers", "1", "--max-failures", "3", "--codec", "raw"]
+    assert (
+        main(["human36m", "--videos", str(tmp_path), "--annot", str(tmp_path), "--paper-exact", *common]) == 0
+    )
+    with av.open(str(video)) as container:
+        decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    (frames,) = clips(out).values()
+    for frame, number in zip(frames, joints, strict=True):
+        left, top, width, height = pose_box(joints[number])
+        crop = decoded[number - 1][top : top + height, left : left + width]
+        assert np.abs(frame.astype(int) - bilinear(crop, 64, 64)).max() <= 1  # two ways from yuv to rgb
 
 
 def test_a_frame_without_joints_fails_its_recording(pictures, tmp_path: Path) -> None:
