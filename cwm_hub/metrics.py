@@ -237,29 +237,6 @@ def scorecard(
     }
 
 
-def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
-    """Differences a minus b of two scorecards, window by window, with bootstrap intervals.
-
-    Returns:
-        `together` and `sources`: metric -> `mean`, `low`, `high` of the paired differences over windows.
-
-    Raises:
-        ProtocolError: the two were measured in different ways; names the differing fields.
-    """
-    check_same_protocol(a, b)
-    bootstrap = bootstrap_fields(a)
-    names = [row["source"] for row in a["windows"]]
-    margins = {metric: window_column(a, metric) - window_column(b, metric) for metric in METRICS}
-
-    def difference(chosen: np.ndarray) -> dict[str, Any]:
-        return {metric: mean_interval(values[chosen], bootstrap) for metric, values in margins.items()}
-
-    return {
-        "together": difference(np.full(len(names), True)),
-        "sources": {name: difference(np.array(names) == name) for name in dict.fromkeys(names)},
-    }
-
-
 def check_same_protocol(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
     """Refuses scorecards that do not compare.
 

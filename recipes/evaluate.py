@@ -70,7 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
     config = parse_config(EvaluateConfig, arguments, description=__doc__.split("\n")[0])
     import torch  # after parsing, so that --help and a typo answer at once
 
-    from cwm_hub import metrics, perceptual
+    from cwm_hub import perceptual
+    from cwm_hub.comparison import compare_designs
     from cwm_hub.hub import find_checkpoint
     from cwm_hub.models.video_world_model import VideoWorldModel
 
@@ -108,15 +109,16 @@ def main(arguments: list[str] | None = None) -> int:
     write_text(out / "windows.json", json.dumps(card["windows"], indent=1))
 
     # Comparison, figures, and what to say.
-    cards, differences = {name: card}, None
+    cards, difference = {name: card}, None
     if config.compare:
         other = read_card(Path(config.compare))
         cards[_other_name(other, name)] = other
-        differences = metrics.compare(card, other)
-        write_text(out / "comparison.json", json.dumps(differences, indent=1))
+        compared = compare_designs({key: [one] for key, one in reversed(cards.items())})
+        difference = compared["together"]["designs"][name]["psnr_db"]["minus_first"]
+        write_text(out / "comparison.json", json.dumps(compared, indent=1))
     if config.figures:
         draw(out, model, data, prediction[0], context, cards, config.figure_windows)
-    for line in conclusions(cards, differences):
+    for line in conclusions(cards, difference):
         print(line)
     return 0
 
@@ -229,7 +231,7 @@ def draw_embedding(out: Path, features: "np.ndarray", data: Data) -> None:
     write_text(out / "separability.json", json.dumps(numbers | {"windows": len(rows)}))
 
 
-def conclusions(cards: "dict[str, dict[str, Any]]", differences: dict[str, Any] | None) -> list[str]:
+def conclusions(cards: "dict[str, dict[str, Any]]", difference: dict[str, Any] | None) -> list[str]:
     """Lines that say where the model stands, per data set and together."""
     from cwm_hub.metrics import verdict
 
@@ -247,8 +249,8 @@ def conclusions(cards: "dict[str, dict[str, Any]]", differences: dict[str, Any] 
             lines[-1] += "; LPIPS {mean:.3f} [{low:.3f}, {high:.3f}]".format(**scores["model"]["lpips"])
     if "fvd" in card:
         lines.append("FVD {model:.1f} of {clips} clips, {note}".format(**card["fvd"]))
-    if differences is not None:
-        lines.append("together: " + verdict(names[0], names[1], differences["together"]["psnr_db"]))
+    if difference is not None:
+        lines.append("together: " + verdict(names[0], names[1], difference))
     return lines
 
 

@@ -307,7 +307,8 @@ def score_part(
 
 def leader(key: str, cards: Mapping[str, Mapping[str, Any]], beginnings: Mapping[str, str]) -> str:
     """Which of a context model and a plain one is ahead, whatever the answer, of two that began alike."""
-    from cwm_hub.metrics import ProtocolError, compare, verdict
+    from cwm_hub.comparison import compare_designs
+    from cwm_hub.metrics import ProtocolError, verdict
 
     designs = [
         (a, b) for a, b in combinations(cards, 2) if a.startswith("context") != b.startswith("context")
@@ -318,11 +319,11 @@ def leader(key: str, cards: Mapping[str, Mapping[str, Any]], beginnings: Mapping
         return f"No two designs can be compared: {had}."
     a, b = alike[0]
     try:
-        differences = compare(cards[a], cards[b])
+        compared = compare_designs({name: [cards[name]] for name in (b, a)})
     except ProtocolError as error:
         return f"{a} and {b}: {error}."
-    part = differences["together"] if key == "together" else differences["sources"][key]
-    return f"{verdict(a, b, part['psnr_db'])}. Both had {beginnings[a]}."
+    part = compared["together"] if key == "together" else compared["sources"][key]
+    return f"{verdict(a, b, part['designs'][a]['psnr_db']['minus_first'])}. Both had {beginnings[a]}."
 
 
 def distance(model: str, part: Mapping[str, Any]) -> str:

@@ -90,7 +90,8 @@ def test_two_data_sets_apart_together_and_compared(place, capsys):
     card = json.loads((out / "scorecard.json").read_text())
     assert set(card["sources"]) == {"squares", "more"} and card["together"]["windows"] == 8
     assert {"horizon_squares.png", "horizon_more.png"} <= {path.name for path in out.iterdir()}
-    difference = json.loads((out / "comparison.json").read_text())["together"]["psnr_db"]["mean"]
+    designs = json.loads((out / "comparison.json").read_text())["together"]["designs"]
+    difference = designs["contextwm-debug"]["psnr_db"]["minus_first"]["mean"]
     other = json.loads((place / "plainwm-debug/two/scorecard.json").read_text())
     expected = card["together"]["model"]["psnr_db"]["mean"] - other["together"]["model"]["psnr_db"]["mean"]
     assert difference == pytest.approx(expected)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from cwm_hub import metrics
-from cwm_hub.metrics import Protocol, ProtocolError, compare, scorecard
+from cwm_hub.comparison import compare_designs
+from cwm_hub.metrics import Protocol, ProtocolError, scorecard
 
 
 def grey(level: int, *shape: int) -> torch.Tensor:
@@ -221,19 +222,18 @@ def test_sources_are_scored_apart_and_together():
 
 
 def test_compare_gives_paired_differences():
-    result = compare(toy_card(5), toy_card(10))
-    assert result["together"]["psnr_db"] == pytest.approx(
-        {"mean": db(5) - db(10), "low": db(5) - db(10), "high": db(5) - db(10)}, abs=1e-4
-    )
-    assert result["sources"]["toy"] == result["together"]
     reread = json.loads(json.dumps(toy_card(10)))
-    assert compare(toy_card(5), reread) == result
+    result = compare_designs({"ten": [reread], "five": [toy_card(5)]})
+    ahead = pytest.approx(db(5) - db(10), abs=1e-4)
+    for part in (result["together"], result["sources"]["toy"]):
+        difference = part["designs"]["five"]["psnr_db"]["minus_first"]
+        assert difference == {"mean": ahead, "low": ahead, "high": ahead, "seeds": [ahead]}
 
 
 def test_compare_refuses_another_protocol_and_names_the_fields():
     other = toy_card(protocol=dataclasses.replace(PROTOCOL, context="official", seed=1))
     with pytest.raises(ProtocolError, match=r"measured differently and do not compare: context, seed$"):
-        compare(toy_card(), other)
+        compare_designs({"a": [toy_card()], "b": [other]})
 
 
 @pytest.mark.parametrize(
