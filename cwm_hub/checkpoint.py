@@ -257,9 +257,7 @@ def _without_downloads(config: Any) -> Any:
 
 
 def _config_class(model_class: type[nn.Module]) -> type["DataclassInstance"]:
-    hint = typing.get_type_hints(model_class.__init__)["config"]
-    kinds = (hint, *typing.get_args(hint))
-    return next(kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind))
+    return typing.get_type_hints(model_class.__init__)["config"]
 
 
 def _model_type(model: nn.Module) -> str:

@@ -123,7 +123,7 @@ class ClipLoader:
             raise SamplingError(
                 f"a loader needs batch_clips >= 1 and start_batch >= 0, got {batch_clips}, {start_batch}"
             )
-        self.rank, self.world_size, self.workers, self.start_batch = rank, world_size, workers, start_batch
+        self.workers, self.start_batch = workers, start_batch
         self.prefetch_batches, self.pin_memory = prefetch_batches, pin_memory
         self._broken = BrokenCount(max_broken)
         self._batches = _Batches(

@@ -12,11 +12,10 @@ from jaxtyping import Float
 
 from cwm_hub.metrics import (
     BASELINES,
+    BOOTSTRAP_FIELDS,
     METRICS,
-    bootstrap_fields,
-    check_same_protocol,
+    ProtocolError,
     mean_interval,
-    window_column,
 )
 
 
@@ -43,7 +42,7 @@ def compare_designs(cards: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[st
             raise ValueError(f"{design} has no scorecard")
     first, *others = chain.from_iterable(cards.values())
     for other in others:
-        check_same_protocol(first, other)
+        _check_same_protocol(first, other)
     names = np.array([row["source"] for row in first["windows"]])
     parts = {"together": np.full(len(names), True)} | {name: names == name for name in dict.fromkeys(names)}
     results = {part: _part(cards, first, chosen) for part, chosen in parts.items()}
@@ -52,6 +51,20 @@ def compare_designs(cards: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[st
         "together": results.pop("together"),
         "sources": {str(name): result for name, result in results.items()},
     }
+
+
+def _check_same_protocol(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
+    """Refuses scorecards that do not compare.
+
+    Raises:
+        ProtocolError: the two were measured in different ways; names the differing fields.
+    """
+    fields = sorted({*a["protocol"], *b["protocol"]})
+    differing = [field for field in fields if a["protocol"].get(field) != b["protocol"].get(field)]
+    if differing:
+        raise ProtocolError(
+            f"the two scorecards were measured differently and do not compare: {', '.join(differing)}"
+        )
 
 
 def _part(
@@ -63,14 +76,14 @@ def _part(
     for design, runs in cards.items():
         designs[design] = {}
         for metric in METRICS:
-            values = np.stack([window_column(card, metric)[chosen] for card in runs])
+            values = np.stack([_window_column(card, metric)[chosen] for card in runs])
             reference.setdefault(metric, values)
             scores = _over_seeds(values, first)
             if values is not reference[metric]:
                 scores["minus_first"] = _difference(values, reference[metric], first)
             designs[design][metric] = scores
     baselines = {
-        name: float(window_column(first, f"{name}_psnr_db")[chosen].mean())
+        name: float(_window_column(first, f"{name}_psnr_db")[chosen].mean())
         for name in BASELINES
         if f"{name}_psnr_db" in first["windows"][0]
     }
@@ -79,7 +92,7 @@ def _part(
 
 def _over_seeds(values: Float[np.ndarray, "S B"], card: Mapping[str, Any]) -> dict[str, Any]:
     """Mean over seeds and windows, its interval over windows, and the mean of each seed."""
-    interval = mean_interval(values.mean(0), bootstrap_fields(card))
+    interval = mean_interval(values.mean(0), _bootstrap_fields(card))
     return interval | {"seeds": values.mean(1).tolist()}
 
 
@@ -89,7 +102,27 @@ def _difference(
     """The same of values minus reference; as many seeds as both have are paired."""
     if len(values) == len(reference):
         return _over_seeds(values - reference, card)
-    return mean_interval(values.mean(0) - reference.mean(0), bootstrap_fields(card)) | {"seeds": []}
+    return mean_interval(values.mean(0) - reference.mean(0), _bootstrap_fields(card)) | {"seeds": []}
+
+
+def _window_column(card: Mapping[str, Any], metric: str) -> Float[np.ndarray, " B"]:
+    """One number of every window of a scorecard, in the order of its protocol."""
+    return np.array([row[metric] for row in card["windows"]], dtype=float)
+
+
+def _bootstrap_fields(card: Mapping[str, Any]) -> dict[str, Any]:
+    """How a scorecard's intervals were made, as arguments of `bootstrap_interval`."""
+    return {field: card["protocol"][field] for field in BOOTSTRAP_FIELDS}
+
+
+def verdict(a: str, b: str, difference: Mapping[str, float], *, unit: str = "dB") -> str:
+    """One sentence on who is ahead by how much, from a difference a minus b with its interval; no full stop."""
+    low, high = difference["low"], difference["high"]
+    mean, interval = abs(difference["mean"]), f"95 % interval {low:+.2f} to {high:+.2f} {unit}"
+    first, second = (a, b) if difference["mean"] >= 0 else (b, a)
+    if low <= 0 <= high:
+        return f"{a} and {b} are not told apart: {first} is {mean:.2f} {unit} ahead, {a} minus {b} has the {interval}"
+    return f"{first} is {mean:.2f} {unit} ahead of {second} ({a} minus {b}: {interval})"
 
 
 def markdown_table(comparison: Mapping[str, Any], *, part: str = "together") -> str:

@@ -31,10 +31,12 @@ from scipy import stats
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
+from cwm_hub.config import to_dict
+
 SCORECARD_VERSION = 1
 BASELINES = ("copy_last_frame", "mean_frame", "source_mean_frame")
 METRICS = ("psnr_db", "ssim")
-_BOOTSTRAP_FIELDS = ("resamples", "confidence", "seed")
+BOOTSTRAP_FIELDS = ("resamples", "confidence", "seed")
 
 
 Measure = Callable[[Tensor, Tensor], Tensor]
@@ -91,14 +93,6 @@ class Protocol:
         """Frames of one window: seen and predicted."""
         return self.observed_frames + self.horizon
 
-    def to_dict(self) -> dict[str, Any]:
-        """The protocol as JSON knows it, so that a fresh one equals one read back from a file."""
-        fields = dataclasses.asdict(self)
-        return fields | {"windows": [list(window) for window in self.windows]}
-
-
-# --- scores of pictures
-
 
 def psnr(
     prediction: UInt8[Tensor, "*batch 3 H W"], target: UInt8[Tensor, "*batch 3 H W"], *, cap_db: float = 60.0
@@ -123,9 +117,6 @@ def ssim(
 def picture_hash(picture: UInt8[Tensor, "3 H W"]) -> str:
     """Sixteen hex digits that stand for one picture in a protocol."""
     return hashlib.sha256(picture.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
-
-
-# --- intervals
 
 
 def bootstrap_interval(
@@ -196,9 +187,6 @@ def separability(
     }
 
 
-# --- the scorecard
-
-
 def scorecard(
     prediction: UInt8[Tensor, "N B T 3 H W"],
     target: UInt8[Tensor, "B T 3 H W"],
@@ -207,7 +195,7 @@ def scorecard(
     protocol: Protocol,
     distances: Mapping[str, Measure] | None = None,
 ) -> dict[str, Any]:
-    """Score predictions of whole windows, together and per data set, beside the two baselines.
+    """Score predictions of whole windows, together and per data set, beside the baselines.
 
     Args:
         prediction: One prediction of every window per sample; its first `observed_frames` are reconstructions.
@@ -230,40 +218,11 @@ def scorecard(
         sources[name] = _summary(_take(scores, rows), protocol)
     return {
         "format_version": SCORECARD_VERSION,
-        "protocol": protocol.to_dict(),
+        "protocol": to_dict(protocol),  # as JSON has it, so that a fresh one equals one read back
         "together": _summary(scores, protocol),
         "sources": sources,
         "windows": _window_rows(scores, protocol),
     }
-
-
-def check_same_protocol(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
-    """Refuses scorecards that do not compare.
-
-    Raises:
-        ProtocolError: the two were measured in different ways; names the differing fields.
-    """
-    fields = sorted({*a["protocol"], *b["protocol"]})
-    differing = [field for field in fields if a["protocol"].get(field) != b["protocol"].get(field)]
-    if differing:
-        raise ProtocolError(
-            f"the two scorecards were measured differently and do not compare: {', '.join(differing)}"
-        )
-
-
-def verdict(a: str, b: str, difference: Mapping[str, float], *, unit: str = "dB") -> str:
-    """One sentence on who is ahead by how much, from a difference a minus b with its interval; no full stop."""
-    low, high = difference["low"], difference["high"]
-    mean, interval = abs(difference["mean"]), f"95 % interval {low:+.2f} to {high:+.2f} {unit}"
-    first, second = (a, b) if difference["mean"] >= 0 else (b, a)
-    if low <= 0 <= high:
-        return f"{a} and {b} are not told apart: {first} is {mean:.2f} {unit} ahead, {a} minus {b} has the {interval}"
-    return f"{first} is {mean:.2f} {unit} ahead of {second} ({a} minus {b}: {interval})"
-
-
-def window_column(card: Mapping[str, Any], metric: str) -> Float[np.ndarray, " B"]:
-    """One number of every window of a scorecard, in the order of its protocol."""
-    return np.array([row[metric] for row in card["windows"]], dtype=float)
 
 
 # metric -> series ("model", "best_of_n", "reconstruction", a baseline) -> values [B, steps]
@@ -346,7 +305,7 @@ def _take(scores: _Scores, rows: list[int]) -> _Scores:
 def _summary(scores: _Scores, protocol: Protocol) -> dict[str, Any]:
     """Series -> metric -> mean over windows and horizon with its interval, and the same for every horizon step."""
     summary: dict[str, Any] = {"windows": len(scores["psnr_db"]["model"])}
-    bootstrap = {field: getattr(protocol, field) for field in _BOOTSTRAP_FIELDS}
+    bootstrap = {field: getattr(protocol, field) for field in BOOTSTRAP_FIELDS}
     for metric, series in scores.items():
         margins = {
             f"model_minus_{name}": series["model"] - series[name] for name in BASELINES if name in series
@@ -359,11 +318,6 @@ def _summary(scores: _Scores, protocol: Protocol) -> dict[str, Any]:
             overall = mean_interval(values.mean(1), bootstrap)
             summary.setdefault(name, {})[metric] = overall | {"per_step": per_step}
     return summary
-
-
-def bootstrap_fields(card: Mapping[str, Any]) -> dict[str, Any]:
-    """How a scorecard's intervals were made, as arguments of `bootstrap_interval`."""
-    return {field: card["protocol"][field] for field in _BOOTSTRAP_FIELDS}
 
 
 def mean_interval(values: Float[np.ndarray, " B"], bootstrap: Mapping[str, Any]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipes.run_folder import ROOT, append_row, one_sentence_errors
+from recipes.run_folder import ROOT, append_row, one_sentence_errors, read_rows
 
 NO_GL = 3
 """Exit code of recipes/render_clips.py where there is no headless GL."""
@@ -211,10 +211,9 @@ class Loop:
         return code
 
     def _finished(self, stage: Stage, command: str) -> bool:
-        if stage.result is None or not stage.result.exists() or not self.log.exists():
+        if stage.result is None or not stage.result.exists():
             return False
-        rows = [json.loads(line) for line in self.log.read_text().splitlines()]
-        newest = {row["stage"]: row for row in rows}.get(stage.name)
+        newest = {row["stage"]: row for row in read_rows(self.log)}.get(stage.name)
         return newest is not None and newest["status"] == "done" and newest["command"] == command
 
 

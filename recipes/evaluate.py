@@ -106,7 +106,6 @@ def main(arguments: list[str] | None = None) -> int:
         )
     card["provenance"] = provenance()
     write_text(out / "scorecard.json", json.dumps(card, indent=1))
-    write_text(out / "windows.json", json.dumps(card["windows"], indent=1))
 
     # Comparison, figures, and what to say.
     cards, difference = {name: card}, None
@@ -233,7 +232,7 @@ def draw_embedding(out: Path, features: "np.ndarray", data: Data) -> None:
 
 def conclusions(cards: "dict[str, dict[str, Any]]", difference: dict[str, Any] | None) -> list[str]:
     """Lines that say where the model stands, per data set and together."""
-    from cwm_hub.metrics import verdict
+    from cwm_hub.comparison import verdict
 
     names, card = list(cards), next(iter(cards.values()))
     parts = card["sources"] | ({"together": card["together"]} if len(card["sources"]) > 1 else {})

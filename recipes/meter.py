@@ -21,30 +21,26 @@ class Meter:
         if (
             state.interval
         ):  # a resumed run goes on inside the interval, so that its rows are the undisturbed run's
-            saved = dict(state.interval)
-            self._first = saved.pop("first")
-            self._skipped = self._zero + saved.pop("skipped")
-            self._sums = {name: self._zero + value for name, value in saved["sums"].items()}
+            self._first = state.interval["first"]
+            self._skipped = self._zero + state.interval["skipped"]
+            self._names = list(state.interval["sums"])
+            self._sums = torch.tensor(list(state.interval["sums"].values()), device=accelerator.device)
 
     def _restart(self) -> None:
-        self._sums: dict[str, Any] = {}
-        self._update: dict[str, Any] = {}
-        self._skipped = self._zero
-        self._waited = 0.0
-        self._began, self._began_at, self._first = (
-            time.perf_counter(),
-            self._state.updates,
-            self._state.updates,
-        )
+        self._names: list[str] = []
+        self._sums = self._update = self._skipped = self._zero
+        self._waited, self._began = 0.0, time.perf_counter()
+        self._began_at = self._first = self._state.updates
 
     def store(self) -> None:
         """Put the open interval and the clock into the training state, before a checkpoint."""
         self.clock()
-        means = self._accelerator.reduce(
-            self._sums, "mean"
-        )  # one process's state is every process's after a resume
-        sums = {name: float(total) for name, total in means.items()}
-        self._state.interval = {"first": self._first, "skipped": float(self._skipped), "sums": sums}
+        self._state.interval = {}
+        if self._names:
+            means = self._means_of_processes(
+                self._sums
+            )  # one process's state is every process's after a resume
+            self._state.interval = {"first": self._first, "skipped": float(self._skipped), "sums": means}
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
@@ -64,8 +60,10 @@ class Meter:
 
     def add(self, metrics: dict[str, Any], *, share: float) -> None:
         """Scalars of one batch, which is this share of the update being made."""
-        for name, value in metrics.items():
-            self._update[name] = self._update.get(name, self._zero) + share * value
+        import torch
+
+        self._names = list(metrics)
+        self._update = self._update + share * torch.stack([value.float() for value in metrics.values()])
 
     def count(self, bad: Any) -> None:
         """End of an update; where `bad` is 1 its gradient was not finite, nothing moved, and its scalars are left out."""
@@ -73,9 +71,8 @@ class Meter:
 
         self._skipped = self._skipped + bad
         self.bad_in_a_row = (self.bad_in_a_row + bad) * bad
-        for name, value in self._update.items():
-            self._sums[name] = self._sums.get(name, self._zero) + torch.where(bad > 0, self._zero, value)
-        self._update = {}
+        self._sums = self._sums + torch.where(bad > 0, self._zero, self._update)
+        self._update = self._zero
 
     def clock(self) -> float:
         """Seconds of training up to now, over all sessions of the run."""
@@ -89,9 +86,9 @@ class Meter:
         updates, seconds = self._state.updates - self._first, time.perf_counter() - self._began
         done_here = self._state.updates - self._began_at
         good = (updates - self._skipped).clamp(min=1)
-        means = self._accelerator.reduce({name: total / good for name, total in self._sums.items()}, "mean")
+        means = self._means_of_processes(self._sums / good)
         self._state.skipped += int(self._skipped)
-        row = {"updates": self._state.updates} | {name: float(value) for name, value in means.items()}
+        row = {"updates": self._state.updates} | means
         row |= {
             "grad_norm": float(norm),
             "skipped_updates": self._state.skipped,
@@ -101,3 +98,7 @@ class Meter:
         }
         self._restart()
         return row
+
+    def _means_of_processes(self, sums: Any) -> dict[str, float]:
+        means = self._accelerator.reduce(sums, "mean").tolist()
+        return dict(zip(self._names, means, strict=True))

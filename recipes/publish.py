@@ -16,6 +16,7 @@ from typing import Any
 
 from cwm_hub.checkpoint import Checkpoint, CheckpointError
 from cwm_hub.hub import HUB_ID, find_checkpoint, push_to_hub, save_pretrained
+from recipes.run_folder import one_sentence_errors
 
 HUB_PREFIX = "hf://"
 MODEL_FOLDERS = ("model", "agent")
@@ -23,12 +24,8 @@ MODEL_FOLDERS = ("model", "agent")
 
 
 def main() -> None:
-    """Prints where the model went and how to load it; a mistake is one line and exit code 1."""
-    arguments = parse_arguments()
-    try:
-        place, name = publish(arguments)
-    except ValueError as error:
-        raise SystemExit(f"publish: {error}") from None
+    """Prints where the model went and how to load it."""
+    place, name = publish(parse_arguments())
     print(f'published to {place}; load it with cwm_hub.from_pretrained("{name}")')
 
 
@@ -135,4 +132,5 @@ def redistributable(train: dict[str, Any] | None) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence_errors():
+        main()

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cwm_hub.envs import gl_problem
+from recipes.run_folder import RecipeError, one_sentence_errors
 
 TASKS = ("drawer-open", "door-lock", "button-press-topdown-wall", "lever-pull", "dial-turn")
 FPS = 25
@@ -43,8 +44,7 @@ def main() -> int:
 
     unknown = sorted(set(arguments.tasks) - set(task_names()))
     if unknown:
-        print(f"render_clips: unknown Meta-world tasks: {', '.join(unknown)}", file=sys.stderr)
-        return 1
+        raise RecipeError(f"unknown Meta-world tasks: {', '.join(unknown)}")
     arguments.out.mkdir(parents=True, exist_ok=True)
     for task, seed in itertools.product(arguments.tasks, arguments.seeds):
         path = arguments.out / f"metaworld_{task}_{seed}.mp4"
@@ -75,4 +75,5 @@ def write_mp4(path: Path, clip: UInt8[np.ndarray, "T H W 3"]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with one_sentence_errors():
+        sys.exit(main())

@@ -307,8 +307,8 @@ def score_part(
 
 def leader(key: str, cards: Mapping[str, Mapping[str, Any]], beginnings: Mapping[str, str]) -> str:
     """Which of a context model and a plain one is ahead, whatever the answer, of two that began alike."""
-    from cwm_hub.comparison import compare_designs
-    from cwm_hub.metrics import ProtocolError, verdict
+    from cwm_hub.comparison import compare_designs, verdict
+    from cwm_hub.metrics import ProtocolError
 
     designs = [
         (a, b) for a, b in combinations(cards, 2) if a.startswith("context") != b.startswith("context")

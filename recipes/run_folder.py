@@ -1,4 +1,4 @@
-"""What every recipe does to its run folder and its world: refuse, resume, log. Standard library only.
+"""What every recipe does to its run folder and its world: refuse, resume, log. No torch.
 
 A run folder holds `config.yaml`, `metrics.jsonl` and `checkpoints/step-<updates>/`; everything in it is written so
 that a killed run finds it whole.
@@ -103,27 +103,15 @@ def keep_newest(checkpoints: Path, keep: int) -> None:
 
 def truncate_rows(path: Path, *, counter: str, last: int) -> None:
     """Drop the rows of a jsonl file whose `counter` lies beyond `last`: a resumed run writes them again."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:  # the line that a kill cut short
-            break
-        if row[counter] <= last:
-            kept.append(line + "\n")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept))
-    temporary.replace(path)
+    if path.exists():
+        kept = [json.dumps(row) + "\n" for row in read_rows(path) if row[counter] <= last]
+        write_text(path, "".join(kept))
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a jsonl file, none where there is no file; a last line that a kill cut short is left out."""
-    lines = path.read_text().splitlines() if path.is_file() else []
-    if lines and not lines[-1].endswith("}"):
-        lines.pop()
-    return [json.loads(line) for line in lines]
+    text = path.read_text() if path.is_file() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:

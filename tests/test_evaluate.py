@@ -18,7 +18,7 @@ from recipes.run_folder import one_sentence_errors
 from tests.moving_squares import moving_square, write_clips
 from tests.stand_in_networks import write_alexnet, write_i3d
 
-FILES = {"scorecard.json", "windows.json", "prediction.png", "prediction.mp4", "horizon.png"}
+FILES = {"scorecard.json", "prediction.png", "prediction.mp4", "horizon.png"}
 SHORT = ["--windows", "4", "--observed_frames", "3", "--horizon", "6", "--device", "cpu"]
 
 

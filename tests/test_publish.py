@@ -10,6 +10,7 @@ import pytest
 from cwm_hub.hub import find_checkpoint, from_pretrained, save_pretrained
 from cwm_hub.models.registry import create_model
 from recipes import publish
+from recipes.run_folder import one_sentence_errors
 
 ROOT = Path(__file__).parents[1]
 TRAIN = {
@@ -34,7 +35,8 @@ def run(tmp_path) -> Path:
 
 def call(monkeypatch, *arguments: object) -> None:
     monkeypatch.setattr(sys, "argv", ["publish.py", *map(str, arguments)])
-    publish.main()
+    with one_sentence_errors():
+        publish.main()
 
 
 def test_a_run_becomes_a_checkpoint_that_loads(run, tmp_path, monkeypatch, capsys):
@@ -156,7 +158,7 @@ def test_the_command_line_as_documented(run, tmp_path):
     ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert result.stderr == f"publish: {tmp_path / 'absent'}: no such run folder\n" and not result.stdout
+    assert result.stderr == f"error: {tmp_path / 'absent'}: no such run folder\n" and not result.stdout
 
 
 def test_a_scorecard_of_other_weights_is_refused(run, tmp_path, monkeypatch):

@@ -4,7 +4,6 @@ Numbers are not comparable with the paper's to the point: it used Meta-world v2 
 v2 rewards on new bindings, and button-press-topdown-wall's reward and success threshold differ.
 """
 
-import difflib
 import warnings
 from typing import Any
 
@@ -12,6 +11,7 @@ import gymnasium
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from cwm_hub.config import nearest
 from cwm_hub.envs.rendering import FrameRenderer, QualityName, gl_problem, use_headless_gl
 
 # The six tasks of the paper.
@@ -98,7 +98,7 @@ class MetaworldEnv(gymnasium.Env[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", UserWarning
-            )  # "Constant(s) may be too high": the clip below is meant
+            )  # "Constant(s) may be too high": hence the clip below
             expert: Any = ENV_POLICY_MAP[f"{self.task}-v3"]
             action = expert().get_action(self._env._get_obs())
         return np.clip(action, -1, 1).astype(np.float32)
@@ -156,9 +156,7 @@ def _simulator(task: str) -> Any:
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
     if f"{task}-v3" not in ALL_V3_ENVIRONMENTS:
-        near = difflib.get_close_matches(task, task_names(), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown Meta-world task {task!r}{hint}")
+        raise ValueError(f"unknown Meta-world task {task!r}{nearest(task, task_names())}")
     env = ALL_V3_ENVIRONMENTS[f"{task}-v3"]()
     env._freeze_rand_vec, env.seeded_rand_vec = False, True
     env._set_task_called, env._partially_observable = True, False

@@ -61,10 +61,6 @@ class WorldState(NamedTuple):
     video: RSSMState | None
     action: RSSMState
 
-    def detach(self) -> "WorldState":
-        """The same numbers outside the graph."""
-        return WorldState(None if self.video is None else self.video.detach(), self.action.detach())
-
 
 class WorldModelOutput(NamedTuple):
     """What filtering a batch of sequences gives, each stacked over T."""

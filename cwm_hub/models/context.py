@@ -103,9 +103,8 @@ class CrossAttention(nn.Module):
         self.key_value = nn.Linear(channels, 2 * channels)
         self.output = nn.Linear(channels, channels)
         self.norm = make_norm(norm, channels)
-        bound = (
-            6 / (4 * channels)
-        ) ** 0.5  # torch's MultiheadAttention: Xavier over the stacked [3C, C] weight
+        # As torch's MultiheadAttention: Xavier over the stacked [3C, C] weight.
+        bound = (6 / (4 * channels)) ** 0.5
         for layer in (self.query, self.key_value):
             nn.init.uniform_(layer.weight, -bound, bound)
             nn.init.zeros_(layer.bias)
@@ -121,7 +120,7 @@ class CrossAttention(nn.Module):
         """
         images, channels, height, width = z.shape
         clips, count = tokens.shape[:2]
-        query = self._heads(self._queries(z))
+        queries = self._queries(z)
         key, value = self._keys_values(tokens)
         if ratio > 0:
             keep = kept_tokens(count, ratio=ratio)
@@ -132,9 +131,9 @@ class CrossAttention(nn.Module):
                 part.flatten(0, 1).index_select(0, rows).view(images, keep, channels) for part in (key, value)
             )
         else:  # no subset: all frames of a clip are one long row of queries
-            query = self._heads(self._queries(z).reshape(clips, -1, channels))
+            queries = queries.reshape(clips, -1, channels)
         attended = F.scaled_dot_product_attention(
-            query,
+            self._heads(queries),
             self._heads(key),
             self._heads(value),
             dropout_p=self.config.dropout if self.training else 0.0,

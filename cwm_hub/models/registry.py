@@ -1,6 +1,5 @@
 """Named models: `list_models("context*")`, `create_model("contextwm-tiny")`. A baseline is a configuration."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatch
@@ -8,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from cwm_hub.config import override
+from cwm_hub.config import nearest, override
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig
 from cwm_hub.models.context import ContextConfig
 from cwm_hub.models.frame_model import FrameModelConfig
@@ -72,8 +71,7 @@ def model_config(
         ValueError: no such preset, or no such key.
     """
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(PRESETS))}"
+        hint = nearest(name, PRESETS) or f"; there are {', '.join(sorted(PRESETS))}"
         raise ValueError(f"no model named {name!r}{hint}")
     return override(PRESETS[name], overrides or {}, where=f"model {name}")
 

@@ -44,10 +44,6 @@ class RSSMState(NamedTuple):
     """One-hot sample (or mode), with straight-through gradient to the logits."""
     logits: Float[Tensor, "*N S K"]
 
-    def detach(self) -> "RSSMState":
-        """The same numbers outside the graph."""
-        return RSSMState(*(part.detach() for part in self))
-
     def select(self, index: Any) -> "RSSMState":
         """Index every part over the leading axes alike."""
         return RSSMState(*(part[index] for part in self))
@@ -89,10 +85,9 @@ def balanced_kl(
         The loss in nats, and the KL of every step in nats, summed over latents; both float32.
     """
     post, pri = posterior.logits.float(), prior.logits.float()
-    value = categorical_kl(post, pri)
-    trains_prior = categorical_kl(post.detach(), pri).mean().clamp(min=free_nats)
-    trains_posterior = categorical_kl(post, pri.detach()).mean().clamp(min=free_nats)
-    return balance * trains_prior + (1 - balance) * trains_posterior, value.detach()
+    trains_prior, trains_posterior = categorical_kl(post.detach(), pri), categorical_kl(post, pri.detach())
+    prior_loss, posterior_loss = (kl.mean().clamp(min=free_nats) for kl in (trains_prior, trains_posterior))
+    return balance * prior_loss + (1 - balance) * posterior_loss, trains_prior.detach()
 
 
 def categorical_kl(left: Float[Tensor, "*N S K"], right: Float[Tensor, "*N S K"]) -> Float[Tensor, "*N"]:

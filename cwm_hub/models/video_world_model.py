@@ -49,9 +49,9 @@ class VideoWorldModel(nn.Module):
     wrapped by DistributedDataParallel and compiled whole.
     """
 
-    def __init__(self, config: VideoWorldModelConfig | None = None):
+    def __init__(self, config: VideoWorldModelConfig):
         super().__init__()
-        self.config = config if config is not None else VideoWorldModelConfig()
+        self.config = config
         rssm = self.config.rssm
         feature_size = rssm.stoch * rssm.classes + rssm.deter
         self.frame_model = FrameModel(self.config.frame, feature_size=feature_size)
