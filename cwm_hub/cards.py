@@ -110,7 +110,7 @@ PICTURES = {
     "horizon.png": "Scores by horizon step, with the baselines.",
     "attention.png": "Where the decoder looks on the context frame, for fixed query positions.",
     "composition.png": "Dynamics of one clip decoded in the context of another.",
-    "embedding.png": "Time-averaged latents by label.",
+    "embedding.png": "Time-averaged latents by label, a point for each video.",
 }
 """Captions of pictures that recipes draw, in the order of the page; others follow, captioned by their name."""
 
@@ -245,6 +245,7 @@ def _score_table(name: str, part: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
         "windows": part["windows"],
+        "videos": part.get("videos"),
         "metrics": [words for words, _ in METRICS.values()],
         "rows": rows,
     }

@@ -22,8 +22,8 @@ from cwm_hub.metrics import (
 def compare_designs(cards: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     """Scores of every design, averaged over its seeds, and its distance to the first design.
 
-    An interval resamples windows, with the seeds held: it says how far the result depends on the windows drawn, and
-    `seeds` beside it how far on the seed. Few seeds carry no interval of their own.
+    An interval resamples source videos, with the seeds held: it says how far the result depends on the videos at hand,
+    and `seeds` beside it how far on the seed. Few seeds carry no interval of their own.
 
     Args:
         cards: Design -> its scorecards, one a seed, in the same order of seeds for every design.
@@ -42,7 +42,7 @@ def compare_designs(cards: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[st
             raise ValueError(f"{design} has no scorecard")
     first, *others = chain.from_iterable(cards.values())
     for other in others:
-        _check_same_protocol(first, other)
+        check_same_protocol(first["protocol"], other["protocol"])
     names = np.array([row["source"] for row in first["windows"]])
     parts = {"together": np.full(len(names), True)} | {name: names == name for name in dict.fromkeys(names)}
     results = {part: _part(cards, first, chosen) for part, chosen in parts.items()}
@@ -53,14 +53,13 @@ def compare_designs(cards: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[st
     }
 
 
-def _check_same_protocol(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
-    """Refuses scorecards that do not compare.
+def check_same_protocol(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
+    """Refuses scorecards of these two protocols, which do not compare where any field differs.
 
     Raises:
         ProtocolError: the two were measured in different ways; names the differing fields.
     """
-    fields = sorted({*a["protocol"], *b["protocol"]})
-    differing = [field for field in fields if a["protocol"].get(field) != b["protocol"].get(field)]
+    differing = [field for field in sorted({*a, *b}) if a.get(field) != b.get(field)]
     if differing:
         raise ProtocolError(
             f"the two scorecards were measured differently and do not compare: {', '.join(differing)}"
@@ -71,6 +70,8 @@ def _part(
     cards: Mapping[str, Sequence[Mapping[str, Any]]], first: Mapping[str, Any], chosen: np.ndarray
 ) -> dict[str, Any]:
     """Every design on the chosen windows."""
+    bootstrap = {field: first["protocol"][field] for field in BOOTSTRAP_FIELDS}
+    bootstrap["videos"] = _videos(first, chosen)
     designs: dict[str, Any] = {}
     reference: dict[str, np.ndarray] = {}
     for design, runs in cards.items():
@@ -78,41 +79,46 @@ def _part(
         for metric in METRICS:
             values = np.stack([_window_column(card, metric)[chosen] for card in runs])
             reference.setdefault(metric, values)
-            scores = _over_seeds(values, first)
+            scores = _over_seeds(values, bootstrap)
             if values is not reference[metric]:
-                scores["minus_first"] = _difference(values, reference[metric], first)
+                scores["minus_first"] = _difference(values, reference[metric], bootstrap)
             designs[design][metric] = scores
     baselines = {
         name: float(_window_column(first, f"{name}_psnr_db")[chosen].mean())
         for name in BASELINES
         if f"{name}_psnr_db" in first["windows"][0]
     }
-    return {"windows": int(chosen.sum()), "designs": designs, "baselines_psnr_db": baselines}
+    return {
+        "windows": int(chosen.sum()),
+        "videos": len(set(_videos(first, chosen))),
+        "designs": designs,
+        "baselines_psnr_db": baselines,
+    }
 
 
-def _over_seeds(values: Float[np.ndarray, "S B"], card: Mapping[str, Any]) -> dict[str, Any]:
-    """Mean over seeds and windows, its interval over windows, and the mean of each seed."""
-    interval = mean_interval(values.mean(0), _bootstrap_fields(card))
-    return interval | {"seeds": values.mean(1).tolist()}
+def _videos(card: Mapping[str, Any], chosen: np.ndarray) -> list[tuple[str, str]]:
+    """Data set and source video of each chosen window."""
+    rows = card["windows"]
+    return [(row["source"], row["video"]) for row, taken in zip(rows, chosen, strict=True) if taken]
+
+
+def _over_seeds(values: Float[np.ndarray, "S B"], bootstrap: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean over seeds and windows, its interval over videos, and the mean of each seed."""
+    return mean_interval(values.mean(0), bootstrap) | {"seeds": values.mean(1).tolist()}
 
 
 def _difference(
-    values: Float[np.ndarray, "S B"], reference: Float[np.ndarray, "R B"], card: Mapping[str, Any]
+    values: Float[np.ndarray, "S B"], reference: Float[np.ndarray, "R B"], bootstrap: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The same of values minus reference; as many seeds as both have are paired."""
     if len(values) == len(reference):
-        return _over_seeds(values - reference, card)
-    return mean_interval(values.mean(0) - reference.mean(0), _bootstrap_fields(card)) | {"seeds": []}
+        return _over_seeds(values - reference, bootstrap)
+    return mean_interval(values.mean(0) - reference.mean(0), bootstrap) | {"seeds": []}
 
 
 def _window_column(card: Mapping[str, Any], metric: str) -> Float[np.ndarray, " B"]:
     """One number of every window of a scorecard, in the order of its protocol."""
     return np.array([row[metric] for row in card["windows"]], dtype=float)
-
-
-def _bootstrap_fields(card: Mapping[str, Any]) -> dict[str, Any]:
-    """How a scorecard's intervals were made, as arguments of `bootstrap_interval`."""
-    return {field: card["protocol"][field] for field in BOOTSTRAP_FIELDS}
 
 
 def verdict(a: str, b: str, difference: Mapping[str, float], *, unit: str = "dB") -> str:
@@ -128,7 +134,7 @@ def verdict(a: str, b: str, difference: Mapping[str, float], *, unit: str = "dB"
 def markdown_table(comparison: Mapping[str, Any], *, part: str = "together") -> str:
     """The comparison of one part (`together`, or a data set) as a table: PSNR in dB, and SSIM.
 
-    Brackets: interval over windows; braces: the mean of each seed.
+    Brackets: interval over source videos; after them the mean of each seed.
     """
     result = comparison["together"] if part == "together" else comparison["sources"][part]
     reference = next(iter(result["designs"]))

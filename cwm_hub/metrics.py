@@ -19,7 +19,7 @@ R runs.
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -33,7 +33,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 from cwm_hub.config import to_dict
 
-SCORECARD_VERSION = 1
+SCORECARD_VERSION = 2
 BASELINES = ("copy_last_frame", "mean_frame", "source_mean_frame")
 METRICS = ("psnr_db", "ssim")
 BOOTSTRAP_FIELDS = ("resamples", "confidence", "seed")
@@ -72,12 +72,12 @@ class Protocol:
     """Split the windows come from."""
     mean_frames: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Data set name -> `picture_hash` of its mean frame, the baseline's constant picture."""
-    windows: tuple[tuple[str, str, int], ...] = ()
-    """(data set name, clip key, first frame of the window in the source video) of every window, in order."""
+    windows: tuple[tuple[str, str, str, int], ...] = ()
+    """(data set name, source video, clip key, first frame in the source video) of every window, in order."""
     psnr_cap_db: float = 60.0
     """A PSNR above this counts as this: an exact copy of a still clip would otherwise be worth infinity."""
     resamples: int = 2000
-    """Bootstrap resamples of the windows behind every interval."""
+    """Bootstrap resamples of the source videos behind every interval."""
     confidence: float = 0.95
     """Coverage of every interval."""
 
@@ -120,17 +120,42 @@ def picture_hash(picture: UInt8[Tensor, "3 H W"]) -> str:
 
 
 def bootstrap_interval(
-    values: Float[np.ndarray, "B *rest"], *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
+    values: Float[np.ndarray, "B *rest"],
+    *,
+    videos: Sequence[Hashable] | None = None,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap interval (low, high) of the mean over the first axis, resampled together over the rest."""
-    count = len(values)
-    if count < 2:
-        raise ValueError(f"an interval needs at least two values, got {count}")
+    """Percentile bootstrap interval (low, high) of the mean over the first axis, resampled together over the rest.
+
+    Args:
+        values: One number, or a row of them, per window.
+        videos: The source video of every value. Windows of one video are alike, and may even overlap: whole videos are
+            resampled, which is the wider and honest interval. None, or a single video, resamples the values.
+        resamples: Bootstrap resamples.
+        confidence: Coverage of the interval.
+        seed: Seed of the resampling.
+    """
+    if len(values) < 2:
+        raise ValueError(f"an interval needs at least two values, got {len(values)}")
+    groups = _numbered(videos if videos is not None and len(set(videos)) > 1 else range(len(values)))
+    sizes = np.bincount(groups)
+    sums = np.zeros((len(sizes), *values.shape[1:]))
+    np.add.at(sums, groups, values)
+    count = len(sizes)
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    means = np.tensordot(draws / count, values, axes=1)
+    totals = (draws @ sizes).reshape(-1, *[1] * (values.ndim - 1))
+    means = np.tensordot(draws, sums, axes=1) / totals
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)
     return np.asarray(low), np.asarray(high)
+
+
+def _numbered(names: Iterable[Hashable]) -> np.ndarray:
+    """The number of each name, in the order of first appearance."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names])
 
 
 def interquartile_mean(
@@ -165,7 +190,9 @@ def interquartile_mean(
 def separability(
     features: Float[np.ndarray, "N E"], labels: Sequence[int], *, neighbours: int = 5
 ) -> dict[str, float]:
-    """How well labels separate in a feature space, as numbers beside a t-SNE picture.
+    """How well labels separate in a feature space, as numbers beside a t-SNE picture; a row for each source video.
+
+    Several clips of one video would be each other's nearest neighbours and say nothing about labels.
 
     Returns:
         `silhouette` in [-1, 1] (0: labels do not separate); `knn_accuracy`, the share whose label is the majority
@@ -177,7 +204,7 @@ def separability(
 
     classes, counts = np.unique(labels, return_counts=True)
     if len(classes) < 2 or counts.min() < 2:
-        raise ValueError("separability needs at least two labels with at least two clips each")
+        raise ValueError("separability needs at least two labels with at least two source videos each")
     classifier = KNeighborsClassifier(min(neighbours, len(labels) - 1))
     hits = cross_val_score(classifier, features, np.asarray(labels), cv=LeaveOneOut())
     return {
@@ -207,19 +234,20 @@ def scorecard(
     Returns:
         A JSON-ready dict: `protocol`, `together` and `sources` (data set name -> the same numbers), and `windows`
         with the scores of every window. PSNR is in dB, differences are model minus baseline of the same window.
+        Intervals resample source videos (`bootstrap_interval`); `videos` beside `windows` says how many there are.
     """
     _check_shapes(prediction, target, mean_frames, protocol)
-    names = [name for name, _, _ in protocol.windows]
+    names = [name for name, *_ in protocol.windows]
     pictures = _constant_pictures(names, mean_frames)
     scores = _frame_scores(prediction, target, pictures, protocol, distances or {})
     sources = {}
     for name in dict.fromkeys(names):
         rows = [row for row, owner in enumerate(names) if owner == name]
-        sources[name] = _summary(_take(scores, rows), protocol)
+        sources[name] = _summary(_take(scores, rows), [protocol.windows[row] for row in rows], protocol)
     return {
         "format_version": SCORECARD_VERSION,
         "protocol": to_dict(protocol),  # as JSON has it, so that a fresh one equals one read back
-        "together": _summary(scores, protocol),
+        "together": _summary(scores, protocol.windows, protocol),
         "sources": sources,
         "windows": _window_rows(scores, protocol),
     }
@@ -243,8 +271,9 @@ def _check_shapes(
         )
     if windows != len(protocol.windows):
         raise ProtocolError(f"the protocol lists {len(protocol.windows)} windows, got {windows}")
-    for name in dict.fromkeys(name for name, _, _ in protocol.windows):
-        if sum(owner == name for owner, _, _ in protocol.windows) < 2:
+    names = [name for name, *_ in protocol.windows]
+    for name in dict.fromkeys(names):
+        if names.count(name) < 2:
             raise ProtocolError(f"an interval needs at least two windows of every data set, {name!r} has one")
         if picture_hash(mean_frames[name]) != protocol.mean_frames.get(name):
             raise ProtocolError(f"the mean frame of {name!r} is not the one that the protocol names")
@@ -302,10 +331,13 @@ def _take(scores: _Scores, rows: list[int]) -> _Scores:
     }
 
 
-def _summary(scores: _Scores, protocol: Protocol) -> dict[str, Any]:
+def _summary(
+    scores: _Scores, windows: Sequence[tuple[str, str, str, int]], protocol: Protocol
+) -> dict[str, Any]:
     """Series -> metric -> mean over windows and horizon with its interval, and the same for every horizon step."""
-    summary: dict[str, Any] = {"windows": len(scores["psnr_db"]["model"])}
-    bootstrap = {field: getattr(protocol, field) for field in BOOTSTRAP_FIELDS}
+    videos = [(name, video) for name, video, _, _ in windows]
+    summary: dict[str, Any] = {"windows": len(windows), "videos": len(set(videos))}
+    bootstrap = {field: getattr(protocol, field) for field in BOOTSTRAP_FIELDS} | {"videos": videos}
     for metric, series in scores.items():
         margins = {
             f"model_minus_{name}": series["model"] - series[name] for name in BASELINES if name in series
@@ -329,11 +361,11 @@ def mean_interval(values: Float[np.ndarray, " B"], bootstrap: Mapping[str, Any])
 def _window_rows(scores: _Scores, protocol: Protocol) -> list[dict[str, Any]]:
     """One row per window: where it comes from and its means over the horizon."""
     rows = []
-    for row, (source, key, start) in enumerate(protocol.windows):
+    for row, (source, video, key, start) in enumerate(protocol.windows):
         numbers = {metric: float(scores[metric]["model"][row].mean()) for metric in METRICS}
         psnr_db = scores["psnr_db"]
         baselines = {
             f"{name}_psnr_db": float(psnr_db[name][row].mean()) for name in BASELINES if name in psnr_db
         }
-        rows.append({"source": source, "key": key, "start": start, **numbers, **baselines})
+        rows.append({"source": source, "video": video, "key": key, "start": start, **numbers, **baselines})
     return rows

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.run_folder import RecipeError, one_sentence_errors, provenance, read_rows, write_text
+from recipes.scoring import counted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         card["updates"]: folder
         for name in cards
         for folder, card in zip(folders[name], cards[name], strict=True)
-        if "updates" in card
+        if card.get("updates") is not None
     }
     if len(lengths) > 1:
         told = ", ".join(f"{folder} was scored after {updates:,}" for updates, folder in lengths.items())
@@ -63,19 +64,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The scorecard of a run (its last one) or of an evaluation.
+    """The scorecard of an evaluation, or of a run: the one after most updates.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: there is none, or one that is damaged or older than this code.
     """
     during = sorted(folder.glob("evaluations/step-*/scorecard.json"))
-    places = [folder / "scorecard.json", folder / "evaluation" / "scorecard.json", *during[-1:]]
-    found = next((path for path in places if path.is_file()), None)
-    if found is None:
+    places = [*during[-1:], folder / "evaluation" / "scorecard.json", folder / "scorecard.json"]
+    cards = [_read(path) for path in places if path.is_file()]
+    if not cards:
         raise RecipeError(
             f"{folder} has no scorecard.json: run recipes/evaluate.py, or pre-train with --evaluate_every"
         )
-    return json.loads(found.read_text())
+    return max(reversed(cards), key=lambda card: card.get("updates") or 0)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from cwm_hub.metrics import SCORECARD_VERSION
+
+    try:
+        card = json.loads(path.read_text())
+        version = card["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecipeError(f"{path} is not a scorecard, or damaged: {error!r}") from error
+    if version != SCORECARD_VERSION:
+        raise RecipeError(
+            f"{path} has format {version} and this code reads {SCORECARD_VERSION}: run recipes/evaluate.py again"
+        )
+    return card
 
 
 def title(comparison: dict[str, Any], part: str) -> str:
@@ -83,7 +99,7 @@ def title(comparison: dict[str, Any], part: str) -> str:
     result, protocol = comparison["sources"].get(part, comparison["together"]), comparison["protocol"]
     words = "all data sets" if part == "together" else part
     return (
-        f"{words}: {result['windows']} held-out windows, {protocol['observed_frames']} frames seen, "
+        f"{words}: {counted(result, protocol)}, {protocol['observed_frames']} frames seen, "
         f"{protocol['horizon']} predicted"
     )
 

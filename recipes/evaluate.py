@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 from recipes.command_line import parse_config
 from recipes.compare import read_card
 from recipes.run_folder import RecipeError, one_sentence_errors, provenance, write_text
-from recipes.scoring import Data, ScoringConfig, load_data, make_protocol, score
+from recipes.scoring import Data, ScoringConfig, counted, load_data, make_protocol, score
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from torch import Tensor
 
     from cwm_hub.models.video_world_model import VideoWorldModel
@@ -64,21 +65,24 @@ class EvaluateConfig(ScoringConfig):
     device: str = "auto"
     """torch device; `auto` takes the GPU where there is one."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.data or self.figure_windows < 1:
+            raise RecipeError("evaluate needs at least one shard directory, and figure_windows of at least 1")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Evaluate one checkpoint and print where it stands."""
     config = parse_config(EvaluateConfig, arguments, description=__doc__.split("\n")[0])
-    import torch  # after parsing, so that --help and a typo answer at once
 
     from cwm_hub import perceptual
-    from cwm_hub.comparison import compare_designs
+    from cwm_hub.comparison import check_same_protocol, compare_designs
+    from cwm_hub.config import to_dict
     from cwm_hub.hub import find_checkpoint
     from cwm_hub.models.video_world_model import VideoWorldModel
 
     out, roots = Path(config.out), [config.data] if isinstance(config.data, str) else config.data
-    device = torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-    )
+    device = find_device(config.device)
 
     # Metrics that need a network of their own are refused before the work begins.
     if config.lpips:
@@ -95,11 +99,15 @@ def main(arguments: list[str] | None = None) -> int:
         )
     name = config.name or _model_name(config.checkpoint)
 
-    # Prediction and scores.
+    # Prediction and scores; what cannot be compared is refused before the work too.
     data = load_data(config, roots, image_size=model.image_size)
     protocol = make_protocol(config, data)
+    other = read_card(Path(config.compare)) if config.compare else None
+    if other is not None:
+        check_same_protocol(to_dict(protocol), other["protocol"])
     card, prediction, context = score(model, data, protocol, lpips=config.lpips)
     card["name"], card["checkpoint"] = name, checkpoint.identity()
+    card["updates"] = (checkpoint.read("train.json") or {}).get("updates")
     if config.fvd:
         card["fvd"] = video_distance(
             prediction[0].to(device), data.video.to(device), protocol.observed_frames
@@ -109,8 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     # Comparison, figures, and what to say.
     cards, difference = {name: card}, None
-    if config.compare:
-        other = read_card(Path(config.compare))
+    if other is not None:
         cards[_other_name(other, name)] = other
         compared = compare_designs({key: [one] for key, one in reversed(cards.items())})
         difference = compared["together"]["designs"][name]["psnr_db"]["minus_first"]
@@ -120,6 +127,24 @@ def main(arguments: list[str] | None = None) -> int:
     for line in conclusions(cards, difference):
         print(line)
     return 0
+
+
+def find_device(name: str) -> "torch.device":
+    """The torch device of that name, which must be there.
+
+    Raises:
+        RecipeError: it is not.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros((), device=device).item()  # meta has no numbers, cuda may not be there
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise RecipeError(f"there is no device {name!r} here: {str(error).splitlines()[0]}") from error
+    return device
 
 
 def video_distance(prediction: "Tensor", video: "Tensor", observed_frames: int) -> dict[str, Any]:
@@ -151,7 +176,8 @@ def draw(
     """Write every figure that means something for this model and these windows; `cards` has this model's first."""
     from cwm_hub import curves, figures
 
-    name, seen = next(iter(cards)), next(iter(cards.values()))["protocol"]["observed_frames"]
+    name, protocol = next(iter(cards)), next(iter(cards.values()))["protocol"]
+    seen = protocol["observed_frames"]
     shown = data.shown(figure_windows)
     captions = data.captions(shown)
     truth, predictions = data.video[shown], {name: prediction[shown]}
@@ -159,13 +185,14 @@ def draw(
     figures.save(grid, out / "prediction.png")
     figures.write_video(out / "prediction.mp4", truth, predictions, observed_frames=seen)
 
-    together = {label: card["together"] for label, card in cards.items()}
-    figures.save(curves.horizon_curves(together, title=_title(together, "all windows")), out / "horizon.png")
+    def horizon(path: Path, scores: dict[str, Any], words: str) -> None:
+        title = f"{words}: {counted(next(iter(scores.values())), protocol)}"
+        figures.save(curves.horizon_curves(scores, title=title), path)
+
+    horizon(out / "horizon.png", {label: card["together"] for label, card in cards.items()}, "all windows")
     for source in data.manifests if len(data.manifests) > 1 else ():
         scores = {label: card["sources"][source] for label, card in cards.items()}
-        figures.save(
-            curves.horizon_curves(scores, title=_title(scores, source)), out / f"horizon_{source}.png"
-        )
+        horizon(out / f"horizon_{source}.png", scores, source)
 
     device = next(model.parameters()).device
     feature = latents(model, data.video.to(device))
@@ -212,22 +239,31 @@ def draw_context(
 
 
 def draw_embedding(out: Path, features: "np.ndarray", data: Data) -> None:
-    """t-SNE of time-averaged latents where at least two labels have at least two windows; needs scikit-learn."""
+    """t-SNE of time-averaged latents, a point for each source video; needs scikit-learn."""
+    import numpy as np
+
     from cwm_hub import figures
 
-    counts = Counter(label for label in data.labels if label)
-    rows = [row for row, label in enumerate(data.labels) if counts[label] > 1]
-    names = sorted({data.labels[row] for row in rows})
+    of_video: dict[tuple[str, str], list[int]] = {}
+    for row, (source, video, _, _) in enumerate(data.windows):
+        of_video.setdefault((source, video), []).append(row)
+    counts = Counter(data.labels[rows[0]] for rows in of_video.values())
+    videos = [rows for rows in of_video.values() if data.labels[rows[0]] and counts[data.labels[rows[0]]] > 1]
+    names = sorted({data.labels[rows[0]] for rows in videos})
     if len(names) < 2:
+        if len(set(data.labels)) > 1:
+            print("no embedding.png: it needs two labels with two source videos each among the windows")
         return
-    labels = [names.index(data.labels[row]) for row in rows]
+    points = np.stack([features[rows].mean(0) for rows in videos])
+    labels = [names.index(data.labels[rows[0]]) for rows in videos]
     try:
-        figure, numbers = figures.latent_embedding(features[rows], labels, dict(enumerate(names)))
+        figure, numbers = figures.latent_embedding(points, labels, dict(enumerate(names)))
     except ModuleNotFoundError:
         print("no embedding.png: it needs scikit-learn, pip install 'cwm-hub[figures]'")
         return
     figures.save(figure, out / "embedding.png")
-    write_text(out / "separability.json", json.dumps(numbers | {"windows": len(rows)}))
+    windows = sum(len(rows) for rows in videos)
+    write_text(out / "separability.json", json.dumps(numbers | {"videos": len(videos), "windows": windows}))
 
 
 def conclusions(cards: "dict[str, dict[str, Any]]", difference: dict[str, Any] | None) -> list[str]:
@@ -262,10 +298,6 @@ def _model_name(checkpoint: str) -> str:
 def _other_name(card: dict[str, Any], name: str) -> str:
     other = card["name"]
     return f"{other} (other)" if other == name else other
-
-
-def _title(scores: dict[str, Any], windows: str) -> str:
-    return f"{windows}: {next(iter(scores.values()))['windows']} held-out windows"
 
 
 if __name__ == "__main__":

@@ -200,7 +200,7 @@ def prediction_section(path: Path) -> dict[str, Any]:
         "attention.png": "Cross-attention of four fixed positions of the last decoded frame over the context frame.",
         "composition.png": "The latents of one clip decoded with the context frame of another: what follows the context "
         "frame is appearance, what stays is dynamics.",
-        "embedding.png": "Time-averaged latents of the held-out windows by label.",
+        "embedding.png": "Time-averaged latents by label, a point for each held-out video.",
     }
 
     def there(named: Mapping[str, str]) -> list[dict[str, str]]:
@@ -296,13 +296,14 @@ def score_part(
         for name, words in BASELINES.items()
         if name in first
     ]
-    caption = "Mean over windows at every predicted step, with its interval; the baselines beside it."
+    caption = "Mean over windows at every predicted step, its interval over videos; the baselines beside it."
     curves = image_of(horizon_curves(scores), kind="curve", caption=caption)
     lines = [
         *([leader(key, cards, beginnings)] if len(scores) > 1 else []),
         *(distance(model, part) for model, part in scores.items()),
     ]
-    return {"title": f"{title} ({first['windows']} windows)", "lines": lines, "rows": rows, "curves": curves}
+    title += f" ({first['windows']} windows of {first['videos']} videos)"
+    return {"title": title, "lines": lines, "rows": rows, "curves": curves}
 
 
 def leader(key: str, cards: Mapping[str, Mapping[str, Any]], beginnings: Mapping[str, str]) -> str:

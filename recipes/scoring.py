@@ -3,12 +3,14 @@
 import json
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from recipes.run_folder import RecipeError, append_row, provenance, step_directory, write_text
 
 if TYPE_CHECKING:
+    import pyarrow
     from torch import Generator, Tensor
 
     from cwm_hub.metrics import Protocol
@@ -44,6 +46,12 @@ class ScoringConfig:
     mean_frame_frames: int = 512
     """Training frames, drawn uniformly, behind the mean frame of a shard directory."""
 
+    def __post_init__(self) -> None:
+        lowest = {"windows": 2, "seed": 0}
+        for name in ("windows", "observed_frames", "horizon", "samples", "seed", "mean_frame_frames"):
+            if getattr(self, name) < lowest.get(name, 1):
+                raise RecipeError(f"{name} must be at least {lowest.get(name, 1)}, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True)
 class Data:
@@ -51,8 +59,8 @@ class Data:
 
     video: "Tensor"
     """uint8 [B, T, 3, H, W]."""
-    windows: list[tuple[str, str, int]]
-    """(data set, clip key, first frame) of each."""
+    windows: list[tuple[str, str, str, int]]
+    """(data set, source video, clip key, first frame) of each."""
     labels: list[str]
     """Class of each in words, or its number, "" where unknown."""
     mean_frames: dict[str, "Tensor"]
@@ -62,11 +70,11 @@ class Data:
 
     def shown(self, count: int) -> list[int]:
         """Rows for a figure: the first windows of every data set in turn, at most `count`."""
-        return shown_windows([source for source, _, _ in self.windows], count)
+        return shown_windows([source for source, *_ in self.windows], count)
 
     def captions(self, rows: list[int]) -> list[str]:
         """Where each of these windows comes from."""
-        return ["{}: {}, from frame {}".format(*self.windows[row]) for row in rows]
+        return ["{0}: {2}, from frame {3}".format(*self.windows[row]) for row in rows]
 
 
 def shown_windows(sources: list[str], count: int) -> list[int]:
@@ -82,6 +90,8 @@ def shown_windows(sources: list[str], count: int) -> list[int]:
 def load_data(config: ScoringConfig, roots: list[str], *, image_size: int) -> Data:
     """Read the windows and the mean frames; data sets are called by their folder's name.
 
+    A directory behind a URL is read with the loader's retries, and one on the Hub at the commit that it names now.
+
     Raises:
         RecipeError: two directories of one name.
         ShardError, SamplingError: a directory that cannot give what was asked.
@@ -89,14 +99,18 @@ def load_data(config: ScoringConfig, roots: list[str], *, image_size: int) -> Da
     import torch
 
     from cwm_hub.clips import ClipSource, validation_windows
-    from cwm_hub.shards import Manifest, ShardError
+    from cwm_hub.fetch import FetchConfig, with_retries
+    from cwm_hub.remote import pin_revision
+    from cwm_hub.shards import Manifest, ShardError, read_index_table
 
     names = [root.rstrip("/").rsplit("/", 1)[-1] for root in roots]
     if len(set(names)) < len(names):
         raise RecipeError(f"data sets are told apart by their folder's name, got {', '.join(names)}")
     videos, windows, labels, mean_frames, manifests = [], [], [], {}, {}
-    for name, root in zip(names, roots, strict=True):
-        manifest = Manifest.load(root)
+    for name, place in zip(names, roots, strict=True):
+        root = with_retries(partial(pin_revision, place), FetchConfig(), what=place)
+        manifest = with_retries(partial(Manifest.load, root), FetchConfig(), what=root)
+        clips = clip_facts(with_retries(partial(read_index_table, root), FetchConfig(), what=root))
         if manifest.image_size != image_size:
             raise ShardError(
                 f"{root} holds {manifest.image_size} px frames and the model takes {image_size} px"
@@ -110,22 +124,22 @@ def load_data(config: ScoringConfig, roots: list[str], *, image_size: int) -> Da
         )
         for batch in batches:
             videos.append(batch.video)
-            windows += [(name, key, start) for key, start in zip(batch.source, batch.start, strict=True)]
-        labels += clip_labels(root, [key for batch in batches for key in batch.source])
+            labels += [clips[key][1] for key in batch.source]
+            windows += [
+                (name, clips[key][0], key, start)
+                for key, start in zip(batch.source, batch.start, strict=True)
+            ]
         mean_frames[name] = mean_frame(root, frames=config.mean_frame_frames, seed=config.seed)
     return Data(torch.cat(videos), windows, labels, mean_frames, manifests)
 
 
-def clip_labels(root: str, keys: list[str]) -> list[str]:
-    """Words of each clip's class, its number where it has no words, "" where it has no class."""
-    from cwm_hub.shards import read_index_table
-
-    columns = read_index_table(root).select(["key", "label", "label_text"]).to_pydict()
-    classes = {
-        key: text or (str(label) if label >= 0 else "")
-        for key, label, text in zip(*columns.values(), strict=True)
+def clip_facts(index: "pyarrow.Table") -> dict[str, tuple[str, str]]:
+    """Key of every clip -> its source video, and words of its class: its number where it has no words, "" where none."""
+    columns = index.select(["key", "source", "label", "label_text"]).to_pydict()
+    return {
+        key: (source, text or (str(label) if label >= 0 else ""))
+        for key, source, label, text in zip(*columns.values(), strict=True)
     }
-    return [classes[key] for key in keys]
 
 
 def mean_frame(root: str, *, frames: int, seed: int) -> "Tensor":
@@ -268,9 +282,15 @@ class Evaluation:
     """Scores the model under training on held-out windows that were read once; the main process's alone."""
 
     def __init__(self, config: ScoringConfig, roots: list[str], *, run: Path, image_size: int):
+        from cwm_hub.comparison import check_same_protocol
+        from cwm_hub.config import to_dict
+
         self._run = run
         self._data = load_data(config, roots, image_size=image_size)
         self._protocol = make_protocol(config, self._data)
+        earlier = sorted(run.glob("evaluations/step-*/scorecard.json"))
+        if earlier:  # one curve has one protocol
+            check_same_protocol(json.loads(earlier[-1].read_text())["protocol"], to_dict(self._protocol))
 
     def write(self, model: "VideoWorldModel", updates: int) -> dict[str, Any]:
         """A scorecard and a prediction grid in evaluations/step-<updates>, a row in scores.jsonl, a printed line.
@@ -298,11 +318,16 @@ class Evaluation:
         append_row(self._run / "scores.jsonl", row)
         print(
             f"\n{updates:>9,} updates: PSNR {row['psnr_db']:.2f} dB [{row['psnr_db_low']:.2f}, {row['psnr_db_high']:.2f}] on "
-            f"{card['together']['windows']} held-out windows, {row['minus_copy_last_frame_db']:+.2f} dB to copy-last-frame, "
+            f"{counted(card['together'], card['protocol'])}, {row['minus_copy_last_frame_db']:+.2f} dB to copy-last-frame, "
             f"{row['minus_mean_frame_db']:+.2f} dB to mean-frame",
             flush=True,
         )
         return row
+
+
+def counted(part: dict[str, Any], protocol: dict[str, Any]) -> str:
+    """`16 validation windows of 7 videos`."""
+    return f"{part['windows']} {protocol['split']} windows of {part['videos']} videos"
 
 
 def summary_row(card: dict[str, Any], updates: int) -> dict[str, Any]:

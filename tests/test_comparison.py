@@ -5,11 +5,18 @@ import json
 import pytest
 
 from cwm_hub.comparison import compare_designs, markdown_table
-from cwm_hub.metrics import ProtocolError
+from cwm_hub.metrics import SCORECARD_VERSION, ProtocolError
 from recipes import compare
 from recipes.run_folder import one_sentence_errors
 
-PROTOCOL = {"resamples": 200, "confidence": 0.95, "seed": 0, "observed_frames": 5, "horizon": 20}
+PROTOCOL = {
+    "resamples": 200,
+    "confidence": 0.95,
+    "seed": 0,
+    "observed_frames": 5,
+    "horizon": 20,
+    "split": "validation",
+}
 
 
 def card(*psnr: float, **protocol) -> dict:
@@ -17,13 +24,14 @@ def card(*psnr: float, **protocol) -> dict:
     windows = [
         {
             "source": "a" if at < 2 else "b",
+            "video": f"film {at}",
             "psnr_db": value,
             "ssim": value / 100,
             "copy_last_frame_psnr_db": 30.0,
         }
         for at, value in enumerate(psnr)
     ]
-    return {"protocol": PROTOCOL | protocol, "windows": windows}
+    return {"format_version": SCORECARD_VERSION, "protocol": PROTOCOL | protocol, "windows": windows}
 
 
 CARDS = {
@@ -93,11 +101,22 @@ def test_recipe_reads_runs_and_writes_tables_and_curves(tmp_path, capsys):
     ]
     assert compare.main([*designs, "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
-    assert "all data sets: 4 held-out windows, 5 frames seen, 20 predicted" in printed
+    assert "all data sets: 4 validation windows of 4 videos, 5 frames seen, 20 predicted" in printed
     assert (tmp_path / "out" / "table.md").read_text().strip() == printed.strip()
     result = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert result["together"]["designs"]["context"]["psnr_db"]["mean"] == 16.5
     assert (tmp_path / "out" / "scores.png").stat().st_size > 0
+
+
+def test_the_scorecard_after_most_updates_counts(tmp_path):
+    for place, updates in (("evaluation", 2), ("evaluations/step-00000006", 6)):
+        (tmp_path / place).mkdir(parents=True)
+        found = card(1, 2, 3, 4) | {"updates": updates}
+        (tmp_path / place / "scorecard.json").write_text(json.dumps(found))
+    assert compare.read_card(tmp_path)["updates"] == 6
+    later = card(1, 2, 3, 4) | {"updates": 9}
+    (tmp_path / "evaluation" / "scorecard.json").write_text(json.dumps(later))
+    assert compare.read_card(tmp_path)["updates"] == 9
 
 
 @pytest.mark.parametrize(
@@ -106,8 +125,14 @@ def test_recipe_reads_runs_and_writes_tables_and_curves(tmp_path, capsys):
         (["--design", "a", "nowhere"], "nowhere has no scorecard.json"),
         (["--design", "a", "x", "--design", "a", "y"], "two designs have the same name"),
         (["--design", "a"], "a has no scorecard"),
+        (["--design", "a", "old"], "old/scorecard.json has format 1 and this code reads 2"),
+        (["--design", "a", "cut"], "cut/scorecard.json is not a scorecard, or damaged"),
     ],
 )
-def test_mistakes_are_one_sentence(words, sentence, tmp_path):
+def test_mistakes_are_one_sentence(words, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("old", '{"format_version": 1}'), ("cut", '{"format_version')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "scorecard.json").write_text(text)
     with pytest.raises(SystemExit, match=sentence), one_sentence_errors():
         compare.main([*words, "--out", str(tmp_path)])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cwm_hub import create_model, save_pretrained
-from cwm_hub.metrics import Protocol
+from cwm_hub.metrics import Protocol, ProtocolError
 from cwm_hub.shards import Manifest
 from recipes import evaluate, scoring
 from recipes.run_folder import one_sentence_errors
@@ -159,7 +159,13 @@ def test_figures_show_every_data_set():
         ({"--compare": "nowhere"}, "nowhere has no scorecard.json"),
         ({"--split": "test"}, "has no split 'test'; it has: train, validation"),
         ({"--data": "[{squares}, {squares}]"}, "told apart by their folder's name"),
-        ({"--observed_frames": "0"}, "observed_frames"),
+        ({"--observed_frames": "0"}, "observed_frames must be at least 1, got 0"),
+        ({"--windows": "1"}, "windows must be at least 2, got 1"),
+        ({"--seed": "-1"}, "seed must be at least 0, got -1"),
+        ({"--figure_windows": "0"}, "figure_windows of at least 1"),
+        ({"--data": "[]"}, "at least one shard directory"),
+        ({"--device": "nonsense"}, "there is no device 'nonsense' here"),
+        ({"--device": "meta"}, "there is no device 'meta' here"),
     ],
 )
 def test_what_a_user_can_cause_is_one_sentence(place, changes, sentence):
@@ -176,6 +182,46 @@ def test_what_a_user_can_cause_is_one_sentence(place, changes, sentence):
         evaluate.main([word for pair in arguments.items() for word in pair])
     assert str(stopped.value).startswith("error: ") and sentence in str(stopped.value)
     assert "\n" not in str(stopped.value)
+
+
+def test_another_protocol_is_refused_before_the_work(place, monkeypatch):
+    arguments = ["--checkpoint", str(place / "plainwm-debug/model"), "--data", str(place / "squares"), *SHORT]
+    evaluate.main([*arguments, "--out", str(place / "first"), "--figures", "false"])
+    monkeypatch.setattr(evaluate, "score", lambda *_, **__: pytest.fail("the work began"))
+    with pytest.raises(ProtocolError, match=r"do not compare: latents$"):
+        evaluate.main(
+            [
+                *arguments,
+                "--out",
+                str(place / "second"),
+                "--latents",
+                "mode",
+                "--compare",
+                str(place / "first"),
+            ]
+        )
+
+
+def test_scorecards_of_one_run_have_one_protocol(place, tmp_path):
+    def evaluation(**changes):
+        config = scoring.ScoringConfig(horizon=6, windows=4, **changes)
+        return scoring.Evaluation(config, [str(place / "squares")], run=tmp_path, image_size=32)
+
+    model = create_model("plainwm-debug")
+    evaluation().write(model, 1)
+    evaluation().write(model, 2)
+    with pytest.raises(ProtocolError, match=r"do not compare: seed, windows$"):
+        evaluation(seed=1)
+
+
+def test_the_embedding_has_a_point_for_each_source_video(tmp_path):
+    pytest.importorskip("sklearn")
+    windows = [("set", f"film {number // 2}", "key", 0) for number in range(12)]
+    labels = ["a", "a", "a", "a", "b", "b", "b", "b", "alone", "alone", "", ""]
+    data = scoring.Data(torch.zeros(0), windows, labels, {}, {})
+    evaluate.draw_embedding(tmp_path, np.random.default_rng(0).normal(size=(12, 3)), data)
+    found = json.loads((tmp_path / "separability.json").read_text())
+    assert (found["videos"], found["windows"], found["chance"]) == (4, 8, 0.5)
 
 
 def test_an_action_model_is_refused(place, tmp_path):

@@ -78,6 +78,20 @@ def test_bootstrap_interval_covers_as_often_as_it_says():
     assert 0.85 < covered < 0.94  # 0.9, less the small-sample bias; standard error 0.015
 
 
+def test_bootstrap_interval_resamples_whole_videos():
+    # Two videos of two equal windows each: the mean of two draws from {0, 1}, as if there were one window of each.
+    # Taken as four windows apart, the mean could also be 1/4 and 3/4, and 40 % would be [1/4, 3/4].
+    values, videos = np.array([0.0, 1.0, 0.0, 1.0]), ["a", "b", "a", "b"]
+    assert metrics.bootstrap_interval(values, videos=videos, confidence=0.4) == (0.5, 0.5)
+    assert metrics.bootstrap_interval(values, confidence=0.4) == (0.25, 0.75)
+    # Three windows of a and one of b: a mean over windows, 0, 1/4 (one draw each) or 1.
+    values, videos = np.array([0.0, 0.0, 0.0, 1.0]), ["a", "a", "a", "b"]
+    assert metrics.bootstrap_interval(values, videos=videos, confidence=0.4) == (0.25, 0.25)
+    assert metrics.bootstrap_interval(values, videos=videos) == (0.0, 1.0)
+    # Of a single video the windows are all there is.
+    assert metrics.bootstrap_interval(values, videos=["a"] * 4) == metrics.bootstrap_interval(values)
+
+
 def test_bootstrap_interval_needs_two_values():
     with pytest.raises(ValueError, match="at least two values, got 1"):
         metrics.bootstrap_interval(np.zeros((1, 4)))
@@ -114,7 +128,7 @@ def test_separability_of_two_distant_clusters_and_of_one():
 
 # --- the scorecard: two windows of a 3-frame protocol, levels chosen so that every score is a constant error
 
-WINDOWS = (("toy", "a", 0), ("toy", "b", 4))
+WINDOWS = (("toy", "film a", "a", 0), ("toy", "film b", "b", 4))
 MEAN = {"toy": grey(80)}
 PROTOCOL = Protocol(
     observed_frames=1,
@@ -162,7 +176,14 @@ def test_scorecard_is_json_and_its_protocol_survives():
     card = toy_card()
     assert json.loads(json.dumps(card)) == card
     assert card["windows"][1] == pytest.approx(
-        {"source": "toy", "key": "b", "start": 4, "psnr_db": db(5), "ssim": card["windows"][1]["ssim"]}
+        {
+            "source": "toy",
+            "video": "film b",
+            "key": "b",
+            "start": 4,
+            "psnr_db": db(5),
+            "ssim": card["windows"][1]["ssim"],
+        }
         | {"copy_last_frame_psnr_db": (db(10) + db(20)) / 2, "mean_frame_psnr_db": (db(30) + db(40)) / 2},
         abs=1e-4,
     )
@@ -196,7 +217,7 @@ def test_a_distance_has_baselines_and_its_best_is_the_lowest():
 
 def test_sources_are_scored_apart_and_together():
     other = grey(90)
-    windows = (*WINDOWS, ("render", "c", 0), ("render", "d", 0))
+    windows = (*WINDOWS, ("render", "film c", "c", 0), ("render", "film d", "d", 0))
     hashes = PROTOCOL.mean_frames | {"render": metrics.picture_hash(other)}
     protocol = dataclasses.replace(PROTOCOL, windows=windows, mean_frames=hashes)
     target = torch.cat([toy_target(), toy_target()])
@@ -243,7 +264,7 @@ def test_compare_refuses_another_protocol_and_names_the_fields():
         ({"image_size": 16}, "of 16 px, got 3 frames of 12x12 px"),
         ({"windows": WINDOWS[:1]}, "lists 1 windows, got 2"),
         (
-            {"windows": (("toy", "a", 0), ("other", "b", 0))},
+            {"windows": (("toy", "film a", "a", 0), ("other", "film b", "b", 0))},
             "at least two windows of every data set, 'toy' has one",
         ),
         ({"mean_frames": {"toy": "f" * 16}}, "mean frame of 'toy' is not the one"),
