@@ -26,53 +26,9 @@ from dataprep.worker import open_file
 
 VIDEO_SUFFIXES = frozenset(
     (
-        *(
-            ".mp4",
-            ".m4v",
-            ".mov",
-            ".qt",
-            ".3gp",
-            ".3g2",
-            ".mj2",
-            ".webm",
-            ".mkv",
-            ".avi",
-            ".flv",
-            ".f4v",
-            ".wmv",
-            ".asf",
-        ),
-        *(
-            ".mpg",
-            ".mpeg",
-            ".mpe",
-            ".m1v",
-            ".m2v",
-            ".vob",
-            ".ts",
-            ".mts",
-            ".m2ts",
-            ".mxf",
-            ".ogv",
-            ".rm",
-            ".rmvb",
-            ".dv",
-        ),
-        *(
-            ".h264",
-            ".264",
-            ".h265",
-            ".265",
-            ".hevc",
-            ".ivf",
-            ".obu",
-            ".y4m",
-            ".nut",
-            ".mjpeg",
-            ".mjpg",
-            ".gif",
-        ),
-    )
+        ".mp4 .m4v .mov .qt .3gp .3g2 .mj2 .webm .mkv .avi .flv .f4v .wmv .asf .mpg .mpeg .mpe .m1v .m2v .vob .ts .mts "
+        ".m2ts .mxf .ogv .rm .rmvb .dv .h264 .264 .h265 .265 .hevc .ivf .obu .y4m .nut .mjpeg .mjpg .gif"
+    ).split()
 )
 
 

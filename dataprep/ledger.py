@@ -42,17 +42,7 @@ PLAN = ".state/plan.json"
 LOCK = ".state/run.lock"
 STATES = ".state/shards"
 PLAN_FIELDS = frozenset(
-    (
-        "plan_hash",
-        "sources_hash",
-        "videos",
-        "config",
-        "versions",
-        "shards",
-        "failures",
-        "licence",
-        "redistributable",
-    )
+    "plan_hash sources_hash videos config versions shards failures licence redistributable".split()
 )
 
 
