@@ -36,7 +36,7 @@ from cwm_hub.shards import (
 )
 from cwm_hub.storage import list_files, local_path, read_file, write_file
 from dataprep.plan import SKIPS, Failure, InputError, Plan, ShardTask
-from dataprep.worker import OutputError, ShardState, remove_leftovers
+from dataprep.worker import OutputError, ShardState, remove_leftovers, writing
 
 PLAN = ".state/plan.json"
 LOCK = ".state/run.lock"
@@ -145,7 +145,7 @@ def begin(root: str, plan: Plan, origin: Origin) -> None:
     elif before != record:
         _refuse(root, before, record)
     if before is None:
-        with _writing(root):
+        with writing(root):
             write_file(root, PLAN, json.dumps(record, indent=1).encode())
 
 
@@ -196,7 +196,7 @@ def finalize(root: str) -> Outcome:
             sources.update(row.source for row in state.rows)
     failures.sort(key=lambda failure: failure.source_path)
     reasons = Counter(failure.reason for failure in failures)
-    with _writing(root):
+    with writing(root):
         if home := local_path(root):  # what a run that was killed here left
             for path in (home / FAILURES).parent.glob(".tmp-*"):
                 path.unlink(missing_ok=True)
@@ -306,11 +306,3 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, A
             yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
     elif before != now:
         yield name, before, now
-
-
-@contextlib.contextmanager
-def _writing(root: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(error.errno, f"cannot write to {root}: {error.strerror or error}") from error
