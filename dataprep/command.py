@@ -18,13 +18,12 @@ from cwm_hub.storage import write_file
 from dataprep import ledger
 from dataprep.dry_run import estimate
 from dataprep.engine import RunOptions, run_jobs
+from dataprep.exit_codes import EXIT_DONE, EXIT_FAILURES
 from dataprep.frames import DecodeSettings
 from dataprep.ledger import Origin, Outcome
-from dataprep.plan import InputError, Listing, Plan, ShardConfig, ShardTask, make_plan
+from dataprep.plan import InputError, Listing, Plan, ShardConfig, ShardTask, count_reasons, make_plan
 from dataprep.progress import ProgressLine, clock
 from dataprep.worker import Opener, make_jobs
-
-EXIT_DONE, EXIT_INPUT, EXIT_FAILURES, EXIT_VERIFY, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
 PROGRESS = ".state/progress.json"
 
@@ -202,7 +201,7 @@ def _dry_run(args: argparse.Namespace, plan: Plan, listing: Listing, opener: Ope
         _say(f"{split}: {sum(counts)} videos would go into {len(counts)} shards")
     _tell_listing(listing)
     if listing.failures:
-        _say(f"could not be listed: {ledger.count_reasons(Counter(f.reason for f in listing.failures))}")
+        _say(f"could not be listed: {count_reasons(Counter(f.reason for f in listing.failures))}")
     guess = estimate(plan, opener, timeout_seconds=args.timeout)
     workers = max(1, min(args.workers, len(plan.tasks)))
     _say(
@@ -260,7 +259,7 @@ def report(outcome: Outcome, root: str, *, seconds: float | None = None) -> None
             f"{sum(r.bytes for r in records) / 1e6:.1f} MB in {len(records)} shards"
         )
     if outcome.reasons:
-        _say(f"{ledger.count_reasons(outcome.reasons)}: see {root}/{FAILURES}")
+        _say(f"{count_reasons(outcome.reasons)}: see {root}/{FAILURES}")
     took = "" if seconds is None else f", {clock(seconds)}"
     _say(f"{root} is complete: {outcome.videos} videos, manifest {outcome.manifest.hash[:12]}{took}")
 

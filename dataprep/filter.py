@@ -29,6 +29,7 @@ from cwm_hub.shards import (
     shard_name,
 )
 from cwm_hub.storage import list_files, local_path, read_range, write_file
+from dataprep.exit_codes import EXIT_DONE
 from dataprep.plan import InputError
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -105,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{args.out}: {sum(record.samples for record in manifest.shards)} of {before} clips, manifest {manifest.hash[:12]}"
     )
-    return 0
+    return EXIT_DONE
 
 
 def filter_shards(

@@ -35,7 +35,7 @@ from cwm_hub.shards import (
     shard_name,
 )
 from cwm_hub.storage import list_files, local_path, read_file, write_file
-from dataprep.plan import SKIPS, Failure, InputError, Plan, ShardTask
+from dataprep.plan import SKIPS, Failure, InputError, Plan, ShardTask, count_reasons
 from dataprep.worker import OutputError, ShardState, remove_leftovers, writing
 
 PLAN = ".state/plan.json"
@@ -69,11 +69,6 @@ class Outcome:
     """Source videos passed over with nothing wrong: too short, or a second name of another file."""
     reasons: dict[str, int]
     """Failures and skips by reason."""
-
-    @property
-    def failed_share(self) -> float:
-        """Failures as a share of all source videos."""
-        return self.failures / max(1, self.failures + self.videos + self.skips)
 
 
 @contextlib.contextmanager
@@ -218,13 +213,6 @@ def finalize(root: str) -> Outcome:
         manifest.save(root)
     skips = sum(reasons[reason] for reason in SKIPS)
     return Outcome(manifest, len(sources), len(failures) - skips, skips, dict(reasons))
-
-
-def count_reasons(reasons: dict[str, int]) -> str:
-    """`3 truncated, 1 crash`: most frequent first."""
-    return ", ".join(
-        f"{count} {reason}" for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-    )
 
 
 def _read_plan(root: str) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cwm_hub.codecs import Frames, encode_clip
 from cwm_hub.shards import ClipRow, Manifest, ShardError, read_index
+from dataprep.exit_codes import EXIT_DONE
 from dataprep.stats import group_by_source, read_clips
 
 FRAMES_SHOWN = 8
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         contact_sheet(args.root, rows).save(out)
     print(f"{out}: {len(rows)} clips")
-    return 0
+    return EXIT_DONE
 
 
 def choose(

@@ -32,10 +32,10 @@ from cwm_hub.shards import (
     read_index,
 )
 from cwm_hub.storage import list_files, remote_errors
+from dataprep.exit_codes import EXIT_DONE, EXIT_VERIFY
 from dataprep.plan import InputError
 
 Level = Literal["quick", "index", "full"]
-EXIT_FAILED = 3
 BLOCK = tarfile.BLOCKSIZE
 
 
@@ -68,13 +68,13 @@ def run(args: argparse.Namespace) -> int:
         print(f"{problem.where}: {problem.what}")
     if problems:
         print(f"{args.root}: {len(problems)} problems at level {args.level}", file=sys.stderr)
-        return EXIT_FAILED
+        return EXIT_VERIFY
     manifest = Manifest.load(args.root)
     clips = sum(record.samples for record in manifest.shards)
     print(
         f"{args.root}: {len(manifest.shards)} shards, {clips} clips, as the manifest {manifest.hash[:12]} says"
     )
-    return 0
+    return EXIT_DONE
 
 
 def verify(
