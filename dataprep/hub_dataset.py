@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ import fsspec
 
 from cwm_hub.storage import local_path
 from dataprep.command import add_arguments as add_common_arguments
-from dataprep.command import make_shards, shard_config
+from dataprep.command import add_origin_options, dataset_name, make_shards, shard_config
 from dataprep.dry_run import PROBE_VIDEOS
 from dataprep.folder import video_id
 from dataprep.frames import VideoError, open_video
@@ -69,10 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cache", metavar="DIR", help="where streamed videos wait (default: OUT/.state/videos)"
     )
     parser.add_argument("--name", help="of the set that is written (default: the data set's)")
-    parser.add_argument("--licence", default="unknown", help="of the videos, for manifest and card")
-    parser.add_argument(
-        "--redistributable", action="store_true", help="that licence lets others publish the shards"
-    )
+    add_origin_options(parser)
     add_common_arguments(parser, videos_per_shard=64)
 
 
@@ -88,9 +84,7 @@ def run(args: argparse.Namespace) -> int:
         text_column=args.text_column,
         limit=args.limit,
     )
-    name = (
-        args.name or re.sub(r"[^a-z0-9_-]+", "-", Path(args.dataset).name.lower()).strip("-") or "hub-dataset"
-    )
+    name = args.name or dataset_name(Path(args.dataset).name, default="hub-dataset")
     asked = {"dataset": args.dataset, "config": args.config, "revision": args.revision, "column": args.column}
     config = shard_config(args, name, asked)
     with contextlib.ExitStack() as stack:
