@@ -19,7 +19,6 @@ from cwm_hub.shards import (
     FAILURES,
     INDEX,
     ClipRow,
-    EncodedClip,
     Manifest,
     ShardRecord,
     ShardWriter,
@@ -162,21 +161,7 @@ def filter_shards(
 def _copy(root: str, clips: Sequence[ClipRow], writer: ShardWriter) -> tuple[ShardRecord, list[ClipRow]]:
     with writer:
         for row in clips:
-            payload = read_range(root, row.shard, row.offset, row.size)
-            clip = EncodedClip(
-                payload, row.codec, row.fps, row.num_frames, row.width, row.height, row.motion, row.luma
-            )
-            writer.add(
-                clip,
-                key=row.key,
-                split=row.split,
-                source=row.source,
-                source_path=row.source_path,
-                source_frames=row.source_frames,
-                start_frame=row.start_frame,
-                label=row.label,
-                label_text=row.label_text,
-            )
+            writer.append(row, read_range(root, row.shard, row.offset, row.size))
     assert writer.record is not None
     return writer.record, writer.rows
 
