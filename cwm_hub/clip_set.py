@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cwm_hub import sampling
 from cwm_hub.clip_index import ClipIndex, ClipSource
 from cwm_hub.fetch import FetchConfig, with_retries
-from cwm_hub.remote import RemoteShards, local_path, pin_revision
+from cwm_hub.remote import RemoteShards, pin_revision
 from cwm_hub.sampling import Ints, Sampling
 from cwm_hub.shard_files import BrokenCount, BrokenShardError, LocalShards, ShardFiles
 from cwm_hub.shards import (
@@ -27,6 +27,7 @@ from cwm_hub.shards import (
     raw_byte_range,
     read_index_table,
 )
+from cwm_hub.storage import local_path
 
 Frames = NDArray[np.uint8]
 
@@ -213,7 +214,7 @@ def open_clip_set(
     path, block_shards = local_path(source.root), source.block_shards
     files: ShardFiles
     if path is not None:
-        manifest, table = Manifest.load(path), read_index_table(path)
+        manifest, table = Manifest.load(source.root), read_index_table(source.root)
         index = ClipIndex(source, manifest, table, window_frames=window_frames)
         files, block_shards = LocalShards(path, manifest.splits[source.split]), block_shards or 0
     else:

@@ -34,13 +34,6 @@ ABANDONED_SECONDS = 3600.0
 """A `.partial` file that has not grown for that long may be dropped to make room."""
 
 
-def local_path(root: str) -> Path | None:
-    """The folder that a root names, None where it is a URL of another machine."""
-    if "://" not in root:
-        return Path(root)
-    return Path(root.removeprefix("file://")) if root.startswith("file://") else None
-
-
 def pin_revision(root: str) -> str:
     """An `hf://` root at the commit it names now, so that a later push does not change a running training."""
     if not root.startswith("hf://"):

@@ -220,7 +220,7 @@ def _read_plan(root: str) -> dict[str, Any] | None:
         plan = json.loads(read_file(root, PLAN))
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (json.JSONDecodeError, UnicodeDecodeError):
         plan = None
     if not isinstance(plan, dict) or plan.keys() != PLAN_FIELDS:
         raise InputError(f"{root}/{PLAN} is damaged: use --overwrite or another --out")
