@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cwm_hub import sampling
 from cwm_hub.clip_index import ClipIndex, ClipSource
+from cwm_hub.codecs import Frames
 from cwm_hub.fetch import FetchConfig, with_retries
 from cwm_hub.remote import RemoteShards, pin_revision
 from cwm_hub.sampling import Ints, Sampling
@@ -28,8 +28,6 @@ from cwm_hub.shards import (
     read_index_table,
 )
 from cwm_hub.storage import local_path
-
-Frames = NDArray[np.uint8]
 
 REMOTE_BLOCK_SHARDS = 4
 """Shards shuffled together where a remote source does not say: output order is then unrelated to the order on disk."""

@@ -120,7 +120,7 @@ def filter_shards(
         name: Of the new set.
 
     Raises:
-        InputError: No clip is left, or ``out`` is remote or not empty.
+        InputError: No clip is left, or `out` is remote or not empty.
     """
     manifest, rows = Manifest.load(root), read_index(root)
     home = local_path(out)

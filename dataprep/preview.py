@@ -75,7 +75,7 @@ def choose(
     shard: int | None = None,
     label: str | None = None,
 ) -> list[ClipRow]:
-    """One random clip of each of ``count`` random source videos, in the order of their keys.
+    """One random clip of each of `count` random source videos, in the order of their keys.
 
     Raises:
         ShardError: No clip fits.
@@ -191,7 +191,7 @@ def _cell(frame: Frames) -> Image.Image:
 def _fit(
     draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
 ) -> str:
-    """The text, cut with an ellipsis where it is wider than ``width`` pixels."""
+    """The text, cut with an ellipsis where it is wider than `width` pixels."""
     if draw.textlength(text, font) <= width:
         return text
     while text and draw.textlength(text + "...", font) > width:

@@ -222,7 +222,7 @@ def _compare(file: BufferedIOBase, record: ShardRecord, rows: Sequence[ClipRow])
 
 
 def walk(file: BufferedIOBase, size: int) -> Iterator[tarfile.TarInfo]:
-    """Members of an uncompressed tar of ``size`` bytes, by its headers alone.
+    """Members of an uncompressed tar of `size` bytes, by its headers alone.
 
     Raises:
         ShardError: A header is damaged, a member reaches beyond the file, or the two end blocks are not its end.
