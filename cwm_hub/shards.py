@@ -37,7 +37,7 @@ from cwm_hub.codecs import (
     raw_byte_range,
 )
 from cwm_hub.config import ConfigError, from_dict, to_dict
-from cwm_hub.storage import read_file, sync_directory, write_file
+from cwm_hub.storage import read_file, sync, write_file
 
 if TYPE_CHECKING:
     import pyarrow
@@ -301,7 +301,7 @@ class ShardWriter:
         os.fsync(self._file.fileno())
         self._file.close()
         self._temporary.replace(self.path)
-        sync_directory(self.path.parent)
+        sync(self.path.parent)
         self.record = ShardRecord(
             file=self.name,
             samples=len(self.rows),

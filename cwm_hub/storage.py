@@ -80,7 +80,7 @@ def write_file(root: str | Path, name: str, data: bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    sync(path.parent)
 
 
 @remote_errors()
@@ -116,8 +116,8 @@ def _remote(root: str | Path, name: str) -> tuple[fsspec.AbstractFileSystem, str
     return filesystem, target
 
 
-def sync_directory(path: Path) -> None:
-    """Make a rename inside a local folder survive a power cut."""
+def sync(path: Path) -> None:
+    """Make a local file, or the renames inside a local folder, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
