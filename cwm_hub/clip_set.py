@@ -13,20 +13,12 @@ import numpy as np
 
 from cwm_hub import sampling
 from cwm_hub.clip_index import ClipIndex, ClipSource
-from cwm_hub.codecs import Frames
+from cwm_hub.codecs import Frames, ShardError, decode_clip, raw_byte_range
 from cwm_hub.fetch import FetchConfig, with_retries
 from cwm_hub.remote import RemoteShards, pin_revision
 from cwm_hub.sampling import Ints, Sampling
 from cwm_hub.shard_files import BrokenCount, BrokenShardError, LocalShards, ShardFiles
-from cwm_hub.shards import (
-    INDEX,
-    MANIFEST,
-    Manifest,
-    ShardError,
-    decode_clip,
-    raw_byte_range,
-    read_index_table,
-)
+from cwm_hub.shards import INDEX, MANIFEST, Manifest, read_index_table
 from cwm_hub.storage import local_path
 
 REMOTE_BLOCK_SHARDS = 4

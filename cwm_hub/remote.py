@@ -20,9 +20,10 @@ from typing import Any
 
 import fsspec.core
 
+from cwm_hub.codecs import ShardError
 from cwm_hub.fetch import PERMANENT, FetchConfig, attempt, pause, sentence
 from cwm_hub.shard_files import BrokenShardError, OpenFiles
-from cwm_hub.shards import ShardError, ShardRecord
+from cwm_hub.shards import ShardRecord
 
 RANGE_BYTES, SMALLEST_RANGE_BYTES = 8 * 2**20, 64 * 2**10
 """Size of one read; quartered after a failure, doubled after a success."""

@@ -26,49 +26,12 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 
-from cwm_hub.codecs import (
-    CODECS,
-    EXTENSIONS,
-    Frames,
-    H264Encoder,
-    ShardError,
-    decode_clip,
-    encode_clip,
-    raw_byte_range,
-)
+from cwm_hub.codecs import CODECS, EXTENSIONS, Frames, H264Encoder, ShardError, encode_clip
 from cwm_hub.config import ConfigError, from_dict, to_dict
 from cwm_hub.storage import read_file, sync, write_file
 
 if TYPE_CHECKING:
     import pyarrow
-
-__all__ = [
-    "CODECS",
-    "FAILURES",
-    "FORMAT_VERSION",
-    "INDEX",
-    "MANIFEST",
-    "ClipRow",
-    "EncodedClip",
-    "H264Encoder",
-    "Manifest",
-    "ShardError",
-    "ShardRecord",
-    "ShardWriter",
-    "decode_clip",
-    "encode_clip",
-    "failures_bytes",
-    "index_bytes",
-    "index_table",
-    "measure_clip",
-    "raw_byte_range",
-    "read_failures",
-    "read_file",
-    "read_index",
-    "read_index_table",
-    "shard_name",
-    "write_file",
-]
 
 FORMAT_VERSION = 1
 """Version of the directory format that this code writes, the highest that it reads."""

@@ -14,7 +14,8 @@ from itertools import groupby
 from types import FrameType
 from typing import Any, get_args, get_type_hints
 
-from cwm_hub.shards import CODECS, FAILURES
+from cwm_hub.codecs import CODECS
+from cwm_hub.shards import FAILURES
 from cwm_hub.storage import write_file
 from dataprep import ledger
 from dataprep.dry_run import estimate

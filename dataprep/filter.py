@@ -23,11 +23,10 @@ from cwm_hub.shards import (
     ShardRecord,
     ShardWriter,
     index_bytes,
-    read_file,
     read_index,
     shard_name,
 )
-from cwm_hub.storage import list_files, local_path, read_range, write_file
+from cwm_hub.storage import list_files, local_path, read_file, read_range, write_file
 from dataprep.exit_codes import EXIT_DONE
 from dataprep.plan import InputError
 

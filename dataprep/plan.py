@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cwm_hub.codecs import CODECS
 from cwm_hub.config import to_dict
-from cwm_hub.shards import CODECS, shard_name
+from cwm_hub.shards import shard_name
 from dataprep.frames import DecodeSettings
 
 SPLITS = ("train", "validation", "test")
@@ -81,7 +82,7 @@ class ShardConfig:
     name: str
     """Short name of the data set, as the manifest gives it: `ssv2`, `human36m`, ..."""
     codec: str = "h264"
-    """One of `cwm_hub.shards.CODECS`."""
+    """One of `cwm_hub.codecs.CODECS`."""
     decode: DecodeSettings = field(default_factory=DecodeSettings)
     """Output size, resize, rate and limits."""
     max_clip_frames: int = 256

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cwm_hub.codecs import Frames, encode_clip
-from cwm_hub.shards import ClipRow, Manifest, ShardError, read_index
+from cwm_hub.codecs import Frames, ShardError, encode_clip
+from cwm_hub.shards import ClipRow, Manifest, read_index
 from dataprep.exit_codes import EXIT_DONE
 from dataprep.stats import group_by_source, read_clips
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from cwm_hub.codecs import Frames
-from cwm_hub.shards import ClipRow, Manifest, decode_clip, read_failures, read_index
+from cwm_hub.codecs import Frames, decode_clip
+from cwm_hub.shards import ClipRow, Manifest, read_failures, read_index
 from cwm_hub.storage import read_range
 from dataprep.exit_codes import EXIT_DONE
 

@@ -18,17 +18,8 @@ from dataclasses import dataclass
 from io import BufferedIOBase
 from typing import Any, Literal, get_args
 
-from cwm_hub.codecs import EXTENSIONS
-from cwm_hub.shards import (
-    FAILURES,
-    ClipRow,
-    Manifest,
-    ShardError,
-    ShardRecord,
-    decode_clip,
-    read_failures,
-    read_index,
-)
+from cwm_hub.codecs import EXTENSIONS, ShardError, decode_clip
+from cwm_hub.shards import FAILURES, ClipRow, Manifest, ShardRecord, read_failures, read_index
 from cwm_hub.storage import list_files, locate, remote_errors
 from dataprep.exit_codes import EXIT_DONE, EXIT_VERIFY
 from dataprep.plan import InputError

@@ -19,8 +19,8 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from cwm_hub.codecs import Frames
-from cwm_hub.shards import ClipRow, EncodedClip, H264Encoder, ShardRecord, ShardWriter
+from cwm_hub.codecs import Frames, H264Encoder
+from cwm_hub.shards import ClipRow, EncodedClip, ShardRecord, ShardWriter
 from cwm_hub.storage import local_path, upload_file, write_file
 from dataprep.frames import VideoError, open_video
 from dataprep.plan import SKIPS, Failure, Plan, ShardConfig, ShardTask, SourceVideo

@@ -89,7 +89,8 @@ def load_data(config: ScoringConfig, roots: list[str], *, image_size: int) -> Da
     import torch
 
     from cwm_hub.clips import ClipSource, validation_windows
-    from cwm_hub.shards import Manifest, ShardError
+    from cwm_hub.codecs import ShardError
+    from cwm_hub.shards import Manifest
 
     names = [root.rstrip("/").rsplit("/", 1)[-1] for root in roots]
     if len(set(names)) < len(names):
