@@ -24,7 +24,8 @@ import torch
 from PIL import Image
 
 from cwm_hub.clips import ClipLoader, ClipSource
-from cwm_hub.shards import INDEX, EncodedClip, Manifest, ShardWriter, index_bytes, shard_name, write_file
+from cwm_hub.shards import INDEX, EncodedClip, Manifest, ShardWriter, index_bytes, shard_name
+from cwm_hub.storage import write_file
 from dataprep.frames import DecodeSettings, open_video
 
 SAMPLES = Path(__file__).parents[1] / "dataprep" / "samples"

@@ -32,6 +32,7 @@ from torch import nn
 import cwm_hub
 from cwm_hub import cards
 from cwm_hub.config import FORMAT_VERSION, ConfigError, from_dict, migrate, nearest, to_dict
+from cwm_hub.storage import sync
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -319,11 +320,11 @@ def _replacing(target: Path) -> Iterator[Path]:
         staging.mkdir(parents=True)
         yield staging
         for path in (*staging.iterdir(), staging):
-            _sync(path)
+            sync(path)
         if target.exists():
             target.rename(retired)
         staging.rename(target)
-        _sync(target.parent)
+        sync(target.parent)
     except (OSError, safetensors.SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"cannot write {target}: {reason}") from error
@@ -332,11 +333,3 @@ def _replacing(target: Path) -> Iterator[Path]:
             retired.rename(target)
         shutil.rmtree(staging, ignore_errors=True)
         shutil.rmtree(retired, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

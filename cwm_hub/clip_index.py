@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cwm_hub import sampling
+from cwm_hub.codecs import ShardError
 from cwm_hub.sampling import Ints, SamplingError, WindowTable
-from cwm_hub.shards import Manifest, ShardError, ShardRecord
+from cwm_hub.shards import Manifest, ShardRecord
 
 if TYPE_CHECKING:
     import pyarrow

@@ -10,25 +10,16 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cwm_hub import sampling
 from cwm_hub.clip_index import ClipIndex, ClipSource
+from cwm_hub.codecs import Frames, ShardError, decode_clip, raw_byte_range
 from cwm_hub.fetch import FetchConfig, with_retries
-from cwm_hub.remote import RemoteShards, local_path, pin_revision
+from cwm_hub.remote import RemoteShards, pin_revision
 from cwm_hub.sampling import Ints, Sampling
 from cwm_hub.shard_files import BrokenCount, BrokenShardError, LocalShards, ShardFiles
-from cwm_hub.shards import (
-    INDEX,
-    MANIFEST,
-    Manifest,
-    ShardError,
-    decode_clip,
-    raw_byte_range,
-    read_index_table,
-)
-
-Frames = NDArray[np.uint8]
+from cwm_hub.shards import INDEX, MANIFEST, Manifest, read_index_table
+from cwm_hub.storage import local_path
 
 REMOTE_BLOCK_SHARDS = 4
 """Shards shuffled together where a remote source does not say: output order is then unrelated to the order on disk."""
@@ -213,7 +204,7 @@ def open_clip_set(
     path, block_shards = local_path(source.root), source.block_shards
     files: ShardFiles
     if path is not None:
-        manifest, table = Manifest.load(path), read_index_table(path)
+        manifest, table = Manifest.load(source.root), read_index_table(source.root)
         index = ClipIndex(source, manifest, table, window_frames=window_frames)
         files, block_shards = LocalShards(path, manifest.splits[source.split]), block_shards or 0
     else:

@@ -30,10 +30,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from cwm_hub import sampling
 from cwm_hub.clip_index import ClipSource
 from cwm_hub.clip_set import ClipSet, open_clip_set
+from cwm_hub.codecs import ShardError
 from cwm_hub.fetch import FetchConfig
 from cwm_hub.sampling import Sampling, SamplingError, resume_batch
 from cwm_hub.shard_files import BrokenCount
-from cwm_hub.shards import ShardError
 
 __all__ = ["ClipBatch", "ClipLoader", "ClipSource", "FetchConfig", "resume_batch", "validation_windows"]
 

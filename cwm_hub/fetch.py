@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from cwm_hub.shards import ShardError
+from cwm_hub.codecs import ShardError
 
 T = TypeVar("T")
 

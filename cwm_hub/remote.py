@@ -20,9 +20,10 @@ from typing import Any
 
 import fsspec.core
 
+from cwm_hub.codecs import ShardError
 from cwm_hub.fetch import PERMANENT, FetchConfig, attempt, pause, sentence
 from cwm_hub.shard_files import BrokenShardError, OpenFiles
-from cwm_hub.shards import ShardError, ShardRecord
+from cwm_hub.shards import ShardRecord
 
 RANGE_BYTES, SMALLEST_RANGE_BYTES = 8 * 2**20, 64 * 2**10
 """Size of one read; quartered after a failure, doubled after a success."""
@@ -32,13 +33,6 @@ REREADS = 8
 
 ABANDONED_SECONDS = 3600.0
 """A `.partial` file that has not grown for that long may be dropped to make room."""
-
-
-def local_path(root: str) -> Path | None:
-    """The folder that a root names, None where it is a URL of another machine."""
-    if "://" not in root:
-        return Path(root)
-    return Path(root.removeprefix("file://")) if root.startswith("file://") else None
 
 
 def pin_revision(root: str) -> str:

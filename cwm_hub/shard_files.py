@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from cwm_hub.shards import ShardError, ShardRecord
+from cwm_hub.codecs import ShardError
+from cwm_hub.shards import ShardRecord
 
 OPEN_FILES = 128
 """Tars a process keeps open for one set."""

@@ -19,56 +19,19 @@ import os
 import re
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 
-from cwm_hub.codecs import (
-    CODECS,
-    EXTENSIONS,
-    Frames,
-    H264Encoder,
-    ShardError,
-    decode_clip,
-    encode_clip,
-    raw_byte_range,
-)
+from cwm_hub.codecs import CODECS, EXTENSIONS, Frames, H264Encoder, ShardError, encode_clip
 from cwm_hub.config import ConfigError, from_dict, to_dict
-from cwm_hub.storage import read_file, sync_directory, write_file
+from cwm_hub.storage import read_file, sync, write_file
 
 if TYPE_CHECKING:
     import pyarrow
-
-__all__ = [
-    "CODECS",
-    "FAILURES",
-    "FORMAT_VERSION",
-    "INDEX",
-    "MANIFEST",
-    "ClipRow",
-    "EncodedClip",
-    "H264Encoder",
-    "Manifest",
-    "ShardError",
-    "ShardRecord",
-    "ShardWriter",
-    "decode_clip",
-    "encode_clip",
-    "failures_bytes",
-    "index_bytes",
-    "index_table",
-    "measure_clip",
-    "raw_byte_range",
-    "read_failures",
-    "read_file",
-    "read_index",
-    "read_index_table",
-    "shard_name",
-    "write_file",
-]
 
 FORMAT_VERSION = 1
 """Version of the directory format that this code writes, the highest that it reads."""
@@ -239,20 +202,14 @@ class ShardWriter:
         """Append a clip that was encoded with this writer's codec; the fields are those of `ClipRow`.
 
         Raises:
-            ShardError: the key is malformed or was used before in this shard, or the codec differs.
+            ShardError: as `append`.
         """
-        if not KEY.fullmatch(key):
-            raise ShardError(f"sample key {key!r} is not 1 to 90 of [a-z0-9_-]")
-        if key in self._keys:
-            raise ShardError(f"sample key {key!r} occurs twice in {self.name}")
-        if clip.codec != self.codec:
-            raise ShardError(f"a {clip.codec} clip cannot go into a {self.codec} shard")
         row = ClipRow(
             key=key,
             split=split,
-            shard=self.name,
-            offset=self._bytes + tarfile.BLOCKSIZE,
-            size=len(clip.payload),
+            shard="",
+            offset=0,
+            size=0,
             num_frames=clip.num_frames,
             fps=clip.fps,
             start_frame=start_frame,
@@ -267,9 +224,24 @@ class ShardWriter:
             motion=clip.motion,
             luma=clip.luma,
         )
-        self._add_member(f"{key}.{EXTENSIONS[clip.codec]}", clip.payload)
-        self._add_member(f"{key}.json", row.sample_json())
-        self._keys.add(key)
+        return self.append(row, clip.payload)
+
+    def append(self, row: ClipRow, payload: bytes) -> ClipRow:
+        """Append a clip as it stood in another shard; returns its row, which tells its place in this one.
+
+        Raises:
+            ShardError: the key is malformed or was used before in this shard, or the codec differs.
+        """
+        if not KEY.fullmatch(row.key):
+            raise ShardError(f"sample key {row.key!r} is not 1 to 90 of [a-z0-9_-]")
+        if row.key in self._keys:
+            raise ShardError(f"sample key {row.key!r} occurs twice in {self.name}")
+        if row.codec != self.codec:
+            raise ShardError(f"a {row.codec} clip cannot go into a {self.codec} shard")
+        row = replace(row, shard=self.name, offset=self._bytes + tarfile.BLOCKSIZE, size=len(payload))
+        self._add_member(f"{row.key}.{EXTENSIONS[row.codec]}", payload)
+        self._add_member(f"{row.key}.json", row.sample_json())
+        self._keys.add(row.key)
         self.rows.append(row)
         return row
 
@@ -292,7 +264,7 @@ class ShardWriter:
         os.fsync(self._file.fileno())
         self._file.close()
         self._temporary.replace(self.path)
-        sync_directory(self.path.parent)
+        sync(self.path.parent)
         self.record = ShardRecord(
             file=self.name,
             samples=len(self.rows),

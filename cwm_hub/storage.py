@@ -39,19 +39,25 @@ def remote_errors() -> Iterator[None]:
         raise
 
 
+def locate(root: str | Path, name: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a local or fsspec root, and the path of `name` below the root in its words."""
+    filesystem, base = fsspec.core.url_to_fs(str(root))
+    return filesystem, f"{base.rstrip('/')}/{name}"
+
+
 @remote_errors()
 def read_file(root: str | Path, name: str) -> bytes:
     """The bytes of `name` below a local or fsspec root; FileNotFoundError where there is none."""
-    filesystem, base = fsspec.core.url_to_fs(str(root))
-    return filesystem.cat_file(f"{base.rstrip('/')}/{name}")
+    filesystem, path = locate(root, name)
+    return filesystem.cat_file(path)
 
 
 @remote_errors()
 def read_range(root: str | Path, name: str, offset: int, size: int) -> bytes:
     """`size` bytes of `name` from `offset` on, fewer where it ends before."""
-    filesystem, base = fsspec.core.url_to_fs(str(root))
+    filesystem, path = locate(root, name)
     # by name: the second argument of s3fs is a version
-    return filesystem.cat_file(f"{base.rstrip('/')}/{name}", start=offset, end=offset + size)
+    return filesystem.cat_file(path, start=offset, end=offset + size)
 
 
 @remote_errors()
@@ -74,7 +80,7 @@ def write_file(root: str | Path, name: str, data: bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    sync(path.parent)
 
 
 @remote_errors()
@@ -85,32 +91,33 @@ def upload_file(root: str | Path, name: str, source: Path) -> None:
 
 
 def local_path(root: str | Path) -> Path | None:
-    """The folder that `root` names, None where it is remote."""
-    filesystem, base = fsspec.core.url_to_fs(str(root))
-    return Path(base) if isinstance(filesystem, LocalFileSystem) else None
+    """The folder that `root` names, None where it is remote; opens no connection to tell."""
+    protocol, _ = fsspec.core.split_protocol(str(root))
+    if protocol not in (None, *LocalFileSystem.protocol):
+        return None
+    return Path(fsspec.core.url_to_fs(str(root))[1])
 
 
 @remote_errors()
 def list_files(root: str | Path, folder: str) -> dict[str, int]:
     """Size of every file directly in `folder` below a local or fsspec root, by name; empty if there is no folder."""
-    filesystem, base = fsspec.core.url_to_fs(str(root))
+    filesystem, path = locate(root, folder)
     filesystem.invalidate_cache()
     try:
-        entries = filesystem.ls(f"{base.rstrip('/')}/{folder}", detail=True)
+        entries = filesystem.ls(path, detail=True)
     except FileNotFoundError:
         return {}
     return {entry["name"].rpartition("/")[2]: entry["size"] for entry in entries if entry["type"] == "file"}
 
 
 def _remote(root: str | Path, name: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    filesystem, base = fsspec.core.url_to_fs(str(root))
-    target = f"{base.rstrip('/')}/{name}"
+    filesystem, target = locate(root, name)
     filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
     return filesystem, target
 
 
-def sync_directory(path: Path) -> None:
-    """Make a rename inside a local folder survive a power cut."""
+def sync(path: Path) -> None:
+    """Make a local file, or the renames inside a local folder, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -6,6 +6,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from dataprep.exit_codes import EXIT_INPUT, EXIT_INTERRUPTED
+
 COMMANDS = {
     "ssv2": ("dataprep.ssv2", "Something-Something-v2: webm files and their label files"),
     "human36m": ("dataprep.human36m", "Human3.6M: four-camera mp4 files or extracted frames"),
@@ -24,8 +26,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one sub-command; returns the exit code: 0 done, 1 usage or input, 2 failures above the limit, 3 verify
-    failed, 130 interrupted."""
+    """Run one sub-command; returns one of `exit_codes`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = _Parser(
         prog="cwm-dataprep", description="Raw video to WebDataset shards for video pre-training."
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return importlib.import_module(COMMANDS[args.command][0]).run(args)
     except KeyboardInterrupt:
         print(f"\ninterrupted; continue with: cwm-dataprep {shlex.join(arguments)}", file=sys.stderr)
-        return 130
+        return EXIT_INTERRUPTED
     except (ValueError, EngineError) as error:
         return _fail(str(error))
     except OSError as error:
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _fail(sentence: str) -> int:
     print(f"error: {sentence}", file=sys.stderr)
-    return 1
+    return EXIT_INPUT
 
 
 class _Parser(argparse.ArgumentParser):
@@ -65,7 +66,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:  # type: ignore[override]
         """One sentence and exit code 1."""
-        self.exit(1, f"error: {message} (see {self.prog} --help)\n")
+        self.exit(EXIT_INPUT, f"error: {message} (see {self.prog} --help)\n")
 
 
 if __name__ == "__main__":

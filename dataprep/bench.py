@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 import psutil
 
 from cwm_hub.shards import Manifest
+from dataprep.exit_codes import EXIT_DONE
 from dataprep.plan import InputError
 from dataprep.read_rates import Rate, ReadSet, measure_rates
 
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     print(as_text(figures))
     if args.json:
         print(json.dumps(asdict(figures)))
-    return 0
+    return EXIT_DONE
 
 
 def measure(

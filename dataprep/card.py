@@ -43,7 +43,7 @@ def dataset_card(
     Args:
         manifest: Of the shard directory.
         stats: What `stats.measure` found in it.
-        repository: ``owner/name``, or the local folder, as readers will name it.
+        repository: `owner/name`, or the local folder, as readers will name it.
         title: Heading.
         with_clips: Whether the shards are published, or only what is known of them.
         preview: Path of the contact sheet inside the repository.

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import re
 import shlex
 import signal
 import sys
@@ -13,109 +14,121 @@ from itertools import groupby
 from types import FrameType
 from typing import Any, get_args, get_type_hints
 
-from cwm_hub.shards import CODECS, FAILURES
+from cwm_hub.codecs import CODECS
+from cwm_hub.shards import FAILURES
 from cwm_hub.storage import write_file
 from dataprep import ledger
 from dataprep.dry_run import estimate
 from dataprep.engine import RunOptions, run_jobs
+from dataprep.exit_codes import EXIT_DONE, EXIT_FAILURES
 from dataprep.frames import DecodeSettings
 from dataprep.ledger import Origin, Outcome
-from dataprep.plan import InputError, Listing, Plan, ShardConfig, ShardTask, make_plan
+from dataprep.plan import InputError, Listing, Plan, ShardConfig, ShardTask, count_reasons, make_plan
 from dataprep.progress import ProgressLine, clock
 from dataprep.worker import Opener, make_jobs
-
-EXIT_DONE, EXIT_INPUT, EXIT_FAILURES, EXIT_VERIFY, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
 PROGRESS = ".state/progress.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, videos_per_shard: int) -> None:
     """Add the options that decide the shards and those that only decide how they are made."""
+    parser.add_argument("--out", required=True, metavar="OUT", help="directory or fsspec URL to write")
+    _add_shard_options(parser.add_argument_group("what is written"), videos_per_shard)
+    _add_run_options(parser.add_argument_group("how it is made (changes no byte of the output)"))
+
+
+def _add_shard_options(group: argparse._ArgumentGroup, videos_per_shard: int) -> None:
     decode = DecodeSettings()
     hints = get_type_hints(DecodeSettings)
-    parser.add_argument("--out", required=True, metavar="OUT", help="directory or fsspec URL to write")
-    shards = parser.add_argument_group("what is written")
-    shards.add_argument(
+    group.add_argument(
         "--size", type=int, default=decode.size, help="pixels of a side (default: %(default)s)"
     )
-    shards.add_argument(
+    group.add_argument(
         "--codec", choices=CODECS, default="h264", help="form of a clip (default: %(default)s)"
     )
-    shards.add_argument(
+    group.add_argument(
         "--resize", choices=get_args(hints["resize"]), default=decode.resize, help="(default: %(default)s)"
     )
-    shards.add_argument(
+    group.add_argument(
         "--fit", choices=get_args(hints["fit"]), default=decode.fit, help="(default: %(default)s)"
     )
-    shards.add_argument(
-        "--stride", type=int, default=decode.stride, metavar="N", help="keep every n-th frame"
-    )
-    shards.add_argument(
+    group.add_argument("--stride", type=int, default=decode.stride, metavar="N", help="keep every n-th frame")
+    group.add_argument(
         "--fps", type=float, metavar="RATE", help="resample to this rate (default: keep every frame)"
     )
-    shards.add_argument(
+    group.add_argument(
         "--min-frames",
         type=int,
         default=decode.min_frames,
         metavar="N",
         help="shorter videos are skipped (default: %(default)s)",
     )
-    shards.add_argument(
+    group.add_argument(
         "--max-pixels", type=int, default=decode.max_pixels, metavar="N", help="larger frames are refused"
     )
-    shards.add_argument(
+    group.add_argument(
         "--hdr",
         choices=get_args(hints["hdr"]),
         default=decode.hdr,
         help="PQ and HLG video (default: %(default)s)",
     )
-    shards.add_argument(
+    group.add_argument(
         "--max-clip-frames",
         type=int,
         default=256,
         metavar="N",
         help="longer videos become pieces (default: %(default)s)",
     )
-    shards.add_argument(
+    group.add_argument(
         "--videos-per-shard", type=int, default=videos_per_shard, metavar="N", help="(default: %(default)s)"
     )
-    shards.add_argument(
+    group.add_argument(
         "--seed", type=int, default=0, help="of the deal of videos to shards (default: %(default)s)"
     )
-    shards.add_argument("--limit", type=int, metavar="N", help="only N videos of each split")
-    run = parser.add_argument_group("how it is made (changes no byte of the output)")
-    run.add_argument(
+    group.add_argument("--limit", type=int, metavar="N", help="only N videos of each split")
+
+
+def _add_run_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--workers",
         type=int,
         default=len(os.sched_getaffinity(0)),
         metavar="N",
         help="processes (default: one per core, %(default)s)",
     )
-    run.add_argument(
+    group.add_argument(
         "--timeout",
         type=float,
         default=120.0,
         metavar="SECONDS",
         help="a silent worker is killed (default: %(default)s)",
     )
-    run.add_argument(
+    group.add_argument(
         "--engine",
         choices=("local", "ray"),
         default="local",
         help="where workers run: here, or on the Ray cluster at RAY_ADDRESS (default: %(default)s)",
     )
-    add_max_failures(run)
-    run.add_argument(
+    add_max_failures(group)
+    group.add_argument(
         "--shard-range",
         type=_part,
         default="0/1",
         metavar="I/N",
         help="write only every N-th shard from I = 0 on, for job arrays; then `finalize`",
     )
-    run.add_argument(
+    group.add_argument(
         "--dry-run", action="store_true", help="write nothing; tell the plan, and size and time from a probe"
     )
-    run.add_argument("--overwrite", action="store_true", help="remove an earlier run's work first")
+    group.add_argument("--overwrite", action="store_true", help="remove an earlier run's work first")
+
+
+def add_origin_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `Origin` asks of a source whose licence is not known beforehand."""
+    parser.add_argument("--licence", default="unknown", help="of the videos, for manifest and card")
+    parser.add_argument(
+        "--redistributable", action="store_true", help="that licence lets others publish the shards"
+    )
 
 
 def add_max_failures(group: argparse._ActionsContainer) -> None:
@@ -127,6 +140,11 @@ def add_max_failures(group: argparse._ActionsContainer) -> None:
         metavar="N",
         help="a count or a percentage; more failures end in exit code 2 (default: %(default)s)",
     )
+
+
+def dataset_name(folder: str, *, default: str) -> str:
+    """The data set's name after a folder's: `My Clips` -> `my-clips`, `default` where nothing is left."""
+    return re.sub(r"[^a-z0-9_-]+", "-", folder.lower()).strip("-") or default
 
 
 def shard_config(
@@ -202,7 +220,7 @@ def _dry_run(args: argparse.Namespace, plan: Plan, listing: Listing, opener: Ope
         _say(f"{split}: {sum(counts)} videos would go into {len(counts)} shards")
     _tell_listing(listing)
     if listing.failures:
-        _say(f"could not be listed: {ledger.count_reasons(Counter(f.reason for f in listing.failures))}")
+        _say(f"could not be listed: {count_reasons(Counter(f.reason for f in listing.failures))}")
     guess = estimate(plan, opener, timeout_seconds=args.timeout)
     workers = max(1, min(args.workers, len(plan.tasks)))
     _say(
@@ -260,7 +278,7 @@ def report(outcome: Outcome, root: str, *, seconds: float | None = None) -> None
             f"{sum(r.bytes for r in records) / 1e6:.1f} MB in {len(records)} shards"
         )
     if outcome.reasons:
-        _say(f"{ledger.count_reasons(outcome.reasons)}: see {root}/{FAILURES}")
+        _say(f"{count_reasons(outcome.reasons)}: see {root}/{FAILURES}")
     took = "" if seconds is None else f", {clock(seconds)}"
     _say(f"{root} is complete: {outcome.videos} videos, manifest {outcome.manifest.hash[:12]}{took}")
 

@@ -235,9 +235,7 @@ def _work(job: ShardJob, connection: Connection, log: str) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 2)
     os.close(descriptor)
-    tempfile.tempdir = str(
-        Path(log).parent
-    )  # whatever a killed worker leaves goes with the supervisor's folder
+    tempfile.tempdir = str(Path(log).parent)  # what a killed worker leaves goes with the supervisor's folder
     threading.Thread(target=_end_with_parent, args=(connection,), daemon=True).start()
     try:
         write_shard(job, lambda beat: _say(connection, beat))
@@ -249,9 +247,7 @@ def _work(job: ShardJob, connection: Connection, log: str) -> None:
 def _say(connection: Connection, message: Beat | str) -> None:
     try:
         connection.send(message)
-    except (
-        OSError
-    ):  # the supervisor is gone: leave at once, or this would be taken for a failure of the video
+    except OSError:  # the supervisor is gone; raised, this would be taken for a failure of the video
         os._exit(1)
 
 

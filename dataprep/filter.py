@@ -19,16 +19,15 @@ from cwm_hub.shards import (
     FAILURES,
     INDEX,
     ClipRow,
-    EncodedClip,
     Manifest,
     ShardRecord,
     ShardWriter,
     index_bytes,
-    read_file,
     read_index,
     shard_name,
 )
-from cwm_hub.storage import list_files, local_path, read_range, write_file
+from cwm_hub.storage import list_files, local_path, read_file, read_range, write_file
+from dataprep.exit_codes import EXIT_DONE
 from dataprep.plan import InputError
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -105,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{args.out}: {sum(record.samples for record in manifest.shards)} of {before} clips, manifest {manifest.hash[:12]}"
     )
-    return 0
+    return EXIT_DONE
 
 
 def filter_shards(
@@ -120,7 +119,7 @@ def filter_shards(
         name: Of the new set.
 
     Raises:
-        InputError: No clip is left, or ``out`` is remote or not empty.
+        InputError: No clip is left, or `out` is remote or not empty.
     """
     manifest, rows = Manifest.load(root), read_index(root)
     home = local_path(out)
@@ -161,21 +160,7 @@ def filter_shards(
 def _copy(root: str, clips: Sequence[ClipRow], writer: ShardWriter) -> tuple[ShardRecord, list[ClipRow]]:
     with writer:
         for row in clips:
-            payload = read_range(root, row.shard, row.offset, row.size)
-            clip = EncodedClip(
-                payload, row.codec, row.fps, row.num_frames, row.width, row.height, row.motion, row.luma
-            )
-            writer.add(
-                clip,
-                key=row.key,
-                split=row.split,
-                source=row.source,
-                source_path=row.source_path,
-                source_frames=row.source_frames,
-                start_frame=row.start_frame,
-                label=row.label,
-                label_text=row.label_text,
-            )
+            writer.append(row, read_range(root, row.shard, row.offset, row.size))
     assert writer.record is not None
     return writer.record, writer.rows
 

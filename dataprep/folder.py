@@ -19,60 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dataprep.command import add_arguments as add_common_arguments
-from dataprep.command import make_shards, shard_config
+from dataprep.command import add_origin_options, dataset_name, make_shards, shard_config
 from dataprep.ledger import Origin
 from dataprep.plan import SPLITS, Failure, InputError, Listing, SourceVideo, printable
 from dataprep.worker import open_file
 
 VIDEO_SUFFIXES = frozenset(
     (
-        *(
-            ".mp4",
-            ".m4v",
-            ".mov",
-            ".qt",
-            ".3gp",
-            ".3g2",
-            ".mj2",
-            ".webm",
-            ".mkv",
-            ".avi",
-            ".flv",
-            ".f4v",
-            ".wmv",
-            ".asf",
-        ),
-        *(
-            ".mpg",
-            ".mpeg",
-            ".mpe",
-            ".m1v",
-            ".m2v",
-            ".vob",
-            ".ts",
-            ".mts",
-            ".m2ts",
-            ".mxf",
-            ".ogv",
-            ".rm",
-            ".rmvb",
-            ".dv",
-        ),
-        *(
-            ".h264",
-            ".264",
-            ".h265",
-            ".265",
-            ".hevc",
-            ".ivf",
-            ".obu",
-            ".y4m",
-            ".nut",
-            ".mjpeg",
-            ".mjpg",
-            ".gif",
-        ),
-    )
+        ".mp4 .m4v .mov .qt .3gp .3g2 .mj2 .webm .mkv .avi .flv .f4v .wmv .asf .mpg .mpeg .mpe .m1v .m2v .vob .ts .mts "
+        ".m2ts .mxf .ogv .rm .rmvb .dv .h264 .264 .h265 .265 .hevc .ivf .obu .y4m .nut .mjpeg .mjpg .gif"
+    ).split()
 )
 
 
@@ -92,10 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="of the videos without a split, chosen by a hash of the path (default: %(default)s)",
     )
-    parser.add_argument("--licence", default="unknown", help="of the videos, for manifest and card")
-    parser.add_argument(
-        "--redistributable", action="store_true", help="that licence lets others publish the shards"
-    )
+    add_origin_options(parser)
     add_common_arguments(parser, videos_per_shard=64)
 
 
@@ -106,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--validation-share must be in [0, 1), got {args.validation_share}")
     labels = {} if args.labels is None else read_labels(Path(args.labels))
     listing = list_videos(directory, labels=labels, validation_share=args.validation_share)
-    name = args.name or re.sub(r"[^a-z0-9_-]+", "-", directory.resolve().name.lower()).strip("-") or "folder"
+    name = args.name or dataset_name(directory.resolve().name, default="folder")
     config = shard_config(args, name, {"validation_share": args.validation_share})
     return make_shards(
         args, listing, config, opener=open_file, origin=Origin(args.licence, args.redistributable)

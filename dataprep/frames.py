@@ -8,7 +8,7 @@ is in `video_file`):
 - errors are counted packet by packet, and the file is refused above a stated share;
 - a truncated WebM ends without an error, so the last timestamp is compared with the promised duration.
 
-Axes: H W are the output's height and width, both ``DecodeSettings.size``.
+Axes: H W are the output's height and width, both `DecodeSettings.size`.
 """
 
 from __future__ import annotations
@@ -43,24 +43,24 @@ class DecodeSettings:
     size: int = 64
     """Height and width of the output, pixels."""
     resize: Literal["area", "bicubic", "official"] = "area"
-    """``area`` averages; ``bicubic`` is the paper's ffmpeg command (Something-Something-v2); ``official`` is
+    """`area` averages; `bicubic` is the paper's ffmpeg command (Something-Something-v2); `official` is
     bilinear without antialiasing, the paper's cv2 default (Human3.6M, YouTube driving)."""
     fit: Literal["squash", "center-crop"] = "squash"
-    """``squash`` ignores the aspect ratio, as the paper does; ``center-crop`` takes the largest centred square."""
+    """`squash` ignores the aspect ratio, as the paper does; `center-crop` takes the largest centred square."""
     stride: int = 1
     """Keep every n-th frame: those whose index is a multiple of it."""
     skip_head: int = 0
     """Drop this many frames at the start (the paper drops 99 of each driving video)."""
     fps: float | None = None
-    """Resample to this rate by timestamps, nearest frame; ``None`` keeps every frame. Applied before stride."""
+    """Resample to this rate by timestamps, nearest frame; `None` keeps every frame. Applied before stride."""
     min_frames: int = 25
-    """Fewer kept frames than this is ``too_short``: one training window of the paper."""
+    """Fewer kept frames than this is `too_short`: one training window of the paper."""
     max_pixels: int = 4096 * 4096
     """Largest source frame, width x height; checked before decoding (0.8 MB of file can ask 768 MB a frame)."""
     max_damaged_share: float = 0.01
     """Largest share of packets that fail or frames flagged corrupt; failed ones are missing from the output."""
     hdr: Literal["convert", "refuse"] = "convert"
-    """PQ and HLG video: tone-mapped to SDR, or refused as ``hdr_unsupported``."""
+    """PQ and HLG video: tone-mapped to SDR, or refused as `hdr_unsupported`."""
 
     def __post_init__(self):
         for name in ("size", "stride", "min_frames", "max_pixels"):
@@ -109,7 +109,7 @@ def open_video(
     Args:
         path: A local file, judged by its content and never by its suffix.
         settings: Output size, rate and limits.
-        crop: Per-frame crop of the upright source frame; replaces ``settings.fit``.
+        crop: Per-frame crop of the upright source frame; replaces `settings.fit`.
 
     Raises:
         VideoError: The file cannot be used; iteration raises it too, because some damage shows only at the end.
@@ -125,7 +125,7 @@ def open_video(
 
 
 class VideoReader:
-    """Iterates u8 [H, W, 3] RGB frames; holds one decoded frame at a time. Made by :func:`open_video`."""
+    """Iterates u8 [H, W, 3] RGB frames; holds one decoded frame at a time. Made by `open_video`."""
 
     def __init__(
         self,
@@ -250,7 +250,7 @@ class VideoReader:
             )
 
     def _promised_seconds(self, *, own: bool = False) -> float:
-        """Duration by the stream's own word, else (unless ``own``) the container's; 0 if nobody says."""
+        """Duration by the stream's own word, else (unless `own`) the container's; 0 if nobody says."""
         stream, time_base = self._stream, self._stream.time_base
         if stream.duration and time_base:
             return float(stream.duration * time_base)
@@ -314,7 +314,7 @@ def _prepend(first: VideoFrame, rest: Iterator[VideoFrame]) -> Iterator[VideoFra
 def _resample(
     timed: Iterator[tuple[int, float, VideoFrame]], fps: float
 ) -> Iterator[tuple[int, float, VideoFrame]]:
-    """The nearest frame to each tick of a clock at ``fps`` that starts with the first frame."""
+    """The nearest frame to each tick of a clock at `fps` that starts with the first frame."""
     tick, start, previous = 0, 0.0, None
     for index, seconds, frame in timed:
         if previous is None:
@@ -340,7 +340,7 @@ def _pixel_aspect(stream: VideoStream) -> float:
 
 
 def _clock_seconds(text: str) -> float:
-    """Seconds of Matroska's ``hh:mm:ss.fraction`` tag; 0 for anything else."""
+    """Seconds of Matroska's `hh:mm:ss.fraction` tag; 0 for anything else."""
     try:
         hours, minutes, seconds = text.split(":")
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)

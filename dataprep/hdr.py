@@ -21,7 +21,7 @@ BT709_LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
 
 def to_sdr(pixels: np.ndarray, transfer: int) -> np.ndarray:
-    """u16 [H, W, 3] full-range R'G'B' with ``transfer`` (:data:`PQ` or :data:`HLG`) -> u8 [H, W, 3]."""
+    """u16 [H, W, 3] full-range R'G'B' with `transfer` (`PQ` or `HLG`) -> u8 [H, W, 3]."""
     signal = pixels.astype(np.float32) / 65535.0
     light = (_pq_light if transfer == PQ else _hlg_light)(signal) @ BT2020_TO_BT709.T
     luma = np.maximum(light @ BT709_LUMA, 1e-6)[..., None]

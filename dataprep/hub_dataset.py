@@ -12,20 +12,17 @@ import dataclasses
 import hashlib
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import fsspec
 
-from cwm_hub.codecs import Frames
 from cwm_hub.storage import local_path
 from dataprep.command import add_arguments as add_common_arguments
-from dataprep.command import make_shards, shard_config
+from dataprep.command import add_origin_options, dataset_name, make_shards, shard_config
 from dataprep.dry_run import PROBE_VIDEOS
 from dataprep.folder import video_id
 from dataprep.frames import VideoError, open_video
@@ -71,10 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cache", metavar="DIR", help="where streamed videos wait (default: OUT/.state/videos)"
     )
     parser.add_argument("--name", help="of the set that is written (default: the data set's)")
-    parser.add_argument("--licence", default="unknown", help="of the videos, for manifest and card")
-    parser.add_argument(
-        "--redistributable", action="store_true", help="that licence lets others publish the shards"
-    )
+    add_origin_options(parser)
     add_common_arguments(parser, videos_per_shard=64)
 
 
@@ -90,9 +84,7 @@ def run(args: argparse.Namespace) -> int:
         text_column=args.text_column,
         limit=args.limit,
     )
-    name = (
-        args.name or re.sub(r"[^a-z0-9_-]+", "-", Path(args.dataset).name.lower()).strip("-") or "hub-dataset"
-    )
+    name = args.name or dataset_name(Path(args.dataset).name, default="hub-dataset")
     asked = {"dataset": args.dataset, "config": args.config, "revision": args.revision, "column": args.column}
     config = shard_config(args, name, asked)
     with contextlib.ExitStack() as stack:
@@ -174,45 +166,18 @@ def write_listing(request: Request, listing: Listing, cache: Path) -> None:
 
 
 def open_row(source: SourceVideo, config: ShardConfig) -> FrameReader:
-    """Opener of a row: a local file, or a file of the repository, fetched now and removed afterwards."""
+    """Opener of a row: a local file, or a file of the repository, fetched now."""
     if "://" not in source.path:
         return open_video(source.path, config.decode)
-    return _Fetched(source.path, config)
-
-
-class _Fetched:
-    """A remote video in a temporary file for as long as it is read."""
-
-    def __init__(self, url: str, config: ShardConfig):
-        self._folder = tempfile.TemporaryDirectory(prefix="cwm-dataprep-")
+    filesystem, remote = fsspec.core.url_to_fs(source.path)
+    # The open video outlives its name. Over NFS it keeps one, which goes with the supervisor's folder.
+    with tempfile.TemporaryDirectory(prefix="cwm-dataprep-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "video"
         try:
-            path = Path(self._folder.name) / "video"
-            filesystem, remote = fsspec.core.url_to_fs(url)
-            try:
-                filesystem.get_file(remote, str(path))
-            except FileNotFoundError as error:
-                raise VideoError("missing_file", f"no such file: {url}") from error
-            self._video = open_video(path, config.decode)
-        except BaseException:
-            self._folder.cleanup()
-            raise
-
-    @property
-    def output_fps(self) -> float:
-        """As of the video."""
-        return self._video.output_fps
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self._video.__exit__(kind, value, trace)
-        self._folder.cleanup()
-
-    def __iter__(self) -> Iterator[Frames]:
-        return iter(self._video)
+            filesystem.get_file(remote, str(path))
+        except FileNotFoundError as error:
+            raise VideoError("missing_file", f"no such file: {source.path}") from error
+        return open_video(path, config.decode)
 
 
 def _load(request: Request) -> Mapping[str, Any]:

@@ -35,24 +35,14 @@ from cwm_hub.shards import (
     shard_name,
 )
 from cwm_hub.storage import list_files, local_path, read_file, write_file
-from dataprep.plan import SKIPS, Failure, InputError, Plan, ShardTask
-from dataprep.worker import OutputError, ShardState, remove_leftovers
+from dataprep.plan import SKIPS, Failure, InputError, Plan, ShardTask, count_reasons
+from dataprep.worker import OutputError, ShardState, remove_leftovers, writing
 
 PLAN = ".state/plan.json"
 LOCK = ".state/run.lock"
 STATES = ".state/shards"
 PLAN_FIELDS = frozenset(
-    (
-        "plan_hash",
-        "sources_hash",
-        "videos",
-        "config",
-        "versions",
-        "shards",
-        "failures",
-        "licence",
-        "redistributable",
-    )
+    "plan_hash sources_hash videos config versions shards failures licence redistributable".split()
 )
 
 
@@ -79,11 +69,6 @@ class Outcome:
     """Source videos passed over with nothing wrong: too short, or a second name of another file."""
     reasons: dict[str, int]
     """Failures and skips by reason."""
-
-    @property
-    def failed_share(self) -> float:
-        """Failures as a share of all source videos."""
-        return self.failures / max(1, self.failures + self.videos + self.skips)
 
 
 @contextlib.contextmanager
@@ -155,7 +140,7 @@ def begin(root: str, plan: Plan, origin: Origin) -> None:
     elif before != record:
         _refuse(root, before, record)
     if before is None:
-        with _writing(root):
+        with writing(root):
             write_file(root, PLAN, json.dumps(record, indent=1).encode())
 
 
@@ -206,7 +191,7 @@ def finalize(root: str) -> Outcome:
             sources.update(row.source for row in state.rows)
     failures.sort(key=lambda failure: failure.source_path)
     reasons = Counter(failure.reason for failure in failures)
-    with _writing(root):
+    with writing(root):
         if home := local_path(root):  # what a run that was killed here left
             for path in (home / FAILURES).parent.glob(".tmp-*"):
                 path.unlink(missing_ok=True)
@@ -230,19 +215,12 @@ def finalize(root: str) -> Outcome:
     return Outcome(manifest, len(sources), len(failures) - skips, skips, dict(reasons))
 
 
-def count_reasons(reasons: dict[str, int]) -> str:
-    """`3 truncated, 1 crash`: most frequent first."""
-    return ", ".join(
-        f"{count} {reason}" for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-    )
-
-
 def _read_plan(root: str) -> dict[str, Any] | None:
     try:
         plan = json.loads(read_file(root, PLAN))
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (json.JSONDecodeError, UnicodeDecodeError):
         plan = None
     if not isinstance(plan, dict) or plan.keys() != PLAN_FIELDS:
         raise InputError(f"{root}/{PLAN} is damaged: use --overwrite or another --out")
@@ -316,11 +294,3 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, A
             yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
     elif before != now:
         yield name, before, now
-
-
-@contextlib.contextmanager
-def _writing(root: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(error.errno, f"cannot write to {root}: {error.strerror or error}") from error

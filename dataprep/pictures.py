@@ -25,14 +25,14 @@ STORED, DEFLATED = 0, 8
 
 
 class FolderStore:
-    """Pictures in a folder, named by a pattern such as ``S1_Eating_1.55011271_%06d.jpg``."""
+    """Pictures in a folder, named by a pattern such as `S1_Eating_1.55011271_%06d.jpg`."""
 
     def __init__(self, folder: str, pattern: str):
         self._folder = Path(folder)
         self._pattern = pattern
 
     def read(self, number: int) -> bytes:
-        """The file of picture ``number``; OSError where it is gone."""
+        """The file of picture `number`; OSError where it is gone."""
         return (self._folder / (self._pattern % number)).read_bytes()
 
     def close(self) -> None:
@@ -43,7 +43,7 @@ class ZipStore:
     """Pictures in a zip, found by the places that its directory gave when the set was listed."""
 
     def __init__(self, path: str, places: Sequence[tuple[int, int, int, int]]):
-        """``places``: (number, offset of the local header, packed bytes, method) for each picture."""
+        """`places`: (number, offset of the local header, packed bytes, method) for each picture."""
         self._file: BinaryIO = Path(path).open("rb")  # noqa: SIM115  (closed by close)
         self._places = {number: (offset, size, method) for number, offset, size, method in places}
 
@@ -88,7 +88,7 @@ class PictureReader:
             numbers: Which of them to use, in order; stride and skipped head have been applied.
             settings: Output size, resize, fit and limits.
             fps: Of the pictures used, per second.
-            crop: Per-picture crop by number; replaces ``settings.fit``.
+            crop: Per-picture crop by number; replaces `settings.fit`.
         """
         self.output_fps = fps
         self.source_frames = 0

@@ -8,12 +8,14 @@ rerun can tell whether it continues the same work.
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cwm_hub.codecs import CODECS
 from cwm_hub.config import to_dict
-from cwm_hub.shards import CODECS, shard_name
+from cwm_hub.shards import shard_name
 from dataprep.frames import DecodeSettings
 
 SPLITS = ("train", "validation", "test")
@@ -80,7 +82,7 @@ class ShardConfig:
     name: str
     """Short name of the data set, as the manifest gives it: `ssv2`, `human36m`, ..."""
     codec: str = "h264"
-    """One of `cwm_hub.shards.CODECS`."""
+    """One of `cwm_hub.codecs.CODECS`."""
     decode: DecodeSettings = field(default_factory=DecodeSettings)
     """Output size, resize, rate and limits."""
     max_clip_frames: int = 256
@@ -169,7 +171,8 @@ def make_plan(listing: Listing, config: ShardConfig) -> Plan:
         InputError: no video, two with one id, or an unknown split.
     """
     if not listing.sources:
-        raise InputError(_nothing_to_do(listing))
+        reasons = count_reasons(Counter(failure.reason for failure in listing.failures))
+        raise InputError("no video found" + (f" that could be read ({reasons})" if reasons else ""))
     ids = {source.id for source in listing.sources}
     if len(ids) != len(listing.sources):
         raise InputError(f"{len(listing.sources) - len(ids)} source videos share their id with another one")
@@ -193,6 +196,13 @@ def make_plan(listing: Listing, config: ShardConfig) -> Plan:
     return Plan(config, tuple(tasks), listing.failures, digest.hexdigest())
 
 
+def count_reasons(reasons: Mapping[str, int]) -> str:
+    """`3 truncated, 1 crash`: most frequent first."""
+    return ", ".join(
+        f"{count} {reason}" for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    )
+
+
 def printable(path: str) -> str:
     """A path as text that json, parquet and terminals can carry: bytes that are not UTF-8 become `\\xNN`."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -209,13 +219,3 @@ def _identity(source: SourceVideo) -> bytes:
         source.options,
     )
     return json.dumps(parts).encode() + b"\n"
-
-
-def _nothing_to_do(listing: Listing) -> str:
-    if not listing.failures:
-        return "no video found"
-    reasons: dict[str, int] = {}
-    for failure in listing.failures:
-        reasons[failure.reason] = reasons.get(failure.reason, 0) + 1
-    counted = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    return f"no video found that could be read ({counted})"

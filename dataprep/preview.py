@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cwm_hub.codecs import Frames, encode_clip
-from cwm_hub.shards import ClipRow, Manifest, ShardError, read_index
+from cwm_hub.codecs import Frames, ShardError, encode_clip
+from cwm_hub.shards import ClipRow, Manifest, read_index
+from dataprep.exit_codes import EXIT_DONE
 from dataprep.stats import group_by_source, read_clips
 
 FRAMES_SHOWN = 8
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         contact_sheet(args.root, rows).save(out)
     print(f"{out}: {len(rows)} clips")
-    return 0
+    return EXIT_DONE
 
 
 def choose(
@@ -74,7 +75,7 @@ def choose(
     shard: int | None = None,
     label: str | None = None,
 ) -> list[ClipRow]:
-    """One random clip of each of ``count`` random source videos, in the order of their keys.
+    """One random clip of each of `count` random source videos, in the order of their keys.
 
     Raises:
         ShardError: No clip fits.
@@ -190,7 +191,7 @@ def _cell(frame: Frames) -> Image.Image:
 def _fit(
     draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
 ) -> str:
-    """The text, cut with an ellipsis where it is wider than ``width`` pixels."""
+    """The text, cut with an ellipsis where it is wider than `width` pixels."""
     if draw.textlength(text, font) <= width:
         return text
     while text and draw.textlength(text + "...", font) > width:

@@ -17,10 +17,11 @@ from typing import Any
 from cwm_hub import __version__
 from cwm_hub.shards import FAILURES, INDEX, MANIFEST, Manifest
 from cwm_hub.storage import local_path, write_file
+from dataprep.exit_codes import EXIT_DONE, EXIT_VERIFY
 from dataprep.plan import InputError
 from dataprep.preview import preview_jpeg
 from dataprep.stats import measure
-from dataprep.verify import EXIT_FAILED, verify
+from dataprep.verify import verify
 
 STATS, PREVIEW, CARD = "meta/stats.json", "meta/preview.jpg", "README.md"
 METADATA = (CARD, MANIFEST, INDEX, FAILURES, STATS, "meta/steering.parquet")
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     problems = verify(str(home), "quick")
     if problems:
         print(f"{problems[0].where}: {problems[0].what} ({len(problems)} problems; see cwm-dataprep verify)")
-        return EXIT_FAILED
+        return EXIT_VERIFY
     title = args.title or args.repository.partition("/")[2]
     files = render(
         home, manifest, repository=args.repository, title=title, with_clips=with_clips, sample=args.sample
@@ -80,10 +81,10 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print("\n".join(files))
         print(f"would publish {len(files)} files, {size / 1e6:.1f} MB; read {home / CARD}")
-        return 0
+        return EXIT_DONE
     tag = args.tag or f"manifest-{manifest.hash[:12]}"
     print(upload(home, args.repository, files, private=not args.public, revision=args.revision, tag=tag))
-    return 0
+    return EXIT_DONE
 
 
 def check_rights(manifest: Manifest, root: str, *, claimed: bool) -> None:

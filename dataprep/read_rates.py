@@ -22,9 +22,10 @@ import numpy as np
 
 from cwm_hub.clip_index import ClipSource
 from cwm_hub.clip_set import ClipSet, open_clip_set
+from cwm_hub.codecs import ShardError
 from cwm_hub.fetch import FetchConfig
 from cwm_hub.shard_files import BrokenCount
-from cwm_hub.shards import Manifest, ShardError, ShardRecord
+from cwm_hub.shards import Manifest, ShardRecord
 from cwm_hub.storage import local_path
 
 Work = Literal["storage", "read", "decode", "batches"]

@@ -1,8 +1,8 @@
 """Bring a frame of any size and pixel format to u8 [H, W, 3] RGB at the output size.
 
-Three filters. ``area`` averages the source pixels under an output pixel, colour with half the detail across.
-``bicubic`` is FFmpeg's default scaler, bit for bit (the paper's Something-Something-v2 frames). ``official`` is
-bilinear without antialiasing in the fixed-point arithmetic of cv2's default ``resize`` (the paper's Human3.6M and
+Three filters. `area` averages the source pixels under an output pixel, colour with half the detail across.
+`bicubic` is FFmpeg's default scaler, bit for bit (the paper's Something-Something-v2 frames). `official` is
+bilinear without antialiasing in the fixed-point arithmetic of cv2's default `resize` (the paper's Human3.6M and
 YouTube frames): four source pixels decide each output pixel however far the image shrinks.
 
 Axes: H W C are the output's; h w the source's.
@@ -26,12 +26,11 @@ Fit = Literal["squash", "center-crop"]
 RESIZES: tuple[Resize, ...] = ("area", "bicubic", "official")
 FITS: tuple[Fit, ...] = ("squash", "center-crop")
 Crop = Callable[[int, int, int], tuple[int, int, int, int]]
-"""``crop(index, width, height) -> (left, top, width, height)`` of upright source frame ``index``, in pixels."""
+"""`crop(index, width, height) -> (left, top, width, height)` of upright source frame `index`, in pixels."""
 
 _FFMPEG = {"area": Interpolation.AREA, "bicubic": Interpolation.BICUBIC}
-_ROTATE: dict[
-    int, list[tuple[str, str | None]]
-] = {  # degrees counter-clockwise that bring the picture upright
+# By the degrees counter-clockwise that bring the picture upright.
+_ROTATE: dict[int, list[tuple[str, str | None]]] = {
     0: [],
     90: [("transpose", "cclock")],
     180: [("hflip", None), ("vflip", None)],
@@ -43,8 +42,8 @@ _ONE = 2048  # cv2's fixed point: weights in 1/2048
 class FrameConverter:
     """Decoded frames to output pixels through one FFmpeg filter graph, kept as long as the frame's form stays.
 
-    The graph (crop, rotate, scale and convert in one step) runs within 5 % of a bare ``VideoReformatter`` and, unlike
-    it, heeds the chroma siting, so that ``bicubic`` equals the ffmpeg command line on every file.
+    The graph (crop, rotate, scale and convert in one step) runs within 5 % of a bare `VideoReformatter` and, unlike
+    it, heeds the chroma siting, so that `bicubic` equals the ffmpeg command line on every file.
     """
 
     def __init__(
@@ -60,10 +59,10 @@ class FrameConverter:
 
         Args:
             size: Height and width of the output, pixels.
-            resize: One of :data:`RESIZES`.
-            fit: One of :data:`FITS`; ignored where ``crop`` is given.
+            resize: One of `RESIZES`.
+            fit: One of `FITS`; ignored where `crop` is given.
             aspect: Width of a source pixel over its height, before rotation.
-            crop: Per-frame crop of the upright frame. This and ``official`` need the full frame in RGB: slower.
+            crop: Per-frame crop of the upright frame. This and `official` need the full frame in RGB: slower.
         """
         self._size = size
         self._resize = resize
@@ -75,7 +74,7 @@ class FrameConverter:
         self._sink: FilterContext | None = None
 
     def __call__(self, frame: VideoFrame, index: int) -> np.ndarray:
-        """``frame``, the source's number ``index``, as u8 [H, W, 3]; upright, SDR, full range."""
+        """`frame`, the source's number `index`, as u8 [H, W, 3]; upright, SDR, full range."""
         form = (frame.width, frame.height, frame.format.name, frame.rotation, frame.color_trc)
         if form != self._form:
             self._configure(frame)
@@ -108,9 +107,8 @@ class FrameConverter:
             flags = "area+accurate_rnd" if self._resize == "area" else self._resize
             filters.append(("scale", f"{self._size}:{self._size}:flags={flags}{matrix}"))
             if self._resize == "area" and not hdr:
-                filters.append(
-                    ("format", "bgr0")
-                )  # straight to rgb24: half as slow again, 1.5 grey levels darker
+                # Straight to rgb24 is half as slow again, and 1.5 grey levels darker.
+                filters.append(("format", "bgr0"))
         filters += [("format", "rgb48le" if hdr else "rgb24"), ("buffersink", None)]
         self._graph = graph = av.filter.Graph()  # held: its nodes do not keep it alive
         graph.threads = 1
@@ -132,7 +130,7 @@ def quarter_turns(degrees: int) -> int:
 
 
 def center_square(width: int, height: int, aspect: float = 1.0) -> tuple[int, int, int, int]:
-    """The largest centred square as (left, top, width, height), for pixels ``aspect`` times as wide as high.
+    """The largest centred square as (left, top, width, height), for pixels `aspect` times as wide as high.
 
     >>> center_square(320, 240)
     (40, 0, 240, 240)
@@ -143,7 +141,7 @@ def center_square(width: int, height: int, aspect: float = 1.0) -> tuple[int, in
 
 
 def resize_image(pixels: np.ndarray, size: int, resize: Resize) -> np.ndarray:
-    """u8 [h, w, 3] RGB -> u8 [H, W, 3] with H = W = ``size``."""
+    """u8 [h, w, 3] RGB -> u8 [H, W, 3] with H = W = `size`."""
     if resize == "official":
         return bilinear(pixels, size, size)
     frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from cwm_hub.codecs import Frames
-from cwm_hub.shards import ClipRow, Manifest, decode_clip, read_failures, read_index
+from cwm_hub.codecs import Frames, decode_clip
+from cwm_hub.shards import ClipRow, Manifest, read_failures, read_index
 from cwm_hub.storage import read_range
+from dataprep.exit_codes import EXIT_DONE
 
 WINDOW_FRAMES = 25
 """Frames of the paper's training window: shorter videos are never drawn."""
@@ -27,7 +28,7 @@ BLACK_LUMA = 16.0
 DUPLICATE_BITS = 3
 """First frames whose 64-bit difference hashes differ in at most this many bits count as near-duplicates."""
 
-OFFICIAL: dict[str, dict[str, tuple[int, int | None, int | None]]] = {
+OFFICIAL: dict[str, dict[str, tuple[int, int, int]]] = {
     "ssv2": {"train": (168_913, 7_620_427, 162_074), "validation": (24_777, 1_211_038, 23_993)},
     "human36m": {"all": (839, 422_055, 839), "train": (600, 312_188, 600), "validation": (239, 109_867, 239)},
     "youtube-driving": {"all": (88, 1_720_325, 88)},
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--sample must be 0 or more, got {args.sample}")
     stats = measure(args.root, sample=args.sample, seed=args.seed)
     print(json.dumps(stats, indent=1) if args.json else as_text(stats))
-    return 0
+    return EXIT_DONE
 
 
 def measure(root: str, *, sample: int = 1000, seed: int = 0) -> dict[str, Any]:
@@ -122,9 +123,9 @@ def _splits(manifest: Manifest, videos: Mapping[str, list[ClipRow]]) -> dict[str
     return result
 
 
-def _official(name: str, videos: Mapping[str, list[ClipRow]]) -> dict[str, dict[str, list[int | None]]]:
+def _official(name: str, videos: Mapping[str, list[ClipRow]]) -> dict[str, dict[str, list[int]]]:
     """Ours and the official [videos, frames, videos of 25 frames], split by split."""
-    result: dict[str, dict[str, list[int | None]]] = {}
+    result: dict[str, dict[str, list[int]]] = {}
     for split, official in OFFICIAL.get(name, {}).items():
         lengths = [clips[0].source_frames for clips in videos.values() if split in ("all", clips[0].split)]
         long = sum(length >= WINDOW_FRAMES for length in lengths)
@@ -273,7 +274,7 @@ def _joined(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} ({count:,})" for name, count in counts.items())
 
 
-def _official_lines(official: Mapping[str, Mapping[str, Sequence[int | None]]]) -> list[str]:
+def _official_lines(official: Mapping[str, Mapping[str, Sequence[int]]]) -> list[str]:
     if not official:
         return []
     lines = ["", f"{'beside the official lists':<28}{'ours':>12}{'official':>12}{'missing':>12}"]
@@ -281,8 +282,7 @@ def _official_lines(official: Mapping[str, Mapping[str, Sequence[int | None]]]) 
         for what, ours, theirs in zip(
             ("videos", "frames", "videos of 25+ frames"), pair["ours"], pair["official"], strict=True
         ):
-            if ours is not None and theirs is not None:
-                lines.append(f"  {f'{split} {what}':<26}{ours:>12,}{theirs:>12,}{theirs - ours:>12,}")
+            lines.append(f"  {f'{split} {what}':<26}{ours:>12,}{theirs:>12,}{theirs - ours:>12,}")
     return lines
 
 

@@ -18,24 +18,13 @@ from dataclasses import dataclass
 from io import BufferedIOBase
 from typing import Any, Literal, get_args
 
-import fsspec.core
-
-from cwm_hub.codecs import EXTENSIONS
-from cwm_hub.shards import (
-    FAILURES,
-    ClipRow,
-    Manifest,
-    ShardError,
-    ShardRecord,
-    decode_clip,
-    read_failures,
-    read_index,
-)
-from cwm_hub.storage import list_files, remote_errors
+from cwm_hub.codecs import EXTENSIONS, ShardError, decode_clip
+from cwm_hub.shards import FAILURES, ClipRow, Manifest, ShardRecord, read_failures, read_index
+from cwm_hub.storage import list_files, locate, remote_errors
+from dataprep.exit_codes import EXIT_DONE, EXIT_VERIFY
 from dataprep.plan import InputError
 
 Level = Literal["quick", "index", "full"]
-EXIT_FAILED = 3
 BLOCK = tarfile.BLOCKSIZE
 
 
@@ -68,13 +57,13 @@ def run(args: argparse.Namespace) -> int:
         print(f"{problem.where}: {problem.what}")
     if problems:
         print(f"{args.root}: {len(problems)} problems at level {args.level}", file=sys.stderr)
-        return EXIT_FAILED
+        return EXIT_VERIFY
     manifest = Manifest.load(args.root)
     clips = sum(record.samples for record in manifest.shards)
     print(
         f"{args.root}: {len(manifest.shards)} shards, {clips} clips, as the manifest {manifest.hash[:12]} says"
     )
-    return 0
+    return EXIT_DONE
 
 
 def verify(
@@ -155,18 +144,18 @@ def _sizes(root: str, manifest: Manifest) -> dict[str, int]:
     """Bytes of every file in data/; over plain http, which lists nothing, of those that the manifest names."""
     if not root.startswith(("http://", "https://")):
         return {f"data/{name}": size for name, size in list_files(root, "data").items()}
-    filesystem, base = fsspec.core.url_to_fs(root)
     sizes = {}
     for record in manifest.shards:
+        filesystem, path = locate(root, record.file)
         with contextlib.suppress(FileNotFoundError):
-            sizes[record.file] = filesystem.size(f"{base.rstrip('/')}/{record.file}")
+            sizes[record.file] = filesystem.size(path)
     return sizes
 
 
 def _remote_sha256(root: str) -> dict[str, str]:
     """The sha256 that the Hub keeps of every large file, by name; no file is downloaded."""
-    filesystem, base = fsspec.core.url_to_fs(root)
-    entries = filesystem.ls(f"{base.rstrip('/')}/data", detail=True, refresh=True)
+    filesystem, folder = locate(root, "data")
+    entries = filesystem.ls(folder, detail=True, refresh=True)
     sums = {}
     for entry in entries:
         lfs: Any = entry.get("lfs")
@@ -185,9 +174,9 @@ def _check_failures(root: str) -> list[Problem]:
 
 def _check_shard(root: str, record: ShardRecord, rows: list[ClipRow], *, full: bool) -> list[Problem]:
     """Walk one tar; a tar tells at most one structural problem, because after it nothing has a place."""
-    filesystem, base = fsspec.core.url_to_fs(root)
+    filesystem, path = locate(root, record.file)
     try:
-        with remote_errors(), filesystem.open(f"{base.rstrip('/')}/{record.file}", "rb") as file:
+        with remote_errors(), filesystem.open(path, "rb") as file:
             _compare(file, record, sorted(rows, key=lambda row: row.offset))
             return list(_check_content(file, record, rows)) if full else []
     except ShardError as error:
@@ -224,7 +213,7 @@ def _compare(file: BufferedIOBase, record: ShardRecord, rows: Sequence[ClipRow])
 
 
 def walk(file: BufferedIOBase, size: int) -> Iterator[tarfile.TarInfo]:
-    """Members of an uncompressed tar of ``size`` bytes, by its headers alone.
+    """Members of an uncompressed tar of `size` bytes, by its headers alone.
 
     Raises:
         ShardError: A header is damaged, a member reaches beyond the file, or the two end blocks are not its end.

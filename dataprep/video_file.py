@@ -1,7 +1,7 @@
 """Open a file as a video, or say in one word why not: everything that can be known before the first frame.
 
-The path is checked with ``stat`` before it is opened (a FIFO blocks for ever), opened as an absolute path through the
-``file`` protocol only (``concat:a`` is a legal file name), and by a list of containers (FFmpeg plays text files that
+The path is checked with `stat` before it is opened (a FIFO blocks for ever), opened as an absolute path through the
+`file` protocol only (`concat:a` is a legal file name), and by a list of containers (FFmpeg plays text files that
 name other files, and pictures).
 """
 
@@ -37,7 +37,7 @@ REASONS = {
     "annot_missing": "a crop that follows annotations, and none for this video or frame",
     "too_short": "fewer frames than one training window",
 }
-"""Every reason a :class:`VideoError` can carry, with its meaning."""
+"""Every reason a `VideoError` can carry, with its meaning."""
 
 # Pictures (png_pipe ...), scripts (concat, hls, dash ...) and devices are absent on purpose. GIF is a video here.
 CONTAINERS = (
@@ -49,7 +49,7 @@ _EBML = b"\x1a\x45\xdf\xa3"
 
 
 class VideoError(ValueError):
-    """A file that cannot be used: ``reason`` is a key of :data:`REASONS`, ``detail`` a clause for people."""
+    """A file that cannot be used: `reason` is a key of `REASONS`, `detail` a clause for people."""
 
     def __init__(self, reason: str, detail: str):
         assert reason in REASONS, reason
@@ -89,12 +89,10 @@ def open_container(file: Path) -> InputContainer:
     """The container of a regular file, if it is on the list."""
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     try:
-        if _is_webm(
-            file
-        ):  # its header tells all: do not let FFmpeg decode the first picture twice to learn its size
-            options["codec_whitelist"] = (
-                "none"  # while probing; the decoder that we open later is not bound by it
-            )
+        if _is_webm(file):
+            # Its header tells all: do not let FFmpeg decode the first picture twice to learn its size.
+            # The decoder that we open later is not bound by this.
+            options["codec_whitelist"] = "none"
         return av.open(f"file:{file}", options=options, metadata_errors="replace")
     except av.error.EOFError:
         raise VideoError("truncated", "the header is incomplete") from None
@@ -105,7 +103,7 @@ def open_container(file: Path) -> InputContainer:
 
 
 def _is_webm(file: Path) -> bool:
-    """Whether it is Matroska of the kind ``webm``: VP8, VP9 or AV1, whose pictures come in order."""
+    """Whether it is Matroska of the kind `webm`: VP8, VP9 or AV1, whose pictures come in order."""
     with file.open("rb") as handle:
         head = handle.read(64)
     return head.startswith(_EBML) and b"webm" in head

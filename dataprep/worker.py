@@ -19,8 +19,8 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from cwm_hub.codecs import Frames
-from cwm_hub.shards import ClipRow, EncodedClip, H264Encoder, ShardRecord, ShardWriter
+from cwm_hub.codecs import Frames, H264Encoder
+from cwm_hub.shards import ClipRow, EncodedClip, ShardRecord, ShardWriter
 from cwm_hub.storage import local_path, upload_file, write_file
 from dataprep.frames import VideoError, open_video
 from dataprep.plan import SKIPS, Failure, Plan, ShardConfig, ShardTask, SourceVideo
@@ -144,7 +144,7 @@ def write_shard(job: ShardJob, report: Callable[[Beat], None]) -> ShardState:
     """
     home = local_path(job.root)
     failures: list[Failure] = []
-    with _writing(job.root), tempfile.TemporaryDirectory(prefix="cwm-dataprep-") as scratch:
+    with writing(job.root), tempfile.TemporaryDirectory(prefix="cwm-dataprep-") as scratch:
         path = (Path(scratch) if home is None else home) / job.task.file
         writer = ShardWriter(path, codec=job.config.codec)
         try:
@@ -174,6 +174,17 @@ def remove_leftovers(root: str, tasks: Sequence[ShardTask]) -> None:
         for path in folder.glob(".tmp-*"):
             if path.name.removeprefix(".tmp-").rpartition(".")[0] in names:
                 path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(root: str) -> Iterator[None]:
+    """What the operating system says of the output ends the run with a sentence."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(error.errno, f"cannot write to {root}: {error.strerror or error}") from error
 
 
 def _write_sources(
@@ -295,14 +306,3 @@ def _reading() -> Iterator[None]:
         raise
     except OSError as error:
         raise VideoError("unreadable", error.strerror or str(error)) from error
-
-
-@contextlib.contextmanager
-def _writing(root: str) -> Iterator[None]:
-    """What the operating system says of the output ends the run with a sentence."""
-    try:
-        yield
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(error.errno, f"cannot write to {root}: {error.strerror or error}") from error

@@ -25,12 +25,11 @@ from dataprep.command import add_arguments as add_common_arguments
 from dataprep.command import make_shards, shard_config
 from dataprep.folder import list_videos as list_folder
 from dataprep.folder import read_labels
-from dataprep.frames import open_video
 from dataprep.id_lists import add_ids_argument, id_facts, keep_listed
 from dataprep.ledger import Origin
 from dataprep.pictures import FolderStore, PictureReader, ZipStore
 from dataprep.plan import InputError, Listing, ShardConfig, SourceVideo
-from dataprep.worker import FrameReader
+from dataprep.worker import FrameReader, open_file
 from dataprep.zip_directory import ZipDirectoryError, read_directory
 
 OFFICIAL_COUNTS = {"train": 88}
@@ -220,11 +219,6 @@ def listed_id(name: str) -> str | None:
     """`dir-7_0` -> `ytb_dir-07_0`."""
     match = re.fullmatch(r"dir-(\d+)_(\d+)", name)
     return f"ytb_dir-{int(match[1]):02d}_{int(match[2])}" if match else None
-
-
-def open_file(source: SourceVideo, config: ShardConfig) -> FrameReader:
-    """Opener of an mp4: one run from its first frame, number 0, to its last."""
-    return open_video(source.path, config.decode)
 
 
 def open_run(source: SourceVideo, config: ShardConfig) -> FrameReader:

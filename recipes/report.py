@@ -145,7 +145,7 @@ def data_section(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 def read_clip(root: Path, row: Any) -> Any:
     """Frames of one clip, read at its place in the tar."""
-    from cwm_hub.shards import decode_clip
+    from cwm_hub.codecs import decode_clip
 
     with (root / row.shard).open("rb") as file:
         file.seek(row.offset)

@@ -82,15 +82,14 @@ def saved_steps(checkpoints: Path) -> list[int]:
 
 def commit_directory(temporary: Path, target: Path) -> None:
     """Make a finished directory appear under its name, on disk, in one step."""
+    from cwm_hub.storage import sync
+
     for path in temporary.rglob("*"):
         if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            sync(path)
     shutil.rmtree(target, ignore_errors=True)
     temporary.replace(target)
-    parent = os.open(target.parent, os.O_RDONLY)
-    os.fsync(parent)
-    os.close(parent)
+    sync(target.parent)
 
 
 def keep_newest(checkpoints: Path, keep: int) -> None:

@@ -99,9 +99,10 @@ def load_data(config: ScoringConfig, roots: list[str], *, image_size: int) -> Da
     import torch
 
     from cwm_hub.clips import ClipSource, validation_windows
+    from cwm_hub.codecs import ShardError
     from cwm_hub.fetch import FetchConfig, with_retries
     from cwm_hub.remote import pin_revision
-    from cwm_hub.shards import Manifest, ShardError, read_index_table
+    from cwm_hub.shards import Manifest, read_index_table
 
     names = [root.rstrip("/").rsplit("/", 1)[-1] for root in roots]
     if len(set(names)) < len(names):

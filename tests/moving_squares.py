@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cwm_hub.shards import INDEX, EncodedClip, Manifest, ShardWriter, index_bytes, shard_name, write_file
+from cwm_hub.shards import INDEX, EncodedClip, Manifest, ShardWriter, index_bytes, shard_name
+from cwm_hub.storage import write_file
 
 
 def moving_square(number: int, frames: int = 14) -> np.ndarray:

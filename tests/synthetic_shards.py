@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cwm_hub.shards import INDEX, EncodedClip, Manifest, ShardWriter, index_bytes, shard_name, write_file
+from cwm_hub.shards import INDEX, EncodedClip, Manifest, ShardWriter, index_bytes, shard_name
+from cwm_hub.storage import write_file
 
 SIZE = 8
 

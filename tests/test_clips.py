@@ -15,8 +15,9 @@ from synthetic_shards import write_shards
 
 from cwm_hub import sampling
 from cwm_hub.clips import ClipBatch, ClipLoader, ClipSource, resume_batch, validation_windows
+from cwm_hub.codecs import ShardError, decode_clip
 from cwm_hub.sampling import SamplingError, WindowTable
-from cwm_hub.shards import INDEX, Manifest, ShardError, ShardRecord, decode_clip, shard_name
+from cwm_hub.shards import INDEX, Manifest, ShardRecord, shard_name
 
 WINDOW = 5
 

@@ -210,7 +210,7 @@ def test_scorecards_of_one_run_have_one_protocol(place, tmp_path):
     model = create_model("plainwm-debug")
     evaluation().write(model, 1)
     evaluation().write(model, 2)
-    with pytest.raises(ProtocolError, match=r"do not compare: seed, windows$"):
+    with pytest.raises(ProtocolError, match=r"do not compare: mean_frames, seed, windows$"):
         evaluation(seed=1)
 
 

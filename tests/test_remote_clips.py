@@ -21,7 +21,7 @@ from synthetic_shards import write_shards
 
 from cwm_hub import fetch, remote
 from cwm_hub.clips import ClipBatch, ClipLoader, ClipSource, FetchConfig
-from cwm_hub.shards import ShardError
+from cwm_hub.codecs import ShardError
 
 WINDOW = 5
 

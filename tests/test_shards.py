@@ -9,25 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cwm_hub.codecs import CODECS, H264Encoder, ShardError, decode_clip, encode_clip, raw_byte_range
 from cwm_hub.shards import (
-    CODECS,
     INDEX,
     MANIFEST,
     EncodedClip,
-    H264Encoder,
     Manifest,
-    ShardError,
     ShardRecord,
     ShardWriter,
-    decode_clip,
-    encode_clip,
     index_bytes,
     measure_clip,
-    raw_byte_range,
     read_index,
     shard_name,
-    write_file,
 )
+from cwm_hub.storage import write_file
 
 LOSSY_DB = {"h264": 33.0, "jpeg": 38.0}
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from openers import numbered_listing, open_numbered, raw_config
 
-from cwm_hub.shards import Manifest, decode_clip, read_index
+from cwm_hub.codecs import decode_clip
+from cwm_hub.shards import Manifest, read_index
 from dataprep import engine, ledger
 from dataprep.engine import EngineError, RunOptions, run_jobs
 from dataprep.ledger import Origin

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from test_stats import still, write_set
 
-from cwm_hub.shards import ShardError, decode_clip, read_index
+from cwm_hub.codecs import ShardError, decode_clip
+from cwm_hub.shards import read_index
 from dataprep.__main__ import main
 from dataprep.preview import CELL, choose, contact_sheet, preview_jpeg, spread
 
@@ -59,7 +60,8 @@ def test_the_page_holds_playable_clips(root: Path, tmp_path: Path) -> None:
 def test_labels_cannot_inject_markup(tmp_path: Path) -> None:
     import dataclasses
 
-    from cwm_hub.shards import INDEX, index_bytes, write_file
+    from cwm_hub.shards import INDEX, index_bytes
+    from cwm_hub.storage import write_file
 
     root = write_set(tmp_path / "set", [(still(30, 90), 1)])
     rows = [dataclasses.replace(row, label_text="<script>alert(1)</script>") for row in read_index(root)]

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cwm_hub.shards import INDEX, EncodedClip, Manifest, ShardWriter, index_bytes, shard_name, write_file
+from cwm_hub.shards import INDEX, EncodedClip, Manifest, ShardWriter, index_bytes, shard_name
+from cwm_hub.storage import write_file
 from dataprep.__main__ import main
 from dataprep.stats import difference_hash, measure, near_duplicates
 

@@ -9,16 +9,8 @@ import fsspec
 import numpy as np
 import pytest
 
-from cwm_hub.shards import (
-    INDEX,
-    EncodedClip,
-    Manifest,
-    ShardWriter,
-    index_bytes,
-    read_index,
-    shard_name,
-    write_file,
-)
+from cwm_hub.shards import INDEX, EncodedClip, Manifest, ShardWriter, index_bytes, read_index, shard_name
+from cwm_hub.storage import write_file
 from dataprep.__main__ import main
 from dataprep.verify import Level, verify
 
