@@ -12,7 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from moving_squares import write_clips
 from safetensors.torch import load_file
+from synthetic_shards import write_shards
 
 from cwm_hub import create_model, from_pretrained
 from recipes.command_line import parse_config
@@ -26,8 +28,6 @@ from recipes.run_folder import (
     saved_steps,
     truncate_rows,
 )
-from tests.moving_squares import write_clips
-from tests.synthetic_shards import write_shards
 
 ROOT = Path(__file__).parent.parent
 RECIPE = str(ROOT / "recipes" / "pretrain.py")

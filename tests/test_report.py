@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from moving_squares import write_clips
 
 from cwm_hub import create_model, save_pretrained
 from recipes import evaluate, report
 from recipes.run_folder import one_sentence_errors
-from tests.moving_squares import write_clips
 
 MODELS = ("contextwm-debug", "plainwm-debug")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from flaky_server import FlakyServer
 
 from cwm_hub.shards import (
     INDEX,
@@ -172,8 +173,8 @@ def test_exit_codes(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     importlib.util.find_spec("aiohttp") is None,
     reason="fsspec reads https through aiohttp (pip install aiohttp)",
 )
-def test_a_set_on_a_plain_web_server(root: Path, neighbour) -> None:
-    with neighbour("flaky_server").FlakyServer(root) as server:
+def test_a_set_on_a_plain_web_server(root: Path) -> None:
+    with FlakyServer(root) as server:
         for level in LEVELS:
             assert verify(server.url, level) == []
         server.always["train-00001-of-00002.tar"] = "500"
