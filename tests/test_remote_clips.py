@@ -1,7 +1,6 @@
 """Remote roots: the same stream as a local one in the same order, whatever the network does."""
 
 import importlib.util
-import itertools
 import json
 import multiprocessing
 import os
@@ -14,13 +13,13 @@ from pathlib import Path
 
 import fsspec
 import pytest
-import torch
 from flaky_server import FlakyServer
 from hub_server import File, HubServer, Repo
 from synthetic_shards import write_shards
+from test_clips import equal, take
 
 from cwm_hub import fetch, remote
-from cwm_hub.clips import ClipBatch, ClipLoader, ClipSource, FetchConfig
+from cwm_hub.clips import ClipLoader, ClipSource, FetchConfig
 from cwm_hub.shards import ShardError
 
 WINDOW = 5
@@ -51,17 +50,6 @@ def loader(root: object, cache: Path, *, block_shards: int = 2, **changes) -> Cl
     config = FetchConfig(cache_dir=str(cache), retries=retries, timeout_seconds=timeout)
     settings = {"batch_clips": 4, "window_frames": WINDOW, "seed": 0, "fetch": config} | changes
     return ClipLoader([ClipSource(str(root), block_shards=block_shards)], **settings)
-
-
-def take(clips: ClipLoader, count: int) -> list[ClipBatch]:
-    return list(itertools.islice(clips, count))
-
-
-def equal(left: list[ClipBatch], right: list[ClipBatch]) -> bool:
-    return all(
-        torch.equal(a.video, b.video) and (a.source, a.start) == (b.source, b.start)
-        for a, b in zip(left, right, strict=True)
-    )
 
 
 def shard_of(root: Path) -> dict[str, str]:

@@ -9,6 +9,9 @@ import av
 import numpy as np
 import pytest
 
+from cwm_hub.codecs import decode_clip
+from cwm_hub.shards import read_index
+
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
@@ -50,6 +53,14 @@ def read_numbers(frames: Sequence[np.ndarray] | np.ndarray) -> list[int]:
         sum(int(bar.mean() > 125) << bit for bit, bar in enumerate(np.array_split(f, BITS, 1)))
         for f in frames
     ]
+
+
+def read_clips(root: Path) -> dict[str, np.ndarray]:
+    """Every clip of a local set by its key, decoded."""
+    return {
+        row.key: decode_clip((root / row.shard).read_bytes()[row.offset : row.offset + row.size], row.codec)
+        for row in read_index(root)
+    }
 
 
 @pytest.fixture(scope="session")
