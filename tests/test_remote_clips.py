@@ -46,7 +46,7 @@ def shards(tmp_path_factory) -> Path:
 
 
 def loader(root: object, cache: Path, *, block_shards: int = 2, **changes) -> ClipLoader:
-    retries, timeout = changes.pop("retries", 4), changes.pop("timeout_seconds", 5.0)
+    retries, timeout = changes.pop("retries", 4), changes.pop("timeout_seconds", 60.0)
     config = FetchConfig(cache_dir=str(cache), retries=retries, timeout_seconds=timeout)
     settings = {"batch_clips": 4, "window_frames": WINDOW, "seed": 0, "fetch": config} | changes
     return ClipLoader([ClipSource(str(root), block_shards=block_shards)], **settings)
@@ -91,7 +91,7 @@ def _groups(shards: list[str], keys: list[str], block: int) -> list[list[str]]:
 def test_http_with_every_fault_gives_the_local_stream(shards, tmp_path):
     with FlakyServer(shards) as server:
         server.faults.extend(["500", "cut", "short", "stall", "500", "cut"] * 3)
-        clips = loader(server.url, tmp_path, timeout_seconds=0.5, retries=8)
+        clips = loader(server.url, tmp_path, timeout_seconds=0.5, retries=16)
         assert equal(take(loader(shards, tmp_path), 20), take(clips, 20))
         assert not server.faults
         assert clips.broken == {}
@@ -133,7 +133,7 @@ def test_a_killed_process_leaves_its_lock_and_its_bytes(shards, tmp_path):
     with FlakyServer(shards, stall_seconds=60) as server:
         server.faults.extend([""] * 8 + ["stall", "stall"])
         child = multiprocessing.get_context("fork").Process(
-            target=lambda: take(loader(server.url, tmp_path, timeout_seconds=60.0), 1), daemon=True
+            target=lambda: take(loader(server.url, tmp_path), 1), daemon=True
         )
         child.start()
         while server.faults:  # then its two fetching threads hang
@@ -201,7 +201,7 @@ def test_meta_files_are_retried_and_a_missing_one_is_a_sentence(shards, tmp_path
     with FlakyServer(shards) as server:
         server.suffix = name
         server.faults.extend(["500", "cut", "stall"])
-        take(loader(server.url, tmp_path, timeout_seconds=0.5), 1)
+        take(loader(server.url, tmp_path, timeout_seconds=0.5, retries=16), 1)
         server.always[name] = "500"
         with pytest.raises(ShardError, match=rf"{name} cannot be read \(tried 4 times\)"):
             loader(server.url, tmp_path)

@@ -28,7 +28,8 @@ def bench(root: object, capsys: pytest.CaptureFixture[str], *more: str) -> tuple
 def test_the_table_and_the_json_say_the_same(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text, figures = bench(root, capsys, "--workers", "2", "--batch-clips", "4")
     assert (figures["workers"], figures["batch_clips"], figures["window_frames"]) == (2, 4, 25)
-    assert 0 < figures["decoded_windows_per_core_second"] <= 1.5 * figures["read_windows_per_core_second"]
+    decoded, read = (figures[f"{what}_windows_per_core_second"] for what in ("decoded", "read"))
+    assert decoded > 0 and (figures["codec"] == "raw" or decoded < read)
     assert figures["batches_per_second"] == pytest.approx(figures["windows_per_second"] / 4, rel=0.01)
     assert figures["fits_memory"] and figures["limit"] in ("workers", "decode")
     assert f"{figures['batches_per_second']:,.1f} batches/s" in text
@@ -41,7 +42,7 @@ def test_a_window_of_a_raw_set_costs_its_own_bytes_only(
     root = write_shards(tmp_path, LENGTHS, size=16)
     _, figures = bench(root, capsys, "--window-frames", "10", "--workers", "1", "--seconds", "1e-6")
     windows = figures["storage_mb_per_second"] * 1e6 / (10 * 16 * 16 * 3)
-    assert figures["storage_windows_per_second"] == pytest.approx(windows, rel=0.01)
+    assert figures["storage_windows_per_second"] == pytest.approx(windows, rel=0.01, abs=1)
 
 
 def test_shards_of_a_url_are_fetched_whole(
@@ -55,7 +56,7 @@ def test_shards_of_a_url_are_fetched_whole(
         _, figures = bench(server.url, capsys, "--workers", "2", "--batch-clips", "2")
         assert sum(server.bytes_sent.values()) >= tars
     windows = figures["storage_mb_per_second"] * 1e6 / (tars / len(LENGTHS))
-    assert figures["storage_windows_per_second"] == pytest.approx(windows, rel=0.05)
+    assert figures["storage_windows_per_second"] == pytest.approx(windows, rel=0.05, abs=1)
     assert not figures["fits_memory"] and figures["windows_per_second"] > 0
     assert not (tmp_path / "cache").exists()  # the user's own cache is neither used nor filled
 
