@@ -35,8 +35,8 @@ ROOT = Path(__file__).parent.parent
 RECIPE = str(ROOT / "recipes" / "pretrain.py")
 SMALL = ["--model", "contextwm-debug", "--window_frames", "8", "--batch_clips", "4", "--log_every", "2"]
 SMALL += ["--checkpoint_every", "3", "--workers", "0"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PET_STANDALONE": "1"}
-"""The last lets torchrun look for a free port: its own, 29500, may be taken by another run on this machine."""
+ENVIRONMENT = {**os.environ, "PET_STANDALONE": "1"}
+"""Lets torchrun look for a free port: its own, 29500, may be taken by another run on this machine."""
 
 
 @pytest.fixture(scope="module")

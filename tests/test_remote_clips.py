@@ -268,7 +268,7 @@ for root in sys.argv[2:]:
 def run_on_hub(server: HubServer, folder: Path, *roots: str) -> list[str]:
     """The lines that `STREAM` prints in a process for which `server` is the Hub."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    environment = inherited | server.environment(folder / "home") | {"OMP_NUM_THREADS": "1"}
+    environment = inherited | server.environment(folder / "home")
     command = [sys.executable, "-c", STREAM, str(folder / "cache"), *roots]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
