@@ -74,7 +74,7 @@ class FlakyServer:
                         outer._done.wait(stall_seconds)
                     self.close_connection = True
                     return
+                outer.bytes_sent[path.name] += len(data)  # a client that has them looks here at once
                 self.wfile.write(data)
-                outer.bytes_sent[path.name] += len(data)
 
         return Handler

@@ -11,6 +11,28 @@ from cwm_hub.storage import write_file
 SIZE = 8
 
 
+def write_data_set(
+    root: Path,
+    splits: Mapping[str, Sequence[tuple[np.ndarray, Mapping[str, str | int]]]],
+    *,
+    shards: int = 1,
+    codec: str = "raw",
+    name: str,
+) -> Path:
+    """Clips of every split, (frames [T, H, W, 3], what `ShardWriter.add` is told of them), dealt out to the shards."""
+    rows, records = [], dict.fromkeys(splits, ())
+    for split, clips in splits.items():
+        for shard in range(shards):
+            with ShardWriter(root / shard_name(split, shard, shards), codec=codec) as writer:
+                for frames, facts in clips[shard::shards]:
+                    writer.add(EncodedClip.encode(frames, codec=codec, fps=10), split=split, **facts)
+            rows += writer.rows
+            records[split] += (writer.record,)
+    write_file(root, INDEX, index_bytes(rows))
+    Manifest(name=name, codec=codec, image_size=frames.shape[1], splits=records).save(root)
+    return root
+
+
 def numbered_frames(source: int, start: int, stop: int, size: int = SIZE) -> np.ndarray:
     """Frames whose red is the source's number, green and blue the frame's number modulo 256 and divided by it."""
     frames = np.empty((stop - start, size, size, 3), np.uint8)
@@ -29,32 +51,18 @@ def write_shards(
     codec: str = "raw",
     pieces: Mapping[int, Sequence[tuple[int, int]]] | None = None,
     size: int = SIZE,
-    split: str = "train",
     name: str = "numbered",
 ) -> Path:
     """One source video per length, cut into `pieces[source]` (start, stop) where given, dealt out to the shards."""
-    clips = [
-        (source, start, stop)
-        for source, length in enumerate(lengths)
-        for start, stop in (pieces or {}).get(source, [(0, length)])
-    ]
-    rows, records = [], []
-    for shard in range(shards):
-        file = shard_name(split, shard, shards)
-        with ShardWriter(root / file, codec=codec, name=file) as writer:
-            for source, start, stop in clips[shard::shards]:
-                clip = EncodedClip.encode(numbered_frames(source, start, stop, size), codec=codec, fps=10)
-                writer.add(
-                    clip,
-                    key=f"s{source:03d}_{start:04d}",
-                    split=split,
-                    source=f"s{source:03d}",
-                    source_frames=lengths[source],
-                    start_frame=start,
-                    label=source,
-                )
-        rows += writer.rows
-        records.append(writer.record)
-    write_file(root, INDEX, index_bytes(rows))
-    Manifest(name=name, codec=codec, image_size=size, splits={split: tuple(records)}).save(root)
-    return root
+    clips = []
+    for source, length in enumerate(lengths):
+        for start, stop in (pieces or {}).get(source, [(0, length)]):
+            facts = {
+                "key": f"s{source:03d}_{start:04d}",
+                "source": f"s{source:03d}",
+                "source_frames": length,
+                "start_frame": start,
+                "label": source,
+            }
+            clips.append((numbered_frames(source, start, stop, size), facts))
+    return write_data_set(root, {"train": clips}, shards=shards, codec=codec, name=name)

@@ -479,6 +479,6 @@ def test_512_shards_with_8_ranks_of_4_workers_start_in_seconds(tmp_path):
         first.append(next(streams[-1]))
         seconds.append(time.monotonic() - started)
     assert len(set(keys(first))) == 8 * 16
-    assert sorted(seconds)[4] < 10, (
+    assert sorted(seconds)[4] < 30, (
         f"a rank takes {sorted(seconds)[4]:.1f} s from the index to its first batch"
     )

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from parity_check import TOLERANCE, relative_errors
 
 from cwm_hub.convert import ConvertError, load_official
 from cwm_hub.models.registry import create_model
-from tests.parity_check import TOLERANCE, relative_errors
 
 PARITY = Path(__file__).parent / "fixtures" / "parity"
 

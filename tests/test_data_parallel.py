@@ -52,5 +52,5 @@ def test_gradient_of_two_processes_is_that_of_one(tmp_path):
         halves, others = (torch.load(tmp_path / f"{norm}-{rank}.pt") for rank in (0, 1))
         assert whole.keys() == halves.keys()
         assert all(torch.equal(halves[name], others[name]) for name in whole)
-        close = [torch.allclose(halves[name], whole[name], rtol=1e-3, atol=1e-5) for name in whole]
+        close = [(halves[name] - whole[name]).norm() <= 1e-4 * whole[name].norm() for name in whole]
         assert all(close) == (norm == "group")

@@ -1,12 +1,12 @@
 """Bad input to any command is one sentence and a non-zero exit; and what needs no torch starts without it."""
 
 import json
+import os
 import re
 import runpy
 import shlex
 import subprocess
 import sys
-import time
 import traceback
 from pathlib import Path
 
@@ -147,12 +147,11 @@ def test_what_needs_no_torch_starts_within_a_second_without_it(code):
     assert min(float(seconds) for seconds, _ in runs) < 1.0
 
 
-@pytest.mark.slow
 def test_the_installed_command_answers_within_a_second():
-    command = Path(sys.executable).with_name("cwm-dataprep")
-    seconds = []
-    for _ in range(5):
-        began = time.perf_counter()
-        subprocess.run([command, "--help"], check=True, capture_output=True)
-        seconds.append(time.perf_counter() - began)
-    assert min(seconds) < 1.0
+    """Of processor time, as above."""
+    before = os.times()
+    subprocess.run(
+        [Path(sys.executable).with_name("cwm-dataprep"), "--help"], check=True, capture_output=True
+    )
+    after = os.times()
+    assert sum(after[2:4]) - sum(before[2:4]) < 1.0  # of child processes, in user and in system mode

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from moving_squares import moving_square, write_clips
+from stand_in_networks import write_alexnet, write_i3d
 
 from cwm_hub import create_model, save_pretrained
 from cwm_hub.metrics import Protocol, ProtocolError
 from cwm_hub.shards import Manifest
 from recipes import evaluate, scoring
 from recipes.run_folder import one_sentence_errors
-from tests.moving_squares import moving_square, write_clips
-from tests.stand_in_networks import write_alexnet, write_i3d
 
 FILES = {"scorecard.json", "prediction.png", "prediction.mp4", "horizon.png"}
 SHORT = ["--windows", "4", "--observed_frames", "3", "--horizon", "6", "--device", "cpu"]

@@ -108,9 +108,8 @@ def test_killed_at_any_moment_and_resumed_equals_undisturbed(whole_run: Path, tm
     process = subprocess.Popen(
         [sys.executable, "recipes/finetune.py", *arguments(run)], cwd=ROOT, stdout=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if (run / "episodes.jsonl").exists() and len((run / "episodes.jsonl").read_text().splitlines()) >= 7:
+    while process.poll() is None:
+        if (run / "episodes.jsonl").exists() and len((run / "episodes.jsonl").read_text().splitlines()) >= 6:
             process.kill()
         time.sleep(0.01)
     assert process.wait() == -signal.SIGKILL

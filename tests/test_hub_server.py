@@ -71,7 +71,7 @@ def run_python(
 ) -> list[str]:
     """Runs Python with `server` for the Hub; returns the lines it printed."""
     variables = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    variables |= server.environment(folder / "home", token) | {"OMP_NUM_THREADS": "1"} | (environment or {})
+    variables |= server.environment(folder / "home", token) | (environment or {})
     command = [sys.executable, *map(str, arguments)]
     result = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
+from parity_check import head_weights
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cwm_hub.agents.actor_critic import lambda_return
 from cwm_hub.agents.intrinsic import IntrinsicBonus, IntrinsicConfig
 from cwm_hub.models.heads import HeadConfig, PolicyHead, ScalarHead
-from tests.parity_check import head_weights
 
 PARITY = Path(__file__).parent / "fixtures" / "parity"
 

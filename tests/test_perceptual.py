@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from stand_in_networks import StandInI3D, write_alexnet, write_i3d
 from torchmetrics.functional.image import lpips as torchmetrics_lpips
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchvision.models import alexnet
 
 from cwm_hub import perceptual
 from cwm_hub.perceptual import MetricUnavailableError
-from tests.stand_in_networks import StandInI3D, write_alexnet, write_i3d
 
 # --- Fréchet distance
 

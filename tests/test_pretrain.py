@@ -1,5 +1,6 @@
 """The pre-training recipe as users launch it: resume, signals, two processes, and what it refuses."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,9 +11,12 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
+from moving_squares import write_clips
 from safetensors.torch import load_file
+from synthetic_shards import write_shards
 
 from cwm_hub import create_model, from_pretrained
 from recipes.command_line import parse_config
@@ -26,13 +30,13 @@ from recipes.run_folder import (
     saved_steps,
     truncate_rows,
 )
-from tests.moving_squares import write_clips
-from tests.synthetic_shards import write_shards
 
 ROOT = Path(__file__).parent.parent
 RECIPE = str(ROOT / "recipes" / "pretrain.py")
 SMALL = ["--model", "contextwm-debug", "--window_frames", "8", "--batch_clips", "4", "--log_every", "2"]
 SMALL += ["--checkpoint_every", "3", "--workers", "0"]
+ENVIRONMENT = {**os.environ, "PET_STANDALONE": "1"}
+"""Lets torchrun look for a free port: its own, 29500, may be taken by another run on this machine."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ def launch(run, shards, *options, launcher=(), timeout=300, **environment):
         command(run, shards, *options, launcher=launcher),
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**ENVIRONMENT, **environment},
         cwd=ROOT,
         timeout=timeout,
         check=False,
@@ -78,18 +82,22 @@ def same_weights(left, right):
 
 def kill_at(updates, arguments, run, **environment):
     """Start a run, and kill -9 all its processes once that many updates are in a checkpoint."""
-    process = subprocess.Popen(
+    process = psutil.Popen(
         arguments,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**ENVIRONMENT, **environment},
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
     )
     while process.poll() is None and max(saved_steps(run / "checkpoints"), default=0) < updates:
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    for one in (
+        process,
+        *process.children(recursive=True),
+    ):  # torchrun gives its workers sessions of their own
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended with its parent
+            one.kill()
+    assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +200,7 @@ def until_a_row(run, shards, *options, launcher=(), **environment):
     options = ("--updates", "100000", "--checkpoint_every", "100000", "--workers", "2", *options)
     process = subprocess.Popen(
         command(run, shards, *options, launcher=launcher),
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**ENVIRONMENT, **environment},
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

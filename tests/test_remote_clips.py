@@ -1,7 +1,6 @@
 """Remote roots: the same stream as a local one in the same order, whatever the network does."""
 
 import importlib.util
-import itertools
 import json
 import multiprocessing
 import os
@@ -14,13 +13,13 @@ from pathlib import Path
 
 import fsspec
 import pytest
-import torch
 from flaky_server import FlakyServer
 from hub_server import File, HubServer, Repo
 from synthetic_shards import write_shards
+from test_clips import equal, take
 
 from cwm_hub import fetch, remote
-from cwm_hub.clips import ClipBatch, ClipLoader, ClipSource, FetchConfig
+from cwm_hub.clips import ClipLoader, ClipSource, FetchConfig
 from cwm_hub.codecs import ShardError
 
 WINDOW = 5
@@ -47,21 +46,10 @@ def shards(tmp_path_factory) -> Path:
 
 
 def loader(root: object, cache: Path, *, block_shards: int = 2, **changes) -> ClipLoader:
-    retries, timeout = changes.pop("retries", 4), changes.pop("timeout_seconds", 5.0)
+    retries, timeout = changes.pop("retries", 4), changes.pop("timeout_seconds", 60.0)
     config = FetchConfig(cache_dir=str(cache), retries=retries, timeout_seconds=timeout)
     settings = {"batch_clips": 4, "window_frames": WINDOW, "seed": 0, "fetch": config} | changes
     return ClipLoader([ClipSource(str(root), block_shards=block_shards)], **settings)
-
-
-def take(clips: ClipLoader, count: int) -> list[ClipBatch]:
-    return list(itertools.islice(clips, count))
-
-
-def equal(left: list[ClipBatch], right: list[ClipBatch]) -> bool:
-    return all(
-        torch.equal(a.video, b.video) and (a.source, a.start) == (b.source, b.start)
-        for a, b in zip(left, right, strict=True)
-    )
 
 
 def shard_of(root: Path) -> dict[str, str]:
@@ -103,7 +91,7 @@ def _groups(shards: list[str], keys: list[str], block: int) -> list[list[str]]:
 def test_http_with_every_fault_gives_the_local_stream(shards, tmp_path):
     with FlakyServer(shards) as server:
         server.faults.extend(["500", "cut", "short", "stall", "500", "cut"] * 3)
-        clips = loader(server.url, tmp_path, timeout_seconds=0.5, retries=8)
+        clips = loader(server.url, tmp_path, timeout_seconds=0.5, retries=16)
         assert equal(take(loader(shards, tmp_path), 20), take(clips, 20))
         assert not server.faults
         assert clips.broken == {}
@@ -145,7 +133,7 @@ def test_a_killed_process_leaves_its_lock_and_its_bytes(shards, tmp_path):
     with FlakyServer(shards, stall_seconds=60) as server:
         server.faults.extend([""] * 8 + ["stall", "stall"])
         child = multiprocessing.get_context("fork").Process(
-            target=lambda: take(loader(server.url, tmp_path, timeout_seconds=60.0), 1), daemon=True
+            target=lambda: take(loader(server.url, tmp_path), 1), daemon=True
         )
         child.start()
         while server.faults:  # then its two fetching threads hang
@@ -213,7 +201,7 @@ def test_meta_files_are_retried_and_a_missing_one_is_a_sentence(shards, tmp_path
     with FlakyServer(shards) as server:
         server.suffix = name
         server.faults.extend(["500", "cut", "stall"])
-        take(loader(server.url, tmp_path, timeout_seconds=0.5), 1)
+        take(loader(server.url, tmp_path, timeout_seconds=0.5, retries=16), 1)
         server.always[name] = "500"
         with pytest.raises(ShardError, match=rf"{name} cannot be read \(tried 4 times\)"):
             loader(server.url, tmp_path)
@@ -280,7 +268,7 @@ for root in sys.argv[2:]:
 def run_on_hub(server: HubServer, folder: Path, *roots: str) -> list[str]:
     """The lines that `STREAM` prints in a process for which `server` is the Hub."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    environment = inherited | server.environment(folder / "home") | {"OMP_NUM_THREADS": "1"}
+    environment = inherited | server.environment(folder / "home")
     command = [sys.executable, "-c", STREAM, str(folder / "cache"), *roots]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

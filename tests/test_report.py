@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from moving_squares import write_clips
 
 from cwm_hub import create_model, save_pretrained
 from recipes import evaluate, report
 from recipes.run_folder import one_sentence_errors
-from tests.moving_squares import write_clips
 
 MODELS = ("contextwm-debug", "plainwm-debug")
 
@@ -109,7 +109,9 @@ def test_findings_say_who_is_ahead_and_how_far_from_the_baselines(run, html):
     assert f"{abs(psnr[0] - psnr[1]):.2f} dB ahead" in text
     assert f"{abs(margin):.2f} dB {'above' if margin >= 0 else 'below'} copy-last-frame" in text
     assert re.search(r"All data sets \(6 windows of \d videos\)", text)
-    assert text.index("real (3 windows of") > text.index("metaworld (3 windows of")  # the order of the evaluation
+    assert text.index("real (3 windows of") > text.index(
+        "metaworld (3 windows of"
+    )  # the order of the evaluation
 
 
 def test_training_table_and_stages(html):

@@ -1,16 +1,16 @@
 """Small videos made on the spot, and the torture set."""
 
-import importlib.util
-import sys
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from types import ModuleType
 
 import av
 import numpy as np
 import pytest
+
+from cwm_hub.codecs import decode_clip
+from cwm_hub.shards import read_index
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -55,6 +55,14 @@ def read_numbers(frames: Sequence[np.ndarray] | np.ndarray) -> list[int]:
     ]
 
 
+def read_clips(root: Path) -> dict[str, np.ndarray]:
+    """Every clip of a local set by its key, decoded."""
+    return {
+        row.key: decode_clip((root / row.shard).read_bytes()[row.offset : row.offset + row.size], row.codec)
+        for row in read_index(root)
+    }
+
+
 @pytest.fixture(scope="session")
 def torture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The unpacked torture set."""
@@ -72,27 +80,3 @@ def make_video(tmp_path: Path) -> Callable[..., Path]:
         return write_video(tmp_path / name, frames, **options)  # type: ignore[arg-type]
 
     return make
-
-
-def load_neighbour(name: str) -> ModuleType:
-    """A helper module of the folder above, whichever tests are collected."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-@pytest.fixture
-def neighbour() -> Callable[[str], ModuleType]:
-    """Loads a helper module of the folder above by its name."""
-    return load_neighbour
-
-
-@pytest.fixture
-def hub() -> Iterator[ModuleType]:
-    """A loopback Hub for client processes: ``hub.environment(home)``, ``hub.repos``."""
-    with load_neighbour("hub_server").HubServer() as server:
-        yield server

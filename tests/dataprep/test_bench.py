@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from flaky_server import FlakyServer
+from synthetic_shards import write_shards
 
 from dataprep.__main__ import main
 from dataprep.bench import find_limit
@@ -12,8 +14,8 @@ LENGTHS = (30, 40, 50, 60)
 
 
 @pytest.fixture(params=["h264", "raw"])
-def root(request: pytest.FixtureRequest, neighbour, tmp_path: Path) -> Path:
-    return neighbour("synthetic_shards").write_shards(tmp_path / "set", LENGTHS, codec=request.param, size=16)
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return write_shards(tmp_path / "set", LENGTHS, codec=request.param, size=16)
 
 
 def bench(root: object, capsys: pytest.CaptureFixture[str], *more: str) -> tuple[str, dict[str, object]]:
@@ -26,7 +28,8 @@ def bench(root: object, capsys: pytest.CaptureFixture[str], *more: str) -> tuple
 def test_the_table_and_the_json_say_the_same(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text, figures = bench(root, capsys, "--workers", "2", "--batch-clips", "4")
     assert (figures["workers"], figures["batch_clips"], figures["window_frames"]) == (2, 4, 25)
-    assert 0 < figures["decoded_windows_per_core_second"] <= 1.5 * figures["read_windows_per_core_second"]
+    decoded, read = (figures[f"{what}_windows_per_core_second"] for what in ("decoded", "read"))
+    assert decoded > 0 and (figures["codec"] == "raw" or decoded < read)
     assert figures["batches_per_second"] == pytest.approx(figures["windows_per_second"] / 4, rel=0.01)
     assert figures["fits_memory"] and figures["limit"] in ("workers", "decode")
     assert f"{figures['batches_per_second']:,.1f} batches/s" in text
@@ -34,26 +37,26 @@ def test_the_table_and_the_json_say_the_same(root: Path, capsys: pytest.CaptureF
 
 
 def test_a_window_of_a_raw_set_costs_its_own_bytes_only(
-    neighbour, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = neighbour("synthetic_shards").write_shards(tmp_path, LENGTHS, size=16)
+    root = write_shards(tmp_path, LENGTHS, size=16)
     _, figures = bench(root, capsys, "--window-frames", "10", "--workers", "1", "--seconds", "1e-6")
     windows = figures["storage_mb_per_second"] * 1e6 / (10 * 16 * 16 * 3)
-    assert figures["storage_windows_per_second"] == pytest.approx(windows, rel=0.01)
+    assert figures["storage_windows_per_second"] == pytest.approx(windows, rel=0.01, abs=1)
 
 
 def test_shards_of_a_url_are_fetched_whole(
-    neighbour, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     pytest.importorskip("aiohttp")
-    root = neighbour("synthetic_shards").write_shards(tmp_path / "set", LENGTHS, size=16)
+    root = write_shards(tmp_path / "set", LENGTHS, size=16)
     monkeypatch.setenv("CWM_HUB_CACHE", str(tmp_path / "cache"))
     tars = sum(path.stat().st_size for path in (root / "data").iterdir())
-    with neighbour("flaky_server").FlakyServer(root) as server:
+    with FlakyServer(root) as server:
         _, figures = bench(server.url, capsys, "--workers", "2", "--batch-clips", "2")
         assert sum(server.bytes_sent.values()) >= tars
     windows = figures["storage_mb_per_second"] * 1e6 / (tars / len(LENGTHS))
-    assert figures["storage_windows_per_second"] == pytest.approx(windows, rel=0.05)
+    assert figures["storage_windows_per_second"] == pytest.approx(windows, rel=0.05, abs=1)
     assert not figures["fits_memory"] and figures["windows_per_second"] > 0
     assert not (tmp_path / "cache").exists()  # the user's own cache is neither used nor filled
 
@@ -85,18 +88,16 @@ def test_the_limit(changes: dict[str, float], limit: str) -> None:
     ],
 )
 def test_wrong_input_is_one_sentence(
-    arguments: list[str], sentence: str, neighbour, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = neighbour("synthetic_shards").write_shards(tmp_path, LENGTHS)
+    root = write_shards(tmp_path, LENGTHS)
     assert main(["bench", str(root), *arguments]) == 1
     told = capsys.readouterr().err
     assert told.startswith("error: ") and told.count("\n") == 1 and sentence in told
 
 
-def test_a_damaged_shard_is_one_sentence(
-    neighbour, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = neighbour("synthetic_shards").write_shards(tmp_path, LENGTHS, codec="h264", size=16)
+def test_a_damaged_shard_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_shards(tmp_path, LENGTHS, codec="h264", size=16)
     for tar in (root / "data").iterdir():
         tar.write_bytes(bytes(tar.stat().st_size))
     assert main(["bench", str(root), "--seconds", "0.4"]) == 1

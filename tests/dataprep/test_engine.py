@@ -117,17 +117,15 @@ def test_a_quarantined_video_leaves_no_trace_in_the_clips_beside_it(tmp_path: Pa
 
 def test_a_video_that_hangs_is_quarantined_in_bounded_time(tmp_path: Path) -> None:
     started = time.monotonic()
-    make_shards(tmp_path, numbered_listing(30, "hang:30", 30), timeout_seconds=1.5)
-    assert failures_of(tmp_path) == {"videos/1": ("timeout", "no sign of life for 1.5 s, 2 times")}
+    make_shards(tmp_path, numbered_listing(30, "hang:30", 30), timeout_seconds=3.0)
+    assert failures_of(tmp_path) == {"videos/1": ("timeout", "no sign of life for 3 s, 2 times")}
     assert {row.source for row in read_index(tmp_path)} == {"v000", "v002"}
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60
 
 
 def test_a_slow_long_video_is_not_taken_for_a_hang(tmp_path: Path) -> None:
-    config = raw_config(max_clip_frames=50)
-    make_shards(
-        tmp_path, numbered_listing("slow:1000"), config, timeout_seconds=1.0
-    )  # 2 s, a sign every 0.05 s
+    config = raw_config(max_clip_frames=50)  # 3 s of work, a sign every 0.1 s
+    make_shards(tmp_path, numbered_listing("slow:1500"), config, timeout_seconds=2.0)
     assert failures_of(tmp_path) == {}
 
 
@@ -358,7 +356,7 @@ def kill_at_random(root: Path, *, kills: int, seed: int) -> None:
 
 def wait_until_gone(session: int) -> None:
     """Workers end by themselves when the supervisor is killed."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while members(session):
         assert time.monotonic() < deadline, f"still there: {members(session)}"
         time.sleep(0.02)

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import counting_frames, read_numbers
+from conftest import counting_frames, read_clips, read_numbers
 
-from cwm_hub.codecs import decode_clip
-from cwm_hub.shards import read_index
 from dataprep.__main__ import main
 from dataprep.frames import REASONS, DecodeSettings, VideoError, open_video
 from dataprep.hdr import PQ, to_sdr
@@ -293,7 +291,5 @@ def test_paper_exact_ssv2_shards_hold_the_frames_of_the_ffmpeg_command(torture: 
     out = tmp_path / "out"
     folders = ["--videos", str(tmp_path / "videos"), "--labels", str(tmp_path), "--out", str(out)]
     assert main(["ssv2", *folders, "--paper-exact", "--codec", "raw", "--workers", "0"]) == 0
-    (row,) = read_index(out)
-    payload = (out / row.shard).read_bytes()[row.offset : row.offset + row.size]
-    frames = decode_clip(payload, "raw")
+    (frames,) = read_clips(out).values()
     assert hashlib.sha256(frames.tobytes()).hexdigest() == FFMPEG_SCALE["00_ok.webm"]

@@ -6,10 +6,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import counting_frames, read_numbers, write_video
+from conftest import counting_frames, read_clips, read_numbers, write_video
 from PIL import Image
 
-from cwm_hub.codecs import decode_clip
 from cwm_hub.shards import Manifest, read_index
 from dataprep.__main__ import main
 from dataprep.human36m import CAMERAS, list_frames, list_videos, pose_box
@@ -20,13 +19,6 @@ COUNT = 130
 
 def failures(root: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in (root / "meta" / "failures.jsonl").read_text().splitlines()]
-
-
-def clips(root: Path) -> dict[str, np.ndarray]:
-    return {
-        row.key: decode_clip((root / row.shard).read_bytes()[row.offset : row.offset + row.size], row.codec)
-        for row in read_index(root)
-    }
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +57,7 @@ def test_videos_become_shards_of_every_fifth_frame(videos: Path, tmp_path: Path)
     out = tmp_path / "out"
     common = ["--out", str(out), "--workers", "1", "--max-failures", "1"]
     assert main(["human36m", "--videos", str(videos), *common]) == 0
-    found = clips(out)
+    found = read_clips(out)
     assert len(found) == 10
     row = read_index(out)[0]
     assert (row.num_frames, row.fps) == (26, 10.0)
@@ -75,7 +67,7 @@ def test_videos_become_shards_of_every_fifth_frame(videos: Path, tmp_path: Path)
     full = tmp_path / "full"
     assert main(["human36m", "--videos", str(videos), "--crop", "full", *common[2:], "--out", str(full)]) == 0
     numbers = [n % 64 for n in range(0, COUNT, 5)]
-    assert read_numbers(clips(full)["h36m_s01_walking-1_55011271"]) == numbers
+    assert read_numbers(read_clips(full)["h36m_s01_walking-1_55011271"]) == numbers
 
 
 def test_the_crop_by_hand() -> None:
@@ -140,7 +132,7 @@ def test_paper_exact_is_the_papers_preprocessing_frame_by_frame(pictures, tmp_pa
     out = tmp_path / "out"
     common = ["--out", str(out), "--workers", "1", "--max-failures", "10", "--codec", "raw"]
     assert main(["human36m", "--frames", str(root), "--annot", str(annot), "--paper-exact", *common]) == 0
-    (frames,) = clips(out).values()
+    (frames,) = read_clips(out).values()
     for frame, number in zip(frames, decoded, strict=True):
         left, top, width, height = pose_box(joints[number])
         assert width != 1000
@@ -168,7 +160,7 @@ def test_the_pose_crop_of_a_video_is_frame_by_frame(tmp_path: Path) -> None:
     )
     with av.open(str(video)) as container:
         decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    (frames,) = clips(out).values()
+    (frames,) = read_clips(out).values()
     for frame, number in zip(frames, joints, strict=True):
         left, top, width, height = pose_box(joints[number])
         crop = decoded[number - 1][top : top + height, left : left + width]

@@ -5,9 +5,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hub_server import HubServer
 from huggingface_hub import DatasetCard
 from test_stats import blinking, still, write_set
 
@@ -18,6 +20,13 @@ from dataprep.push import PREVIEW
 
 FREE = "CC-BY-4.0"
 METADATA = set(PUBLISHED) - {"meta/steering.parquet"}
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    """A loopback Hub for client processes."""
+    with HubServer() as server:
+        yield server
 
 
 @pytest.fixture
@@ -33,7 +42,7 @@ def relicense(root: Path, licence: str, *, redistributable: bool) -> None:
 
 
 def push(
-    hub, home: Path, *arguments: object, token: str | None = "hf_writer"
+    hub: HubServer, home: Path, *arguments: object, token: str | None = "hf_writer"
 ) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own, for which `hub` is the Hub."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
@@ -89,7 +98,7 @@ def test_shards_that_may_not_be_published_need_a_claim(
     assert not (root / "README.md").exists()
 
 
-def test_the_real_client_publishes_privately_and_once(hub, root: Path, tmp_path: Path) -> None:
+def test_the_real_client_publishes_privately_and_once(hub: HubServer, root: Path, tmp_path: Path) -> None:
     result = push(hub, tmp_path / "home", root, "me/clips")
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == f"{hub.url}/datasets/me/clips"
@@ -109,7 +118,7 @@ def test_the_real_client_publishes_privately_and_once(hub, root: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_a_published_set_verifies_from_afar(hub, root: Path, tmp_path: Path) -> None:
+def test_a_published_set_verifies_from_afar(hub: HubServer, root: Path, tmp_path: Path) -> None:
     assert push(hub, tmp_path / "home", root, "me/clips").returncode == 0
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
 
@@ -139,7 +148,7 @@ def test_a_published_set_verifies_from_afar(hub, root: Path, tmp_path: Path) -> 
     assert "another sha256" in result.stdout
 
 
-def test_metadata_only_publishes_no_frame(hub, root: Path, tmp_path: Path) -> None:
+def test_metadata_only_publishes_no_frame(hub: HubServer, root: Path, tmp_path: Path) -> None:
     relicense(root, "closed", redistributable=False)
     result = push(hub, tmp_path / "home", root, "me/facts", "--metadata-only", "--public")
     assert result.returncode == 0, result.stderr
@@ -166,7 +175,7 @@ def test_refusals_are_one_sentence(root: Path, tmp_path: Path, capsys: pytest.Ca
         assert error.count("\n") == 1
 
 
-def test_a_token_that_may_not_write(hub, root: Path, tmp_path: Path) -> None:
+def test_a_token_that_may_not_write(hub: HubServer, root: Path, tmp_path: Path) -> None:
     result = push(hub, tmp_path / "home", root, "me/clips", token="hf_reader")
     assert result.returncode == 1
     assert result.stderr.startswith("error: the Hub answered 403 for me/clips: log in with `hf auth login`")

@@ -1,13 +1,14 @@
 """The Ray engine writes what the local one writes, on two nodes, also when a Ray worker is killed under it."""
 
+import contextlib
 import os
-import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from openers import numbered_listing, raw_config
 from test_engine import failures_of, fingerprint, make_shards
@@ -50,27 +51,26 @@ def test_two_nodes_write_the_same_bytes(two_nodes: None, tmp_path: Path) -> None
 def test_a_killed_ray_worker_costs_nothing(two_nodes: None, tmp_path: Path) -> None:
     listing = numbered_listing(*["slow:200"] * 12)
     killed: list[int] = []
-    killer = threading.Thread(target=_kill_a_ray_worker, args=(killed,))
-    killer.start()
+    threading.Thread(target=_kill_a_ray_worker, args=(killed,), daemon=True).start()
     make_shards(tmp_path / "ray", listing, raw_config(videos_per_shard=3), run=run_on_ray)
-    killer.join()
     assert killed
     make_shards(tmp_path / "local", listing, raw_config(videos_per_shard=3))
     assert fingerprint(tmp_path / "ray") == fingerprint(tmp_path / "local")
 
 
 def _kill_a_ray_worker(killed: list[int]) -> None:
-    """SIGKILL the process of the first shard that is being written."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        for command in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                busy = command.read_bytes().startswith(b"ray::_write_one")
-            except OSError:
-                continue
-            if busy:
-                time.sleep(0.3)
-                killed.append(int(command.parent.name))
-                os.kill(killed[0], signal.SIGKILL)
-                return
+    """SIGKILL the process of the first shard that is in the midst of being written."""
+    while True:
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if _writing(process):
+                    time.sleep(0.3)
+                    if _writing(process):
+                        process.kill()
+                        killed.append(process.pid)
+                        return
         time.sleep(0.05)
+
+
+def _writing(process: psutil.Process) -> bool:
+    return "".join(process.cmdline()).startswith("ray::_write_one")

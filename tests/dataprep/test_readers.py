@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import counting_frames, read_numbers, write_video
+from conftest import counting_frames, read_clips, read_numbers, write_video
 
-from cwm_hub.codecs import decode_clip
 from cwm_hub.shards import read_index
 from dataprep.__main__ import main
 
@@ -33,12 +32,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def expected(root: Path, split: str) -> dict[str, list[int]]:
     """Numbers of the frames of each clip, from the index and our own decoder."""
-    numbers = {}
-    for row in read_index(root):
-        if row.split == split:
-            payload = (root / row.shard).read_bytes()[row.offset : row.offset + row.size]
-            numbers[row.key] = read_numbers(decode_clip(payload, row.codec))
-    return numbers
+    clips = read_clips(root)
+    return {row.key: read_numbers(clips[row.key]) for row in read_index(root) if row.split == split}
 
 
 def decoded(payload: bytes) -> list[int]:

@@ -65,9 +65,8 @@ def remote(videos: Path) -> str:
     """The set on S3, written by a run that was killed half-way and one that went on."""
     command = shard(videos, ROOT)
     run = subprocess.Popen([sys.executable, "-m", "dataprep", *command], stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
     while not list_files(ROOT, ".state/shards"):
-        assert time.monotonic() < deadline and run.poll() is None
+        assert run.poll() is None
         time.sleep(0.02)
     os.kill(run.pid, signal.SIGKILL)
     run.communicate()

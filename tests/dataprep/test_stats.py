@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from synthetic_shards import write_data_set
 
-from cwm_hub.shards import INDEX, EncodedClip, Manifest, ShardWriter, index_bytes, shard_name
 from cwm_hub.storage import write_file
 from dataprep.__main__ import main
 from dataprep.stats import difference_hash, measure, near_duplicates
@@ -15,26 +15,21 @@ from dataprep.stats import difference_hash, measure, near_duplicates
 def write_set(
     root: Path, videos: list[tuple[np.ndarray, int]], *, name: str = "tiny", clip_frames: int = 40
 ) -> Path:
-    """One source per (frames, label), cut into clips without overlap; 10 frames a second."""
-    file = shard_name("train", 0, 1)
-    with ShardWriter(root / file, codec="raw") as writer:
-        for number, (frames, label) in enumerate(videos):
-            for start in range(0, len(frames), clip_frames):
-                writer.add(
-                    EncodedClip.encode(frames[start : start + clip_frames], codec="raw", fps=10),
-                    key=f"v{number}_{start:04d}",
-                    split="train",
-                    source=f"v{number}",
-                    source_frames=len(frames),
-                    start_frame=start,
-                    label=label,
-                    label_text="" if label < 0 else f"class {label}",
-                )
-    write_file(root, INDEX, index_bytes(writer.rows))
+    """One source per (frames, label), cut into clips without overlap; 10 frames a second, and one failure."""
+    clips = []
+    for number, (frames, label) in enumerate(videos):
+        for start in range(0, len(frames), clip_frames):
+            facts = {
+                "key": f"v{number}_{start:04d}",
+                "source": f"v{number}",
+                "source_frames": len(frames),
+                "start_frame": start,
+                "label": label,
+                "label_text": "" if label < 0 else f"class {label}",
+            }
+            clips.append((frames[start : start + clip_frames], facts))
     write_file(root, "meta/failures.jsonl", b'{"source_path": "a", "reason": "crash", "detail": ""}\n')
-    assert writer.record is not None
-    Manifest(name=name, codec="raw", image_size=16, splits={"train": (writer.record,)}).save(root)
-    return root
+    return write_data_set(root, {"train": clips}, name=name)
 
 
 def still(length: int, level: int) -> np.ndarray:

@@ -6,46 +6,30 @@ import shutil
 from pathlib import Path
 
 import fsspec
-import numpy as np
 import pytest
+from flaky_server import FlakyServer
+from synthetic_shards import write_shards
 
-from cwm_hub.shards import INDEX, EncodedClip, Manifest, ShardWriter, index_bytes, read_index, shard_name
+from cwm_hub.shards import INDEX, Manifest, index_bytes, read_index
 from cwm_hub.storage import write_file
 from dataprep.__main__ import main
 from dataprep.verify import Level, verify
 
 LEVELS: tuple[Level, ...] = ("quick", "index", "full")
-
-
-def write_shards(root: Path, *, codec: str = "raw", shards: int = 2) -> Path:
-    rng = np.random.default_rng(0)
-    rows, records = [], []
-    for shard in range(shards):
-        file = shard_name("train", shard, shards)
-        with ShardWriter(root / file, codec=codec) as writer:
-            for clip in range(2):
-                frames = rng.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
-                key = f"clip-{shard}-{clip}"
-                encoded = EncodedClip.encode(frames, codec=codec, fps=12)
-                writer.add(encoded, key=key, split="train", source=key)
-        rows += writer.rows
-        assert writer.record is not None
-        records.append(writer.record)
-    write_file(root, INDEX, index_bytes(rows))
-    Manifest(name="tiny", codec=codec, image_size=8, splits={"train": tuple(records)}).save(root)
-    return root
+LENGTHS = (3, 3, 3, 3)
+"""Frames of the clips, two in each of two shards."""
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    return write_shards(tmp_path / "shards")
+    return write_shards(tmp_path / "shards", LENGTHS)
 
 
 @pytest.mark.parametrize("codec", ["raw", "h264", "jpeg"])
 def test_an_intact_set_passes_at_every_level(
     tmp_path: Path, codec: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = write_shards(tmp_path / codec, codec=codec)
+    root = write_shards(tmp_path / codec, LENGTHS, codec=codec)
     for level in LEVELS:
         assert verify(str(root), level) == []
     assert main(["verify", str(root), "--level", "full"]) == 0
@@ -90,7 +74,7 @@ def test_one_flipped_bit_in_a_clip_is_found_by_its_checksum(root: Path) -> None:
 def test_a_changed_json_is_found_by_the_index_level(root: Path) -> None:
     row = read_index(root)[0]
     victim = root / row.shard
-    victim.write_bytes(victim.read_bytes().replace(b'"label": -1', b'"label": 17', 1))
+    victim.write_bytes(victim.read_bytes().replace(b'"label": 0', b'"label": 7', 1))
     (problem,) = verify(str(root), "index")
     assert problem.what == f"{row.key}.json and the index differ"
 
@@ -164,8 +148,8 @@ def test_exit_codes(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     importlib.util.find_spec("aiohttp") is None,
     reason="fsspec reads https through aiohttp (pip install aiohttp)",
 )
-def test_a_set_on_a_plain_web_server(root: Path, neighbour) -> None:
-    with neighbour("flaky_server").FlakyServer(root) as server:
+def test_a_set_on_a_plain_web_server(root: Path) -> None:
+    with FlakyServer(root) as server:
         for level in LEVELS:
             assert verify(server.url, level) == []
         server.always["train-00001-of-00002.tar"] = "500"

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import counting_frames, read_numbers, write_video
+from conftest import counting_frames, read_clips, read_numbers, write_video
 from PIL import Image
 
-from cwm_hub.codecs import decode_clip
 from cwm_hub.shards import Manifest, read_index
 from dataprep.__main__ import main
 from dataprep.resize import bilinear
@@ -57,13 +56,6 @@ def archive(frames: Path) -> Path:
     return path
 
 
-def clips(root: Path) -> dict[str, np.ndarray]:
-    return {
-        row.key: decode_clip((root / row.shard).read_bytes()[row.offset : row.offset + row.size], row.codec)
-        for row in read_index(root)
-    }
-
-
 def test_runs_are_split_where_numbers_jump() -> None:
     assert split_runs([3, 1, 2, 10, 12, 11]) == [range(1, 4), range(10, 13)]
     assert split_runs([]) == []
@@ -97,7 +89,7 @@ def exact(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_paper_exact_is_the_papers_preprocessing_frame_by_frame(exact: Path) -> None:
-    found = clips(exact)
+    found = read_clips(exact)
     assert set(found) == {"ytb_dir-00_0", "ytb_dir-03_0", "ytb_dir-03_1"}
     for frame, number in zip(found["ytb_dir-00_0"], range(100, 301, 5), strict=True):
         pixels = np.asarray(Image.open(io.BytesIO(jpeg(0, number))))
@@ -111,7 +103,7 @@ def test_a_zip_is_read_in_place_and_gives_the_same_bytes(exact: Path, archive: P
     out = tmp_path / "out"
     arguments = ["--frames", str(archive), "--paper-exact", "--codec", "raw", "--out", str(out)]
     assert main(["youtube-driving", *arguments, "--workers", "1"]) == 0
-    ours, theirs = clips(out), clips(exact)
+    ours, theirs = read_clips(out), read_clips(exact)
     assert ours.keys() == theirs.keys()
     assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
 
@@ -137,7 +129,7 @@ def test_mp4_files_with_a_list(tmp_path: Path) -> None:
         ("train", "a.mp4"),
         ("validation", "b c.mp4"),
     ]
-    for frames in clips(out).values():
+    for frames in read_clips(out).values():
         assert read_numbers(frames) == [n % 64 for n in range(100, 250, 5)]
     assert "gone.mp4" in (out / "meta" / "failures.jsonl").read_text()
 
