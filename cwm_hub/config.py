@@ -8,6 +8,8 @@ and, for a misspelt key, the nearest right one. Checkpoints outlive the code tha
 import dataclasses
 import difflib
 import functools
+import math
+import operator
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -79,6 +81,34 @@ def migrate(data: Mapping[str, Any], *, where: str = "config.json") -> dict[str,
     for step in range(version, FORMAT_VERSION):
         migrated = MIGRATIONS[step](migrated) | {"format_version": step + 1}
     return migrated
+
+
+def check_range(
+    config: object,
+    *names: str,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Refuses a number of a config that lies outside the bounds given, or that is not finite; for `__post_init__`.
+
+    Raises:
+        ValueError: names the field, the bounds and the value.
+    """
+    limits = [
+        ("at least", at_least, operator.ge),
+        ("above", above, operator.gt),
+        ("at most", at_most, operator.le),
+        ("below", below, operator.lt),
+    ]
+    given = [(words, limit, holds) for words, limit, holds in limits if limit is not None]
+    for name in names:
+        value = getattr(config, name)
+        finite = math.isfinite(value)
+        if not finite or not all(holds(value, limit) for _, limit, holds in given):
+            bounds = [f"{words} {limit}" for words, limit, _ in given] + ([] if finite else ["finite"])
+            raise ValueError(f"{name} is {' and '.join(bounds)}, got {value}")
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cwm_hub.agents.actor_critic import ActorCritic, ActorCriticConfig, frozen, imagine
 from cwm_hub.agents.intrinsic import IntrinsicBonus, IntrinsicConfig
+from cwm_hub.config import check_range
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig, WorldState
 from cwm_hub.models.rssm import RSSMState
 from cwm_hub.models.video_world_model import VideoWorldModel
@@ -55,6 +56,9 @@ class DreamerConfig:
     """Autocast of the forward passes; `auto` is bf16 on a GPU and float32 on a CPU."""
 
     def __post_init__(self):
+        check_range(self, "batch_sequences", "sequence_steps", at_least=1)
+        check_range(self, "world_lr", "behaviour_lr", "weight_decay", "held_updates", at_least=0)
+        check_range(self, "adam_eps", "clip_norm", above=0)
         if self.intrinsic is None:
             return
         if self.world.video_rssm is None:

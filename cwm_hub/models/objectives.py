@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cwm_hub.config import check_range
+
 Objective = Literal["reconstruction", "contrastive", "self-prediction"]
 
 
@@ -38,6 +40,12 @@ class ObjectiveConfig:
     """Contrastive: divides the cosine similarities."""
     target_decay: float = 0.99
     """Self-prediction: share of itself that the target encoder keeps at an update."""
+
+    def __post_init__(self):
+        check_range(self, "projection", "steps_ahead", at_least=1)
+        check_range(self, "scale", at_least=0)
+        check_range(self, "temperature", above=0)
+        check_range(self, "target_decay", at_least=0, at_most=1)
 
 
 class ContrastiveObjective(nn.Module):
@@ -94,7 +102,13 @@ class SelfPredictionObjective(nn.Module):
     def forward(
         self, prior_feature: Float[Tensor, "B T F"], images: Float[Tensor, "B T 3 H W"]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Squared distance of unit vectors (0 to 4) and their cosine; the first frame has no past and is left out."""
+        """Squared distance of unit vectors (0 to 4) and their cosine; the first frame has no past and is left out.
+
+        Raises:
+            ValueError: clips of a single frame.
+        """
+        if images.shape[1] < 2:
+            raise ValueError(f"self-prediction needs clips of at least 2 frames, got {images.shape[1]}")
         with torch.no_grad():
             target = self.target(images[:, 1:].flatten(0, 1)).unflatten(0, (len(images), -1))
         cosine = F.cosine_similarity(
