@@ -142,6 +142,23 @@ def test_a_non_finite_step_is_skipped_and_counted() -> None:
     assert moved(before, agent)
 
 
+def test_a_skipped_update_leaves_every_buffer() -> None:
+    """BatchNorm's statistics and the bonus's queue: one NaN would stay in them, and acting reads the former."""
+    agent = make_agent()
+    agent.update_on(make_batch())
+    before = {name: buffer.clone() for name, buffer in agent.named_buffers()}
+    batch = make_batch(1)
+    batch.action[0, 2] = np.nan
+    agent.update_on(batch)
+    assert agent.skipped_updates == 1
+    for name, buffer in agent.named_buffers():
+        assert buffer.isfinite().all(), name
+        assert torch.equal(buffer, before[name]), name
+    agent.update_on(make_batch(1))
+    assert agent.skipped_updates == 1
+    assert any(not torch.equal(buffer, before[name]) for name, buffer in agent.named_buffers())
+
+
 def test_dreamerv2_from_scratch_is_the_same_agent_without_a_video_rssm() -> None:
     config = make_config()
     world = replace(

@@ -20,6 +20,7 @@ from cwm_hub.agents.intrinsic import IntrinsicBonus, IntrinsicConfig
 from cwm_hub.config import check_range
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig, WorldState
 from cwm_hub.models.rssm import RSSMState
+from cwm_hub.models.running_statistics import RunningStatistics
 from cwm_hub.models.video_world_model import VideoWorldModel
 from cwm_hub.replay import Replay, SequenceBatch
 
@@ -196,7 +197,12 @@ class DreamerAgent(nn.Module):
         self.updates, self.skipped_updates = state["updates"], state["skipped_updates"]
 
     def _update_world(self, batch: SequenceBatch) -> tuple[RSSMState, dict[str, Tensor]]:
-        """Updates the world model; the posteriors of all B * T steps, detached, to imagine from."""
+        """Updates the world model; the posteriors of all B * T steps, detached, to imagine from.
+
+        An update that is skipped leaves every buffer too, the bonus's queue among them; behaviour moves none.
+        """
+        statistics = RunningStatistics(self)
+        statistics.keep()
         image, action, reward, is_first = (
             torch.from_numpy(part).to(self.device)
             for part in (batch.image, batch.action, batch.reward, batch.is_first)
@@ -206,7 +212,11 @@ class DreamerAgent(nn.Module):
             target, metrics = self._behavioural_target(reward, output.video_feature)
             loss, parts = self.world_model.loss(output, image, reward, target)
         metrics |= parts
-        self._step(loss, metrics, "pretrained", "new")
+        try:
+            self._step(loss, metrics, "pretrained", "new")
+        except NonFiniteError:
+            statistics.take_back(torch.ones((), device=self.device))
+            raise
         return RSSMState(*(part.detach().flatten(0, 1) for part in output.posterior)), metrics
 
     def _behavioural_target(
