@@ -49,7 +49,8 @@ class FrameModelConfig:
     layers: int = 2
     """Residual layers a stage."""
     norm: Norm = "batch"
-    """`batch` as in the paper, or `group`, which is alike in training and evaluation and on any number of ranks."""
+    """`batch` as in the paper, or `group`, which is alike in training and evaluation and on any number of ranks.
+    A timm context encoder is left out of this: it keeps the normalisation of its own, mostly BatchNorm."""
     backbone: Literal["resnet", "cnn"] = "resnet"
     """The paper's residual networks, or DreamerV2's plain convolutions (64 pixels, no context)."""
     context: ContextConfig | None = None

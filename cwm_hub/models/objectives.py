@@ -2,7 +2,7 @@
 
 Axes: B clips, T frames, E embedding, F feature, P projection, k steps ahead.
 
-    contrastive      posterior t --linear of k--> P <-- same clip's embed t+k against all other frames of the batch
+    contrastive      posterior t --linear of k--> P <-- same clip's embed t+k against the other frames at hand
     self-prediction  prior t ------MLP----------> E <-- embed t of a slowly moving copy of the encoder
 
 With either, image networks after the latents learn from detached features: the decoder is a probe that makes
@@ -25,7 +25,12 @@ Objective = Literal["reconstruction", "contrastive", "self-prediction"]
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """What shapes the latents; the paper's is reconstruction. The other two's settings are ours, not from a paper."""
+    """What shapes the latents; the paper's is reconstruction. The other two's settings are ours, not from a paper.
+
+    Contrastive negatives are the frames of the process's own micro-batch: with several processes or accumulation there
+    are fewer of them, and the gradient is not quite that of the whole batch in one process. The other two objectives
+    are means over frames and know no negatives.
+    """
 
     kind: Objective = "reconstruction"
     """Pixels (the paper), InfoNCE on coming embeddings (arXiv 1807.03748), or a moving target's embedding (BYOL,
@@ -49,7 +54,7 @@ class ObjectiveConfig:
 
 
 class ContrastiveObjective(nn.Module):
-    """Each posterior feature picks the coming embeddings of its own clip out of all frames of the batch."""
+    """Each posterior feature picks the coming embeddings of its own clip out of all frames of its micro-batch."""
 
     def __init__(self, config: ObjectiveConfig, *, feature_size: int, embed_size: int):
         super().__init__()
