@@ -160,6 +160,20 @@ def test_loss_curves_go_through_the_logged_rows():
     assert image.get_ylabel() == "nats per frame"
 
 
+def test_an_interval_whose_every_update_was_skipped_is_a_gap():
+    """Such a row holds null: the line breaks there, and neither falls to zero nor is drawn across."""
+    rows = [
+        {"updates": 10, "image_loss": 30.0, "kl": 2.0},
+        {"updates": 20, "image_loss": None, "kl": None},
+        {"updates": 30, "image_loss": 20.0, "kl": None},
+    ]
+    figure = curves.loss_curves({"a": rows, "all skipped": [{"updates": 10, "image_loss": None, "kl": None}]})
+    image, kl = (axes.lines[0].get_xydata() for axes in figure.axes)
+    np.testing.assert_array_equal(image, [[10, 30], [20, np.nan], [30, 20]])
+    np.testing.assert_array_equal(kl, [[10, 2], [20, np.nan], [30, np.nan]])
+    figures.png(figure)
+
+
 def summary(level: float) -> dict:
     values = {"mean": [level, level - 1], "low": [level - 2, level - 3], "high": [level + 2, level + 1]}
     metrics = {metric: {"per_step": values} for metric in ("psnr_db", "ssim")}
