@@ -195,16 +195,18 @@ def _parse(hint: Any, value: Any, where: str, path: str) -> Any:
     if hint is Any:
         return value
     if origin in (typing.Union, types.UnionType):
-        return _parse_union(hint, arguments, value, where, path)
+        (member,) = (
+            member for member in arguments if member is not type(None)
+        )  # no config has another union
+        return None if value is None else _parse(member, value, where, path)
     if origin is Literal:
         if any(value == choice and type(value) is type(choice) for choice in arguments):
             return value
         close = nearest(value, [a for a in arguments if isinstance(a, str)]) if isinstance(value, str) else ""
         raise ConfigError(f"{where}: {path} expects {_describe(hint)}, got {value!r}{close}")
-    if origin is tuple:
-        return _parse_tuple(hint, arguments, value, where, path)
-    if origin is list and isinstance(value, list | tuple):
-        return [_parse(arguments[0], item, where, f"{path}[{i}]") for i, item in enumerate(value)]
+    if origin is tuple and isinstance(value, list | tuple):
+        member, _ellipsis = arguments
+        return tuple(_parse(member, item, where, f"{path}[{i}]") for i, item in enumerate(value))
     if origin is dict and isinstance(value, Mapping):
         key_hint, item_hint = arguments
         return {
@@ -217,36 +219,7 @@ def _parse(hint: Any, value: Any, where: str, path: str) -> Any:
         return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    if hint is None and value is None:
-        return None
     raise _mismatch(hint, value, where, path)
-
-
-def _parse_union(hint: Any, members: tuple[Any, ...], value: Any, where: str, path: str) -> Any:
-    if value is None and type(None) in members:
-        return None
-    others = [member for member in members if member is not type(None)]
-    if len(others) == 1:
-        return _parse(others[0], value, where, path)
-    for member in others:
-        try:
-            return _parse(member, value, where, path)
-        except ConfigError:
-            continue
-    raise _mismatch(hint, value, where, path)
-
-
-def _parse_tuple(hint: Any, members: tuple[Any, ...], value: Any, where: str, path: str) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple):
-        raise _mismatch(hint, value, where, path)
-    if len(members) == 2 and members[1] is Ellipsis:
-        members = (members[0],) * len(value)
-    if len(members) != len(value):
-        raise ConfigError(f"{where}: {path} expects {len(members)} values, got {len(value)}")
-    return tuple(
-        _parse(member, item, where, f"{path}[{i}]")
-        for i, (member, item) in enumerate(zip(members, value, strict=True))
-    )
 
 
 def _construct(build: Callable[[], ConfigT], where: str, path: str) -> ConfigT:
@@ -268,10 +241,6 @@ def _mismatch(hint: Any, value: Any, where: str, path: str) -> ConfigError:
 def _describe(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(repr(choice) for choice in typing.get_args(hint))
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(_describe(member) for member in typing.get_args(hint))
-    if hint is type(None) or hint is None:
-        return "null"
     if dataclasses.is_dataclass(hint):
         return f"a mapping ({getattr(hint, '__name__', hint)})"
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)

@@ -21,9 +21,7 @@ class Attention:
 @dataclasses.dataclass(frozen=True)
 class Frame:
     widths: tuple[int, ...] = (48, 96, 192)
-    crop: tuple[int, int] = (64, 64)
     context: Attention | None = dataclasses.field(default_factory=Attention)
-    choice: Literal["random", "first"] | int = "random"
     norm: Literal["batch", "group"] = "batch"
 
     def __post_init__(self) -> None:
@@ -35,19 +33,17 @@ class Frame:
 class Model:
     depth: int
     frame: Frame = dataclasses.field(default_factory=Frame)
-    where: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    where: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     augment: bool = False
     name: str | None = None
-    scales: list[float] = dataclasses.field(default_factory=list)
 
 
 FULL = Model(
     depth=2,
-    frame=Frame(widths=(8, 16), crop=(32, 48), context=Attention(heads=2), choice=3, norm="group"),
+    frame=Frame(widths=(8, 16), context=Attention(heads=2), norm="group"),
     where={"motion": (0.5, 9.0)},
     augment=True,
     name="tiny",
-    scales=[1.0, 0.5],
 )
 
 
@@ -89,20 +85,19 @@ def test_whole_numbers_are_floats_where_a_float_is_expected():
         ({"depth": 1, "augment": 1}, "run.yaml: augment expects bool, got 1 (int)"),
         ({"depth": 1, "frame": {"widths": [8, "x"]}}, "run.yaml: frame.widths[1] expects int, got 'x' (str)"),
         ({"depth": 1, "frame": {"widths": 8}}, "run.yaml: frame.widths expects tuple[int, ...], got 8 (int)"),
-        ({"depth": 1, "frame": {"crop": [1, 2, 3]}}, "run.yaml: frame.crop expects 2 values, got 3"),
         (
             {"depth": 1, "frame": {"norm": "grup"}},
             "run.yaml: frame.norm expects one of 'batch', 'group', got 'grup'; did you mean 'group'?",
         ),
         (
-            {"depth": 1, "frame": {"choice": 0.5}},
-            "run.yaml: frame.choice expects one of 'random', 'first' or int, got 0.5 (float)",
-        ),
-        (
             {"depth": 1, "frame": {"context": 4}},
             "run.yaml: frame.context expects a mapping (Attention), got 4 (int)",
         ),
-        ({"depth": 1, "where": {"motion": [1]}}, "run.yaml: where.motion expects 2 values, got 1"),
+        ({"depth": 1, "name": 3}, "run.yaml: name expects str, got 3 (int)"),
+        (
+            {"depth": 1, "where": {"motion": 1}},
+            "run.yaml: where.motion expects tuple[float, ...], got 1 (int)",
+        ),
         ({"depth": 1, "frame": None}, "run.yaml: frame expects a mapping (Frame), got None (NoneType)"),
         ({"depth": 1, "frame": {"widths": []}}, "run.yaml: frame: widths is empty"),
     ],
