@@ -1,8 +1,7 @@
 """Frozen dataclasses to plain data and back: `config.json`, run YAML and overrides, with one temper for all.
 
 Reading is strict: an unknown key, a missing key or a value of another type is one sentence that names the place
-and, for a misspelt key, the nearest right one. Checkpoints outlive the code that wrote them by their
-`format_version`: an older one is migrated step by step, a newer one is refused.
+and, for a misspelt key, the nearest right one.
 """
 
 import dataclasses
@@ -19,12 +18,6 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 ConfigT = TypeVar("ConfigT", bound="DataclassInstance")
-
-FORMAT_VERSION = 1
-"""Version of the checkpoint format that this code writes, the highest that it reads."""
-
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""From a version to the function that turns its `config.json` into the next version's."""
 
 
 class ConfigError(ValueError):
@@ -60,27 +53,6 @@ def override(config: ConfigT, changes: Mapping[str, Any], *, where: str = "overr
         ConfigError: as `from_dict`.
     """
     return _override(config, changes, where, "")
-
-
-def migrate(data: Mapping[str, Any], *, where: str = "config.json") -> dict[str, Any]:
-    """Brings a checkpoint's `config.json` to `FORMAT_VERSION`.
-
-    Raises:
-        ConfigError: the version is missing, is not a positive integer, or is newer than this code reads.
-    """
-    migrated = dict(data)
-    version = migrated.get("format_version")
-    if type(version) is not int or version < 1:
-        raise ConfigError(f"{where}: expected a format_version from 1 to {FORMAT_VERSION}, got {version!r}")
-    if version > FORMAT_VERSION:
-        writer = migrated.get("cwm_hub_version", "a newer version")
-        raise ConfigError(
-            f"{where}: format_version {version} (written by cwm_hub {writer}) is newer than {FORMAT_VERSION}, the newest "
-            "that this cwm_hub reads; upgrade cwm-hub"
-        )
-    for step in range(version, FORMAT_VERSION):
-        migrated = MIGRATIONS[step](migrated) | {"format_version": step + 1}
-    return migrated
 
 
 def check_range(

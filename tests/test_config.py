@@ -8,8 +8,7 @@ from typing import Literal
 
 import pytest
 
-from cwm_hub import config as config_module
-from cwm_hub.config import ConfigError, from_dict, migrate, override, to_dict
+from cwm_hub.config import ConfigError, from_dict, override, to_dict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,33 +143,6 @@ def test_override_is_as_strict(changes, sentence):
     with pytest.raises(ConfigError) as error:
         override(FULL, changes)
     assert str(error.value) == sentence
-
-
-def test_the_current_version_passes_untouched():
-    data = {"format_version": config_module.FORMAT_VERSION, "model_type": "x"}
-    assert migrate(data) == data
-
-
-def test_a_newer_version_is_refused():
-    with pytest.raises(ConfigError, match=r"format_version 99 \(written by cwm_hub 7\.0\) is newer than"):
-        migrate({"format_version": 99, "cwm_hub_version": "7.0"})
-
-
-@pytest.mark.parametrize("version", [None, 0, "1", True, 1.0])
-def test_a_version_that_is_none_is_refused(version):
-    with pytest.raises(ConfigError, match="expected a format_version from 1"):
-        migrate({"format_version": version})
-
-
-def test_an_older_version_walks_every_migration(monkeypatch):
-    monkeypatch.setattr(config_module, "FORMAT_VERSION", 3)
-    renamed = {1: lambda data: {**data, "b": data["a"]}, 2: lambda data: {**data, "c": data["b"] + 1}}
-    monkeypatch.setattr(config_module, "MIGRATIONS", renamed)
-    assert migrate({"format_version": 1, "a": 1}) == {"format_version": 3, "a": 1, "b": 1, "c": 2}
-
-
-def test_every_older_version_has_its_migration():
-    assert set(config_module.MIGRATIONS) == set(range(1, config_module.FORMAT_VERSION))
 
 
 def test_configs_need_no_torch():
