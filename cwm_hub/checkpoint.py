@@ -8,7 +8,8 @@
     README.md           the model card, made from the above
 
 `model_type` picks the class from `MODEL_TYPES`; the config must be that class's and the tensors must be exactly its
-own. No code and no pickle is ever read.
+own. No code and no pickle is ever read. Checkpoints outlive the code that wrote them by their `format_version`: an
+older one is migrated step by step, a newer one is refused.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ from torch import nn
 
 import cwm_hub
 from cwm_hub import cards
-from cwm_hub.config import FORMAT_VERSION, ConfigError, from_dict, migrate, nearest, to_dict
+from cwm_hub.config import ConfigError, from_dict, nearest, to_dict
 from cwm_hub.storage import sync
 
 if TYPE_CHECKING:
@@ -47,6 +48,12 @@ MODEL_TYPES = {
 A class belongs here when it is a torch module, is built by `cls(config)` with the config's dataclass as the
 annotation, and keeps it as `.config`.
 """
+
+FORMAT_VERSION = 1
+"""Version of the checkpoint format that this code writes, the highest that it reads."""
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""From a version to the function that turns its `config.json` into the next version's."""
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -84,11 +91,8 @@ class Checkpoint:
             path = self.fetch(CONFIG)
         except FileNotFoundError as error:
             raise CheckpointError(f"{self} has no {CONFIG}: it is not a cwm_hub checkpoint") from error
-        header = _read_json(path, where=f"{self}/{CONFIG}")
-        try:
-            return migrate(header, where=f"{self}/{CONFIG}")
-        except ConfigError as error:
-            raise CheckpointError(str(error)) from error
+        where = f"{self}/{CONFIG}"
+        return migrate(_read_json(path, where=where), where=where)
 
     @functools.cached_property
     def model_class(self) -> type[nn.Module]:
@@ -173,6 +177,29 @@ class Checkpoint:
             does_not_fit = f"{where} does not fit the {type(model).__name__} of its {CONFIG}: "
             raise CheckpointError(does_not_fit + "; ".join(filter(None, complaints)))
         return tensors
+
+
+def migrate(header: Mapping[str, Any], *, where: str = CONFIG) -> dict[str, Any]:
+    """Brings a checkpoint's `config.json` to `FORMAT_VERSION`.
+
+    Raises:
+        CheckpointError: the version is missing, is not a positive integer, or is newer than this code reads.
+    """
+    migrated = dict(header)
+    version = migrated.get("format_version")
+    if type(version) is not int or version < 1:
+        raise CheckpointError(
+            f"{where}: expected a format_version from 1 to {FORMAT_VERSION}, got {version!r}"
+        )
+    if version > FORMAT_VERSION:
+        writer = migrated.get("cwm_hub_version", "a newer version")
+        raise CheckpointError(
+            f"{where}: format_version {version} (written by cwm_hub {writer}) is newer than {FORMAT_VERSION}, the newest "
+            "that this cwm_hub reads; upgrade cwm-hub"
+        )
+    for step in range(version, FORMAT_VERSION):
+        migrated = MIGRATIONS[step](migrated) | {"format_version": step + 1}
+    return migrated
 
 
 def save_pretrained(

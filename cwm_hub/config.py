@@ -1,13 +1,14 @@
 """Frozen dataclasses to plain data and back: `config.json`, run YAML and overrides, with one temper for all.
 
 Reading is strict: an unknown key, a missing key or a value of another type is one sentence that names the place
-and, for a misspelt key, the nearest right one. Checkpoints outlive the code that wrote them by their
-`format_version`: an older one is migrated step by step, a newer one is refused.
+and, for a misspelt key, the nearest right one.
 """
 
 import dataclasses
 import difflib
 import functools
+import math
+import operator
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -17,12 +18,6 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 ConfigT = TypeVar("ConfigT", bound="DataclassInstance")
-
-FORMAT_VERSION = 1
-"""Version of the checkpoint format that this code writes, the highest that it reads."""
-
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""From a version to the function that turns its `config.json` into the next version's."""
 
 
 class ConfigError(ValueError):
@@ -60,25 +55,32 @@ def override(config: ConfigT, changes: Mapping[str, Any], *, where: str = "overr
     return _override(config, changes, where, "")
 
 
-def migrate(data: Mapping[str, Any], *, where: str = "config.json") -> dict[str, Any]:
-    """Brings a checkpoint's `config.json` to `FORMAT_VERSION`.
+def check_range(
+    config: object,
+    *names: str,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Refuses a number of a config that lies outside the bounds given, or that is not finite; for `__post_init__`.
 
     Raises:
-        ConfigError: the version is missing, is not a positive integer, or is newer than this code reads.
+        ValueError: names the field, the bounds and the value.
     """
-    migrated = dict(data)
-    version = migrated.get("format_version")
-    if type(version) is not int or version < 1:
-        raise ConfigError(f"{where}: expected a format_version from 1 to {FORMAT_VERSION}, got {version!r}")
-    if version > FORMAT_VERSION:
-        writer = migrated.get("cwm_hub_version", "a newer version")
-        raise ConfigError(
-            f"{where}: format_version {version} (written by cwm_hub {writer}) is newer than {FORMAT_VERSION}, the newest "
-            "that this cwm_hub reads; upgrade cwm-hub"
-        )
-    for step in range(version, FORMAT_VERSION):
-        migrated = MIGRATIONS[step](migrated) | {"format_version": step + 1}
-    return migrated
+    limits = [
+        ("at least", at_least, operator.ge),
+        ("above", above, operator.gt),
+        ("at most", at_most, operator.le),
+        ("below", below, operator.lt),
+    ]
+    given = [(words, limit, holds) for words, limit, holds in limits if limit is not None]
+    for name in names:
+        value = getattr(config, name)
+        finite = math.isfinite(value)
+        if not finite or not all(holds(value, limit) for _, limit, holds in given):
+            bounds = [f"{words} {limit}" for words, limit, _ in given] + ([] if finite else ["finite"])
+            raise ValueError(f"{name} is {' and '.join(bounds)}, got {value}")
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
@@ -165,16 +167,18 @@ def _parse(hint: Any, value: Any, where: str, path: str) -> Any:
     if hint is Any:
         return value
     if origin in (typing.Union, types.UnionType):
-        return _parse_union(hint, arguments, value, where, path)
+        (member,) = (
+            member for member in arguments if member is not type(None)
+        )  # no config has another union
+        return None if value is None else _parse(member, value, where, path)
     if origin is Literal:
         if any(value == choice and type(value) is type(choice) for choice in arguments):
             return value
         close = nearest(value, [a for a in arguments if isinstance(a, str)]) if isinstance(value, str) else ""
         raise ConfigError(f"{where}: {path} expects {_describe(hint)}, got {value!r}{close}")
-    if origin is tuple:
-        return _parse_tuple(hint, arguments, value, where, path)
-    if origin is list and isinstance(value, list | tuple):
-        return [_parse(arguments[0], item, where, f"{path}[{i}]") for i, item in enumerate(value)]
+    if origin is tuple and isinstance(value, list | tuple):
+        member, _ellipsis = arguments
+        return tuple(_parse(member, item, where, f"{path}[{i}]") for i, item in enumerate(value))
     if origin is dict and isinstance(value, Mapping):
         key_hint, item_hint = arguments
         return {
@@ -187,36 +191,7 @@ def _parse(hint: Any, value: Any, where: str, path: str) -> Any:
         return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    if hint is None and value is None:
-        return None
     raise _mismatch(hint, value, where, path)
-
-
-def _parse_union(hint: Any, members: tuple[Any, ...], value: Any, where: str, path: str) -> Any:
-    if value is None and type(None) in members:
-        return None
-    others = [member for member in members if member is not type(None)]
-    if len(others) == 1:
-        return _parse(others[0], value, where, path)
-    for member in others:
-        try:
-            return _parse(member, value, where, path)
-        except ConfigError:
-            continue
-    raise _mismatch(hint, value, where, path)
-
-
-def _parse_tuple(hint: Any, members: tuple[Any, ...], value: Any, where: str, path: str) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple):
-        raise _mismatch(hint, value, where, path)
-    if len(members) == 2 and members[1] is Ellipsis:
-        members = (members[0],) * len(value)
-    if len(members) != len(value):
-        raise ConfigError(f"{where}: {path} expects {len(members)} values, got {len(value)}")
-    return tuple(
-        _parse(member, item, where, f"{path}[{i}]")
-        for i, (member, item) in enumerate(zip(members, value, strict=True))
-    )
 
 
 def _construct(build: Callable[[], ConfigT], where: str, path: str) -> ConfigT:
@@ -238,10 +213,6 @@ def _mismatch(hint: Any, value: Any, where: str, path: str) -> ConfigError:
 def _describe(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(repr(choice) for choice in typing.get_args(hint))
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(_describe(member) for member in typing.get_args(hint))
-    if hint is type(None) or hint is None:
-        return "null"
     if dataclasses.is_dataclass(hint):
         return f"a mapping ({getattr(hint, '__name__', hint)})"
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)

@@ -1,6 +1,7 @@
 """Curves over updates, over the horizon and over environment frames; every function returns a matplotlib `Figure`."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,10 @@ BASELINE_STYLES = {
 
 
 def loss_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Image loss and KL over updates, from the rows of every run's metrics.jsonl."""
+    """Image loss and KL over updates, from the rows of every run's metrics.jsonl.
+
+    A row whose every update was skipped holds null in their place: the line has a gap there.
+    """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 2.7), dpi=150, layout="constrained")
         for axes, (key, title) in zip(
@@ -28,7 +32,8 @@ def loss_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
             strict=True,
         ):
             for (name, rows), colour in zip(runs.items(), itertools.cycle(SERIES_COLOURS)):
-                points = [(row["updates"], row[key]) for row in rows if key in row]
+                logged = [row for row in rows if key in row]
+                points = [(row["updates"], math.nan if row[key] is None else row[key]) for row in logged]
                 axes.plot(*_columns(points), color=colour, lw=1.3, label=name)
             axes.set(title=title, xlabel="update", ylabel="nats per frame")
         figure.axes[0].set(yscale="log")
@@ -37,7 +42,7 @@ def loss_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
 
 
 def score_curves(designs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], *, title: str = "") -> Figure:
-    """PSNR on held-out windows over the updates: a thin line a seed, a thick one for their mean.
+    """PSNR of scored windows over the updates: a thin line a seed, a thick one for their mean.
 
     Args:
         designs: Design -> the rows of scores.jsonl of each of its runs.

@@ -109,34 +109,50 @@ def attention_figure(
     *,
     captions: Sequence[str] | None = None,
 ) -> Figure:
-    """Where in the context frame each chosen position of the decoded frame looks.
+    """Where in the context frame each chosen position of a reconstructed frame looks.
+
+    Every map is drawn relative to its own largest weight, so a flat one is bright all over: what its peak is over a
+    uniform map is written under it.
 
     Args:
-        context: Context frame of every window.
-        decoded: The predicted frame whose decoding is shown.
-        attention: Weights over the context map, one map per query; each map sums to 1.
-        queries: (row, column) of every query position as shares of the picture, in the order of `attention`.
+        context: Context frame of every window, the last one where there are several.
+        decoded: Reconstruction of the window's last frame from latents that have seen it; it is no prediction.
+        attention: Weights over that context frame's tokens, one map per query. A map sums to 1, or to the share
+            that is left to it by earlier context frames.
+        queries: (row, column) of every query position as shares of the picture, in the order of `attention`; the
+            ring is at the centre of the token in which the position lies.
         captions: One line per window.
     """
     side = context.shape[-1]
     cell = side * (scale := pixel_scale(side, 128))
-    sheet = Sheet(16 + (2 + len(queries)) * (cell + 6), 30 + len(context) * (cell + 24) + 18)
+    block = cell + 46
+    sheet = Sheet(16 + (2 + len(queries)) * (cell + 6), 44 + len(context) * block + 40)
     for at, title in enumerate(
-        ["context frame", "decoded frame", *(f"query {n + 1}" for n in range(len(queries)))]
+        ["context frame", "reconstruction", *(f"query {n + 1}" for n in range(len(queries)))]
     ):
         sheet.words(title, 8 + at * (cell + 6), 18, size=9.0)
     for window in range(len(context)):
-        top = 44 + window * (cell + 24)
+        top = 44 + window * block
         sheet.words(captions[window] if captions else "", 8, top - 9, colour=FAINT, size=7.5)
         sheet.picture(_frames(context[window]), 8, top, scale)
         sheet.picture(_frames(decoded[window]), 14 + cell, top, scale)
         for number, (row, column) in enumerate(queries):
             left = 8 + (2 + number) * (cell + 6)
-            sheet.picture(_heat(context[window], attention[window, number]), left, top, scale)
-            for x in (14 + cell, left):
-                sheet.mark(x + round(column * cell), top + round(row * cell), str(number + 1))
-    note = "colour: attention relative to the map's largest weight, mean of heads; ring: the query's own position"
-    sheet.words(note, 8, sheet.height - 10, colour=FAINT, size=7.5)
+            weights = attention[window, number]
+            sheet.picture(_heat(context[window], weights), left, top, scale)
+            sheet.words(_sharpness(weights), left, top + cell + 14, colour=FAINT, size=7.5)
+            y, x = (
+                round((int(share * tokens) + 0.5) / tokens * cell)
+                for share, tokens in zip((row, column), weights.shape, strict=True)
+            )
+            for start in (14 + cell, left):
+                sheet.mark(start + x, top + y, str(number + 1))
+    notes = (
+        "reconstruction: the window's last frame, from latents that have seen it; ring: the token that asks",
+        "colour: attention over the last context frame, mean of heads, relative to each map's peak",
+    )
+    for line, note in enumerate(notes):
+        sheet.words(note, 8, sheet.height - 26 + 14 * line, colour=FAINT, size=7.5)
     return sheet.figure()
 
 
@@ -149,13 +165,22 @@ def composition_figure(
     *,
     columns: int = 8,
 ) -> Figure:
-    """The dynamics of A decoded with the context frame of another clip B: what the latents carry, and what not."""
+    """The dynamics of A decoded with the context frame of another clip B: what the latents carry, and what not.
+
+    Args:
+        dynamics: Windows A, a block of rows each.
+        own_context: Context frame of A.
+        own: A, decoded from latents of its every frame in its own context.
+        context: Context frame of B.
+        composed: The same latents decoded in the context of B.
+        columns: Time steps shown.
+    """
     side = context.shape[-1]
     cell = side * (scale := pixel_scale(side, 96))
     times = np.linspace(0, dynamics.shape[1] - 1, min(columns, dynamics.shape[1])).round().astype(int)
     width = _GUTTER + cell + 14 + len(times) * (cell + 2) + 10
     sheet = Sheet(width, 50 + len(context) * (3 * (cell + 2) + 18))
-    sheet.words("context shown", _GUTTER, 18, size=8.5)
+    sheet.words("context frame", _GUTTER, 18, size=8.5)
     for at, time in enumerate(times):
         sheet.words(
             f"frame {time + 1}",
@@ -168,8 +193,8 @@ def composition_figure(
         top = 34 + window * (3 * (cell + 2) + 18)
         rows = [
             ("A, truth", None, dynamics),
-            ("A in its own\ncontext", own_context, own),
-            ("A in the\ncontext of B", context, composed),
+            ("dynamics of A,\ncontext of A", own_context, own),
+            ("dynamics of A,\ncontext of B", context, composed),
         ]
         for row, (name, shown, video) in enumerate(rows):
             y = top + row * (cell + 2)
@@ -178,7 +203,9 @@ def composition_figure(
                 sheet.picture(_frames(shown[window]), _GUTTER, y, scale)
             for at, time in enumerate(times):
                 sheet.picture(_frames(video[window, time]), _GUTTER + cell + 14 + at * (cell + 2), y, scale)
-    note = "latents inferred from every frame of A; only the context frame is exchanged"
+    note = (
+        "A, B: different windows; latents inferred from every frame of A, only the context frame is exchanged"
+    )
     sheet.words(note, _GUTTER, sheet.height - 10, colour=FAINT, size=7.5)
     return sheet.figure()
 
@@ -317,6 +344,13 @@ def _error_picture(prediction: Tensor, truth: Tensor) -> np.ndarray:
 
 def _coloured(share: np.ndarray) -> np.ndarray:
     return (mpl.colormaps["inferno"](share.clip(0, 1))[..., :3] * 255).astype(np.uint8)
+
+
+def _sharpness(weights: Tensor) -> str:
+    """How far an attention map is from a uniform one, and its share of the weight where it has not all of it."""
+    share = float(weights.sum())
+    peak = f"peak {float(weights.max()) * weights.numel() / share:.1f} x uniform"
+    return peak if share > 0.995 else f"{peak}\n{100 * share:.0f} % of the weight"
 
 
 def _heat(frame: Tensor, weights: Tensor) -> np.ndarray:

@@ -148,6 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
     from accelerate.utils import ProjectConfiguration, set_seed
 
     from cwm_hub import ClipLoader, create_model, save_pretrained
+    from cwm_hub.models.running_statistics import RunningStatistics
 
     # The world: devices, processes, precision.
     run = Path(config.run)
@@ -372,33 +373,6 @@ def check_same_model(path: Path, config: PretrainConfig) -> None:
                 f"cannot resume another model: {name} was {before[name]!r} and is {getattr(config, name)!r}; "
                 "give another --run"
             )
-
-
-class RunningStatistics:
-    """BatchNorm's running statistics: a forward pass moves them, whatever becomes of the update."""
-
-    def __init__(self, model: Any):
-        self._buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-        self._kept: Any = None
-
-    def keep(self) -> None:
-        """Remember them as they are."""
-        import torch
-
-        if self._buffers:
-            self._kept = torch.cat([buffer.flatten() for buffer in self._buffers])
-
-    def take_back(self, bad: Any) -> None:
-        """Put them back where `bad` is 1, without asking the host: one NaN would stay in them for ever."""
-        import torch
-
-        if not self._buffers:
-            return
-        moved = torch.cat([buffer.flatten() for buffer in self._buffers])
-        right = torch.where(bad > 0, self._kept, moved).split([buffer.numel() for buffer in self._buffers])
-        torch._foreach_copy_(
-            self._buffers, [part.view_as(buffer) for part, buffer in zip(right, self._buffers, strict=True)]
-        )
 
 
 def compiling(config: PretrainConfig) -> Any:

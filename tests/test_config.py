@@ -8,8 +8,7 @@ from typing import Literal
 
 import pytest
 
-from cwm_hub import config as config_module
-from cwm_hub.config import ConfigError, from_dict, migrate, override, to_dict
+from cwm_hub.config import ConfigError, from_dict, override, to_dict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,9 +20,7 @@ class Attention:
 @dataclasses.dataclass(frozen=True)
 class Frame:
     widths: tuple[int, ...] = (48, 96, 192)
-    crop: tuple[int, int] = (64, 64)
     context: Attention | None = dataclasses.field(default_factory=Attention)
-    choice: Literal["random", "first"] | int = "random"
     norm: Literal["batch", "group"] = "batch"
 
     def __post_init__(self) -> None:
@@ -35,19 +32,17 @@ class Frame:
 class Model:
     depth: int
     frame: Frame = dataclasses.field(default_factory=Frame)
-    where: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    where: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     augment: bool = False
     name: str | None = None
-    scales: list[float] = dataclasses.field(default_factory=list)
 
 
 FULL = Model(
     depth=2,
-    frame=Frame(widths=(8, 16), crop=(32, 48), context=Attention(heads=2), choice=3, norm="group"),
+    frame=Frame(widths=(8, 16), context=Attention(heads=2), norm="group"),
     where={"motion": (0.5, 9.0)},
     augment=True,
     name="tiny",
-    scales=[1.0, 0.5],
 )
 
 
@@ -89,20 +84,19 @@ def test_whole_numbers_are_floats_where_a_float_is_expected():
         ({"depth": 1, "augment": 1}, "run.yaml: augment expects bool, got 1 (int)"),
         ({"depth": 1, "frame": {"widths": [8, "x"]}}, "run.yaml: frame.widths[1] expects int, got 'x' (str)"),
         ({"depth": 1, "frame": {"widths": 8}}, "run.yaml: frame.widths expects tuple[int, ...], got 8 (int)"),
-        ({"depth": 1, "frame": {"crop": [1, 2, 3]}}, "run.yaml: frame.crop expects 2 values, got 3"),
         (
             {"depth": 1, "frame": {"norm": "grup"}},
             "run.yaml: frame.norm expects one of 'batch', 'group', got 'grup'; did you mean 'group'?",
         ),
         (
-            {"depth": 1, "frame": {"choice": 0.5}},
-            "run.yaml: frame.choice expects one of 'random', 'first' or int, got 0.5 (float)",
-        ),
-        (
             {"depth": 1, "frame": {"context": 4}},
             "run.yaml: frame.context expects a mapping (Attention), got 4 (int)",
         ),
-        ({"depth": 1, "where": {"motion": [1]}}, "run.yaml: where.motion expects 2 values, got 1"),
+        ({"depth": 1, "name": 3}, "run.yaml: name expects str, got 3 (int)"),
+        (
+            {"depth": 1, "where": {"motion": 1}},
+            "run.yaml: where.motion expects tuple[float, ...], got 1 (int)",
+        ),
         ({"depth": 1, "frame": None}, "run.yaml: frame expects a mapping (Frame), got None (NoneType)"),
         ({"depth": 1, "frame": {"widths": []}}, "run.yaml: frame: widths is empty"),
     ],
@@ -149,33 +143,6 @@ def test_override_is_as_strict(changes, sentence):
     with pytest.raises(ConfigError) as error:
         override(FULL, changes)
     assert str(error.value) == sentence
-
-
-def test_the_current_version_passes_untouched():
-    data = {"format_version": config_module.FORMAT_VERSION, "model_type": "x"}
-    assert migrate(data) == data
-
-
-def test_a_newer_version_is_refused():
-    with pytest.raises(ConfigError, match=r"format_version 99 \(written by cwm_hub 7\.0\) is newer than"):
-        migrate({"format_version": 99, "cwm_hub_version": "7.0"})
-
-
-@pytest.mark.parametrize("version", [None, 0, "1", True, 1.0])
-def test_a_version_that_is_none_is_refused(version):
-    with pytest.raises(ConfigError, match="expected a format_version from 1"):
-        migrate({"format_version": version})
-
-
-def test_an_older_version_walks_every_migration(monkeypatch):
-    monkeypatch.setattr(config_module, "FORMAT_VERSION", 3)
-    renamed = {1: lambda data: {**data, "b": data["a"]}, 2: lambda data: {**data, "c": data["b"] + 1}}
-    monkeypatch.setattr(config_module, "MIGRATIONS", renamed)
-    assert migrate({"format_version": 1, "a": 1}) == {"format_version": 3, "a": 1, "b": 1, "c": 2}
-
-
-def test_every_older_version_has_its_migration():
-    assert set(config_module.MIGRATIONS) == set(range(1, config_module.FORMAT_VERSION))
 
 
 def test_configs_need_no_torch():

@@ -11,6 +11,7 @@ import torch
 from cwm_hub.agents.actor_critic import ActorCriticConfig
 from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
 from cwm_hub.agents.intrinsic import IntrinsicConfig
+from cwm_hub.config import ConfigError, override
 from cwm_hub.hub import from_pretrained, save_pretrained
 from cwm_hub.models.action_world_model import ActionWorldModelConfig
 from cwm_hub.models.heads import HeadConfig
@@ -141,6 +142,23 @@ def test_a_non_finite_step_is_skipped_and_counted() -> None:
     assert moved(before, agent)
 
 
+def test_a_skipped_update_leaves_every_buffer() -> None:
+    """BatchNorm's statistics and the bonus's queue: one NaN would stay in them, and acting reads the former."""
+    agent = make_agent()
+    agent.update_on(make_batch())
+    before = {name: buffer.clone() for name, buffer in agent.named_buffers()}
+    batch = make_batch(1)
+    batch.action[0, 2] = np.nan
+    agent.update_on(batch)
+    assert agent.skipped_updates == 1
+    for name, buffer in agent.named_buffers():
+        assert buffer.isfinite().all(), name
+        assert torch.equal(buffer, before[name]), name
+    agent.update_on(make_batch(1))
+    assert agent.skipped_updates == 1
+    assert any(not torch.equal(buffer, before[name]) for name, buffer in agent.named_buffers())
+
+
 def test_dreamerv2_from_scratch_is_the_same_agent_without_a_video_rssm() -> None:
     config = make_config()
     world = replace(
@@ -154,6 +172,36 @@ def test_dreamerv2_from_scratch_is_the_same_agent_without_a_video_rssm() -> None
     action, state = agent.act(np.zeros((1, 3, 32, 32), np.uint8), agent.initial_state(1), explore=True)
     assert action.shape == (1, 2)
     assert state.world.video is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("batch_sequences", 0, "batch_sequences is at least 1, got 0"),
+        ("sequence_steps", 0, "sequence_steps is at least 1, got 0"),
+        ("held_updates", -1, "held_updates is at least 0, got -1"),
+        ("world_lr", -1, "world_lr is at least 0, got -1.0"),
+        ("behaviour_lr", -1, "behaviour_lr is at least 0, got -1.0"),
+        ("adam_eps", 0, "adam_eps is above 0, got 0.0"),
+        ("weight_decay", -1, "weight_decay is at least 0, got -1.0"),
+        ("clip_norm", 0, "clip_norm is above 0, got 0.0"),
+        ("behaviour.imagined_steps", 1, "behaviour: imagined_steps is at least 2, got 1"),
+        ("behaviour.slow_critic_updates", 0, "behaviour: slow_critic_updates is at least 1, got 0"),
+        ("behaviour.discount", 1.1, "behaviour: discount is at least 0 and at most 1, got 1.1"),
+        ("behaviour.lambda_", -1, "behaviour: lambda_ is at least 0 and at most 1, got -1.0"),
+        ("behaviour.entropy_scale", -1, "behaviour: entropy_scale is at least 0, got -1.0"),
+        ("intrinsic.beta", -1, "intrinsic: beta is at least 0, got -1.0"),
+        ("intrinsic.projection_size", 0, "intrinsic: projection_size is at least 1, got 0"),
+        ("intrinsic.k", 0, "intrinsic: k is at least 1, got 0"),
+        ("intrinsic.k", 33, "intrinsic: queue_size=32 is below k=33"),
+        ("intrinsic.window_frames", 0, "intrinsic: window_frames is at least 1, got 0"),
+        ("intrinsic.momentum", 2, "intrinsic: momentum is at least 0 and at most 1, got 2.0"),
+    ],
+)
+def test_a_setting_out_of_range_is_one_sentence(key: str, value: float, sentence: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        override(make_config(), {key: value}, where="agent")
+    assert str(error.value) == f"agent: {sentence}"
 
 
 def test_acting_follows_the_seed_and_explores_only_when_told() -> None:

@@ -81,6 +81,44 @@ def test_attention_is_brightest_at_the_largest_weight():
     assert (heat[12:, 12:] == 3 * 120).all()  # no weight: the frame, grey and darkened to 0.6
 
 
+def words(figure) -> list[str]:
+    return [text.get_text() for text in figure.texts]
+
+
+def test_attention_says_how_far_each_map_is_from_uniform():
+    """A flat map is as bright as a sharp one, so the number has to tell them apart."""
+    attention = torch.full((1, 3, 4, 4), 1 / 16)
+    attention[0, 1] = torch.eye(4) / 4
+    attention[0, 2] /= 2  # half of the weight is on an earlier context frame
+    queries = [(0.1, 0.1), (0.5, 0.5), (0.9, 0.9)]
+    said = words(figures.attention_figure(noise(1), noise(1, seed=1), attention, queries))
+    assert [text for text in said if text.startswith("peak")] == [
+        "peak 1.0 x uniform",
+        "peak 4.0 x uniform",
+        "peak 1.0 x uniform\n50 % of the weight",
+    ]
+    assert "reconstruction" in said
+    assert any("latents that have seen it" in text for text in said)
+    assert any("the last context frame" in text for text in said)
+
+
+def test_attention_marks_the_centre_of_the_token_that_asks():
+    """At 0.3125 of 16 tokens a side lies the edge between tokens 4 and 5; it is 5 that is read."""
+    figure = figures.attention_figure(noise(1), noise(1), torch.rand(1, 1, 16, 16) + 0.1, [(0.3125, 0.6875)])
+    width, height = figure.get_size_inches() * figure.dpi
+    rings = [text.get_position() for text in figure.texts if text.get_text() == "1"]
+    side = 128
+    for (x, y), left in zip(rings, (8 + side + 6, 8 + 2 * (side + 6)), strict=True):
+        assert x * width - left == pytest.approx(11.5 / 16 * side, abs=1)
+        assert (1 - y) * height - 44 == pytest.approx(5.5 / 16 * side, abs=1)
+
+
+def test_composition_names_whose_dynamics_and_whose_context():
+    video, frame = noise(1, 2), noise(1)
+    said = words(figures.composition_figure(video, frame, video, frame, video))
+    assert {"A, truth", "dynamics of A,\ncontext of A", "dynamics of A,\ncontext of B"} <= set(said)
+
+
 def test_attention_and_composition_show_their_frames(tmp_path):
     context, decoded = noise(2), noise(2, seed=1)
     attention = torch.rand(2, 2, 4, 4, generator=torch.manual_seed(0))
@@ -120,6 +158,20 @@ def test_loss_curves_go_through_the_logged_rows():
     assert image.lines[1].get_xydata().tolist() == [[10, 30], [20, 20]]
     assert kl.lines[0].get_xydata().tolist() == [[10, 2], [20, 3]]
     assert image.get_ylabel() == "nats per frame"
+
+
+def test_an_interval_whose_every_update_was_skipped_is_a_gap():
+    """Such a row holds null: the line breaks there, and neither falls to zero nor is drawn across."""
+    rows = [
+        {"updates": 10, "image_loss": 30.0, "kl": 2.0},
+        {"updates": 20, "image_loss": None, "kl": None},
+        {"updates": 30, "image_loss": 20.0, "kl": None},
+    ]
+    figure = curves.loss_curves({"a": rows, "all skipped": [{"updates": 10, "image_loss": None, "kl": None}]})
+    image, kl = (axes.lines[0].get_xydata() for axes in figure.axes)
+    np.testing.assert_array_equal(image, [[10, 30], [20, np.nan], [30, 20]])
+    np.testing.assert_array_equal(kl, [[10, 2], [20, np.nan], [30, np.nan]])
+    figures.png(figure)
 
 
 def summary(level: float) -> dict:

@@ -7,8 +7,8 @@ import safetensors.torch
 import torch
 from make_checkpoint_fixture import FIXTURES, answers
 
-from cwm_hub.checkpoint import MODEL_TYPES
-from cwm_hub.config import FORMAT_VERSION
+from cwm_hub import checkpoint
+from cwm_hub.checkpoint import FORMAT_VERSION, MIGRATIONS, MODEL_TYPES, CheckpointError, migrate
 from cwm_hub.hub import find_checkpoint, from_pretrained
 
 FROZEN = sorted(path.parent for path in FIXTURES.glob("checkpoint_v*/*/config.json"))
@@ -37,3 +37,30 @@ def test_its_other_files_are_read(folder: Path):
         "recipe": "tests/make_checkpoint_fixture.py",
         "updates": 0,
     }
+
+
+def test_the_current_version_passes_untouched():
+    data = {"format_version": FORMAT_VERSION, "model_type": "x"}
+    assert migrate(data) == data
+
+
+def test_a_newer_version_is_refused():
+    with pytest.raises(CheckpointError, match=r"format_version 99 \(written by cwm_hub 7\.0\) is newer than"):
+        migrate({"format_version": 99, "cwm_hub_version": "7.0"})
+
+
+@pytest.mark.parametrize("version", [None, 0, "1", True, 1.0])
+def test_a_version_that_is_none_is_refused(version):
+    with pytest.raises(CheckpointError, match="expected a format_version from 1"):
+        migrate({"format_version": version})
+
+
+def test_an_older_version_walks_every_migration(monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 3)
+    renamed = {1: lambda data: {**data, "b": data["a"]}, 2: lambda data: {**data, "c": data["b"] + 1}}
+    monkeypatch.setattr(checkpoint, "MIGRATIONS", renamed)
+    assert migrate({"format_version": 1, "a": 1}) == {"format_version": 3, "a": 1, "b": 1, "c": 2}
+
+
+def test_every_older_version_has_its_migration():
+    assert set(MIGRATIONS) == set(range(1, FORMAT_VERSION))

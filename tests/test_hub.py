@@ -404,8 +404,8 @@ def test_an_older_format_is_migrated(saved, monkeypatch):
         old = json.loads(json.dumps(header))
         return old | {"config": {"kl_scale": old["config"]["renamed_scale"]}}
 
-    monkeypatch.setattr("cwm_hub.config.FORMAT_VERSION", 2)
-    monkeypatch.setattr("cwm_hub.config.MIGRATIONS", {1: rename})
+    monkeypatch.setattr("cwm_hub.checkpoint.FORMAT_VERSION", 2)
+    monkeypatch.setattr("cwm_hub.checkpoint.MIGRATIONS", {1: rename})
     assert find_checkpoint(saved).config().kl_scale == 2.0
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from cwm_hub.config import ConfigError
 from cwm_hub.models import augment as augmentations
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig
 from cwm_hub.models.context import (
@@ -495,6 +496,71 @@ def test_presets_are_listed_and_misspellings_corrected():
     with pytest.raises(ValueError, match="did you mean 'deter'"):
         create_model("contextwm-tiny", overrides={"rssm.detr": 3})
     assert model_config("plainwm", overrides={"rssm.deter": 64}).rssm.deter == 64
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("rssm.stoch", 0, "rssm: stoch is at least 1, got 0"),
+        ("rssm.classes", 0, "rssm: classes is at least 1, got 0"),
+        ("rssm.deter", -3, "rssm: deter is at least 1, got -3"),
+        ("rssm.hidden", 0, "rssm: hidden is at least 1, got 0"),
+        ("rssm.action_size", 0, "rssm: action_size is at least 1, got 0"),
+        ("frame.depth", 1, "frame: depth is at least 2, got 1"),
+        ("frame.layers", 0, "frame: layers is at least 1, got 0"),
+        ("frame.image_size", 0, "frame: image_size is a positive multiple of 16, got 0"),
+        ("frame.image_size", 40, "frame: image_size is a positive multiple of 16, got 40"),
+        ("frame.context.heads", 0, "frame.context: heads is at least 1, got 0"),
+        ("frame.context.frames", 0, "frame.context: frames is at least 1, got 0"),
+        ("frame.context.dropout", 1.0, "frame.context: dropout is at least 0 and below 1, got 1.0"),
+        ("frame.context.dropout", -0.1, "frame.context: dropout is at least 0 and below 1, got -0.1"),
+        ("frame.context.token_dropout", 1, "frame.context: token_dropout is at least 0 and below 1, got 1.0"),
+        (
+            "frame.context.token_dropout_warmup_updates",
+            -1,
+            "frame.context: token_dropout_warmup_updates is at least 0, got -1",
+        ),
+        ("objective.temperature", 0, "objective: temperature is above 0, got 0.0"),
+        ("objective.target_decay", 1.5, "objective: target_decay is at least 0 and at most 1, got 1.5"),
+        ("objective.steps_ahead", 0, "objective: steps_ahead is at least 1, got 0"),
+        ("objective.projection", 0, "objective: projection is at least 1, got 0"),
+        ("objective.scale", -1, "objective: scale is at least 0, got -1.0"),
+        ("kl_balance", 1.5, "kl_balance is at least 0 and at most 1, got 1.5"),
+        ("kl_scale", -1, "kl_scale is at least 0, got -1.0"),
+        ("kl_scale", float("inf"), "kl_scale is at least 0 and finite, got inf"),
+        ("free_nats", float("nan"), "free_nats is at least 0 and finite, got nan"),
+    ],
+)
+def test_a_value_out_of_range_is_one_sentence(key, value, sentence):
+    with pytest.raises(ConfigError) as error:
+        create_model("contextwm-debug", overrides={key: value})
+    assert str(error.value) == f"model contextwm-debug: {sentence}"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("heads.layers", -1, "heads: layers is at least 0, got -1"),
+        ("heads.units", 0, "heads: units is at least 1, got 0"),
+        ("kl_balance", -0.5, "kl_balance is at least 0 and at most 1, got -0.5"),
+        ("video_kl_scale", -1, "video_kl_scale is at least 0, got -1.0"),
+        ("action_size", 0, "action_size is in 1..50, got 0"),
+        ("frame.backbone", "cnn", "frame: backbone 'cnn' takes 64 pixel images and no context"),
+    ],
+)
+def test_a_value_out_of_range_is_one_sentence_with_actions_too(key, value, sentence):
+    with pytest.raises(ConfigError) as error:
+        create_model("dreamerv2-tiny", overrides={key: value})
+    assert str(error.value) == f"model dreamerv2-tiny: {sentence}"
+
+
+def test_a_window_too_short_for_the_objective_is_one_sentence(clips, is_first):
+    for kind, frames, sentence in (
+        ("self-prediction", 1, "self-prediction needs clips of at least 2 frames, got 1"),
+        ("contrastive", 3, "clips of 3 frames have no frame 3 steps ahead"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            debug(**{"objective.kind": kind})(clips[:, :frames], is_first[:, :frames])
 
 
 @pytest.mark.parametrize("name", list_models())

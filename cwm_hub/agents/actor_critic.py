@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cwm_hub.config import check_range
 from cwm_hub.models.heads import HeadConfig, PolicyHead, ScalarHead, gaussian_loss
 from cwm_hub.models.rssm import RSSM, RSSMState
 
@@ -42,6 +43,12 @@ class ActorCriticConfig:
     """Weight of the policy's entropy in nats."""
     slow_critic_updates: int = 100
     """Updates between whole copies of the critic into the slow one."""
+
+    def __post_init__(self):
+        check_range(self, "imagined_steps", at_least=2)  # of a single one the actor has no target
+        check_range(self, "discount", "lambda_", at_least=0, at_most=1)
+        check_range(self, "entropy_scale", at_least=0)
+        check_range(self, "slow_critic_updates", at_least=1)
 
 
 class Imagination(NamedTuple):

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from cwm_hub.agents.actor_critic import ActorCritic, ActorCriticConfig, frozen, imagine
 from cwm_hub.agents.intrinsic import IntrinsicBonus, IntrinsicConfig
+from cwm_hub.config import check_range
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig, WorldState
 from cwm_hub.models.rssm import RSSMState
+from cwm_hub.models.running_statistics import RunningStatistics
 from cwm_hub.models.video_world_model import VideoWorldModel
 from cwm_hub.replay import Replay, SequenceBatch
 
@@ -55,6 +57,9 @@ class DreamerConfig:
     """Autocast of the forward passes; `auto` is bf16 on a GPU and float32 on a CPU."""
 
     def __post_init__(self):
+        check_range(self, "batch_sequences", "sequence_steps", at_least=1)
+        check_range(self, "world_lr", "behaviour_lr", "weight_decay", "held_updates", at_least=0)
+        check_range(self, "adam_eps", "clip_norm", above=0)
         if self.intrinsic is None:
             return
         if self.world.video_rssm is None:
@@ -192,7 +197,12 @@ class DreamerAgent(nn.Module):
         self.updates, self.skipped_updates = state["updates"], state["skipped_updates"]
 
     def _update_world(self, batch: SequenceBatch) -> tuple[RSSMState, dict[str, Tensor]]:
-        """Updates the world model; the posteriors of all B * T steps, detached, to imagine from."""
+        """Updates the world model; the posteriors of all B * T steps, detached, to imagine from.
+
+        An update that is skipped leaves every buffer too, the bonus's queue among them; behaviour moves none.
+        """
+        statistics = RunningStatistics(self)
+        statistics.keep()
         image, action, reward, is_first = (
             torch.from_numpy(part).to(self.device)
             for part in (batch.image, batch.action, batch.reward, batch.is_first)
@@ -202,7 +212,11 @@ class DreamerAgent(nn.Module):
             target, metrics = self._behavioural_target(reward, output.video_feature)
             loss, parts = self.world_model.loss(output, image, reward, target)
         metrics |= parts
-        self._step(loss, metrics, "pretrained", "new")
+        try:
+            self._step(loss, metrics, "pretrained", "new")
+        except NonFiniteError:
+            statistics.take_back(torch.ones((), device=self.device))
+            raise
         return RSSMState(*(part.detach().flatten(0, 1) for part in output.posterior)), metrics
 
     def _behavioural_target(

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cwm_hub.config import check_range
+
 
 @dataclass(frozen=True)
 class IntrinsicConfig:
@@ -27,6 +29,13 @@ class IntrinsicConfig:
     """Frames over which the feature is averaged (official code: 5)."""
     momentum: float = 0.99
     """Momentum of the running magnitude that normalises the bonus (official code: 0.99)."""
+
+    def __post_init__(self):
+        check_range(self, "beta", at_least=0)
+        check_range(self, "queue_size", "projection_size", "k", "window_frames", at_least=1)
+        check_range(self, "momentum", at_least=0, at_most=1)
+        if self.queue_size < self.k:
+            raise ValueError(f"queue_size={self.queue_size} is below k={self.k}")
 
 
 class IntrinsicBonus(nn.Module):

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
+from cwm_hub.config import check_range
 from cwm_hub.models.frame_model import FrameModel, FrameModelConfig, image_loss
 from cwm_hub.models.heads import HeadConfig, ScalarHead, gaussian_loss
 from cwm_hub.models.rssm import RSSM, RSSMConfig, RSSMState, balanced_kl
@@ -53,6 +54,8 @@ class ActionWorldModelConfig:
     def __post_init__(self):
         if not 0 < self.action_size <= self.rssm.action_size:
             raise ValueError(f"action_size is in 1..{self.rssm.action_size}, got {self.action_size}")
+        check_range(self, "kl_scale", "video_kl_scale", "free_nats", at_least=0)
+        check_range(self, "kl_balance", at_least=0, at_most=1)
 
 
 class WorldState(NamedTuple):

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from cwm_hub.config import check_range
 from cwm_hub.models.resnet import Norm, make_norm
 
 CONTEXT_STRIDES = (8, 4)
@@ -51,10 +52,11 @@ class ContextConfig:
     """Augmentation of the context frame in training."""
 
     def __post_init__(self):
-        if not 0 <= self.token_dropout < 1:
-            raise ValueError(f"token_dropout is a share in [0, 1), got {self.token_dropout}")
-        if self.frames < 1 or (self.mixing == "concat" and self.frames > 1):
-            raise ValueError(f"frames is at least 1, and exactly 1 with concat mixing, got {self.frames}")
+        check_range(self, "frames", "heads", at_least=1)
+        check_range(self, "dropout", "token_dropout", at_least=0, below=1)
+        check_range(self, "token_dropout_warmup_updates", at_least=0)
+        if self.mixing == "concat" and self.frames > 1:
+            raise ValueError(f"frames is 1 with concat mixing, got {self.frames}")
 
 
 def choose_context_frames(

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from cwm_hub.config import check_range
 from cwm_hub.models.augment import augment
 from cwm_hub.models.cnn import CNN_IMAGE_SIZE, CNNDecoder, CNNEncoder
 from cwm_hub.models.context import (
@@ -48,7 +49,8 @@ class FrameModelConfig:
     layers: int = 2
     """Residual layers a stage."""
     norm: Norm = "batch"
-    """`batch` as in the paper, or `group`, which is alike in training and evaluation and on any number of ranks."""
+    """`batch` as in the paper, or `group`, which is alike in training and evaluation and on any number of ranks.
+    A timm context encoder is left out of this: it keeps the normalisation of its own, mostly BatchNorm."""
     backbone: Literal["resnet", "cnn"] = "resnet"
     """The paper's residual networks, or DreamerV2's plain convolutions (64 pixels, no context)."""
     context: ContextConfig | None = None
@@ -59,6 +61,8 @@ class FrameModelConfig:
             raise ValueError(f"image_size is a positive multiple of {LATENT_STRIDE}, got {self.image_size}")
         if self.backbone == "cnn" and (self.context is not None or self.image_size != CNN_IMAGE_SIZE):
             raise ValueError(f"backbone 'cnn' takes {CNN_IMAGE_SIZE} pixel images and no context")
+        check_range(self, "depth", at_least=2)  # the decoder's last stage has half as many channels
+        check_range(self, "layers", at_least=1)
 
 
 def centred(image: UInt8[Tensor, "*N 3 H W"]) -> Float[Tensor, "*N 3 H W"]:

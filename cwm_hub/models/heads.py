@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cwm_hub.config import check_range
+
 # Samples stay this far inside the bounds, where log_prob is finite (DreamerV2).
 ACTION_MARGIN = 1e-6
 MIN_ACTION_STD = 0.1
@@ -22,9 +24,13 @@ class HeadConfig:
     """Size of every MLP head."""
 
     layers: int = 4
-    """Hidden layers (paper: 4)."""
+    """Hidden layers (paper: 4); without any the head is linear."""
     units: int = 400
     """Units of a hidden layer (paper: 400)."""
+
+    def __post_init__(self):
+        check_range(self, "layers", at_least=0)
+        check_range(self, "units", at_least=1)
 
 
 class MLP(nn.Module):

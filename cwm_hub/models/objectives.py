@@ -2,7 +2,7 @@
 
 Axes: B clips, T frames, E embedding, F feature, P projection, k steps ahead.
 
-    contrastive      posterior t --linear of k--> P <-- same clip's embed t+k against all other frames of the batch
+    contrastive      posterior t --linear of k--> P <-- same clip's embed t+k against the other frames at hand
     self-prediction  prior t ------MLP----------> E <-- embed t of a slowly moving copy of the encoder
 
 With either, image networks after the latents learn from detached features: the decoder is a probe that makes
@@ -18,12 +18,19 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cwm_hub.config import check_range
+
 Objective = Literal["reconstruction", "contrastive", "self-prediction"]
 
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """What shapes the latents; the paper's is reconstruction. The other two's settings are ours, not from a paper."""
+    """What shapes the latents; the paper's is reconstruction. The other two's settings are ours, not from a paper.
+
+    Contrastive negatives are the frames of the process's own micro-batch: with several processes or accumulation there
+    are fewer of them, and the gradient is not quite that of the whole batch in one process. The other two objectives
+    are means over frames and know no negatives.
+    """
 
     kind: Objective = "reconstruction"
     """Pixels (the paper), InfoNCE on coming embeddings (arXiv 1807.03748), or a moving target's embedding (BYOL,
@@ -39,9 +46,15 @@ class ObjectiveConfig:
     target_decay: float = 0.99
     """Self-prediction: share of itself that the target encoder keeps at an update."""
 
+    def __post_init__(self):
+        check_range(self, "projection", "steps_ahead", at_least=1)
+        check_range(self, "scale", at_least=0)
+        check_range(self, "temperature", above=0)
+        check_range(self, "target_decay", at_least=0, at_most=1)
+
 
 class ContrastiveObjective(nn.Module):
-    """Each posterior feature picks the coming embeddings of its own clip out of all frames of the batch."""
+    """Each posterior feature picks the coming embeddings of its own clip out of all frames of its micro-batch."""
 
     def __init__(self, config: ObjectiveConfig, *, feature_size: int, embed_size: int):
         super().__init__()
@@ -94,7 +107,13 @@ class SelfPredictionObjective(nn.Module):
     def forward(
         self, prior_feature: Float[Tensor, "B T F"], images: Float[Tensor, "B T 3 H W"]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Squared distance of unit vectors (0 to 4) and their cosine; the first frame has no past and is left out."""
+        """Squared distance of unit vectors (0 to 4) and their cosine; the first frame has no past and is left out.
+
+        Raises:
+            ValueError: clips of a single frame.
+        """
+        if images.shape[1] < 2:
+            raise ValueError(f"self-prediction needs clips of at least 2 frames, got {images.shape[1]}")
         with torch.no_grad():
             target = self.target(images[:, 1:].flatten(0, 1)).unflatten(0, (len(images), -1))
         cosine = F.cosine_similarity(

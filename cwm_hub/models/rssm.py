@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from cwm_hub.config import check_range
+
 
 @dataclass(frozen=True)
 class RSSMConfig:
@@ -34,6 +36,9 @@ class RSSMConfig:
     """Width of the hidden layers before the GRU, the prior and the posterior."""
     action_size: int = 50
     """Width of the action slot. Shorter actions are padded with zeros, absent ones are zeros (APV's 50)."""
+
+    def __post_init__(self):
+        check_range(self, "stoch", "classes", "deter", "hidden", "action_size", at_least=1)
 
 
 class RSSMState(NamedTuple):

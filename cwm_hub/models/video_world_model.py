@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
+from cwm_hub.config import check_range
 from cwm_hub.models.frame_model import (
     ContextDecoder,
     FrameModel,
@@ -40,6 +41,10 @@ class VideoWorldModelConfig:
     """KL in nats below which it gives no gradient."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     """What shapes the latents."""
+
+    def __post_init__(self):
+        check_range(self, "kl_scale", "free_nats", at_least=0)
+        check_range(self, "kl_balance", at_least=0, at_most=1)
 
 
 class VideoWorldModel(nn.Module):
