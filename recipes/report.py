@@ -171,8 +171,7 @@ def training_section(runs: Sequence[Path]) -> dict[str, Any] | None:
                     f"{last['updates']:,}",
                     duration(last["seconds"]),
                     f"{last['updates'] / last['seconds']:.1f}",
-                    f"{last['image_loss']:.2f}",
-                    f"{last['kl']:.2f}",
+                    *("-" if last[name] is None else f"{last[name]:.2f}" for name in ("image_loss", "kl")),
                     last.get("skipped_updates", "-"),
                 ],
                 "start": start if train else "not finished",
@@ -197,7 +196,7 @@ def prediction_section(path: Path) -> dict[str, Any]:
         "has seen, orange ones are predicted without seeing.",
     }
     extras = {
-        "attention.png": "Cross-attention of four fixed positions of the last decoded frame over the context frame.",
+        "attention.png": "Cross-attention of four fixed positions of a reconstructed frame over the context frame.",
         "composition.png": "The latents of one clip decoded with the context frame of another: what follows the context "
         "frame is appearance, what stays is dynamics.",
         "embedding.png": "Time-averaged latents by label, a point for each held-out video.",
