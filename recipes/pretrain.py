@@ -216,6 +216,7 @@ def main(arguments: list[str] | None = None) -> int:
     accelerator.register_for_checkpointing(state)
     if steps:
         accelerator.load_state(str(step_directory(checkpoints, steps[-1])))
+        accelerator.step = 0  # accelerate's count of micro-batches: an update begins here, whatever accumulation was before
         for group in optimizer.param_groups:  # the checkpoint's are those of the earlier command
             group.update(adam)
         continue_data(state, loader, accelerator)

@@ -12,12 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
 
 from cwm_hub import create_model, from_pretrained
 from recipes.command_line import parse_config
 from recipes.meter import Meter
-from recipes.pretrain import PretrainConfig, RunningStatistics
+from recipes.pretrain import PretrainConfig, RunningStatistics, main
 from recipes.run_folder import (
     RecipeError,
     check_world,
@@ -61,6 +62,21 @@ def launch(run, shards, *options, launcher=(), timeout=300, **environment):
         timeout=timeout,
         check=False,
     )
+
+
+@pytest.fixture
+def train(shards):
+    """The recipe called in this process, which saves importing torch each time; it may raise, or return the exit code."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def call(run, *options):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+        return main(command(run, shards, *options)[2:])
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def rows(run):
@@ -363,6 +379,18 @@ def test_accumulation_and_half_precision_train(shards, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert rows(tmp_path / "run")[-1]["skipped_updates"] == 0
+
+
+def test_micro_batches_are_counted_anew_on_resume(train, finished, tmp_path):
+    """Accelerate's own counter must not shift where an update of two micro-batches begins."""
+    resumed = {}
+    for count in (8, 9):
+        run = shutil.copytree(finished, tmp_path / str(count))
+        place = run / "checkpoints" / "step-00000008" / "random_states_0.pkl"
+        torch.save(torch.load(place, weights_only=False) | {"step": count}, place)
+        assert train(run, "--updates", "10", "--accumulation", "2") == 0
+        resumed[count] = run
+    assert same_weights(resumed[8], resumed[9])
 
 
 @pytest.mark.slow
