@@ -42,6 +42,21 @@ from recipes.run_folder import (
 )
 from recipes.scoring import Evaluation, ScoringConfig
 
+LEAST = {
+    "updates": 1,
+    "batch_clips": 1,
+    "window_frames": 2,
+    "accumulation": 1,
+    "weight_decay": 0,
+    "workers": 0,
+    "log_every": 1,
+    "checkpoint_every": 1,
+    "keep_checkpoints": 1,
+    "evaluate_every": 0,
+    "max_bad_updates": 1,
+}
+"""Setting to its least value."""
+
 CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 
 
@@ -54,7 +69,7 @@ class PretrainConfig:
     run: str = "runs/pretrain"
     """Run folder. A folder with checkpoints is resumed."""
     model: str = "contextwm"
-    """Preset, one of `cwm_hub.list_models()`."""
+    """Preset of a video world model: contextwm, contextwm-concat or plainwm, each also as -tiny."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Values of the preset to replace, by dotted name, such as `{rssm.deter: 256}`."""
     init: str | None = None
@@ -112,6 +127,15 @@ class PretrainConfig:
     audit: bool = False
     """Leave audit-<rank>.json from every process: the hash of its weights and the clips it used, in order."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for the first value out of its range."""
+        for name, least in LEAST.items():
+            if not getattr(self, name) >= least:  # nan too
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("learning_rate", "adam_epsilon", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+
 
 class TrainState:
     """Counters that accelerate saves with the weights."""
@@ -148,11 +172,15 @@ def main(arguments: list[str] | None = None) -> int:
     from accelerate.utils import ProjectConfiguration, set_seed
 
     from cwm_hub import ClipLoader, create_model, save_pretrained
+    from cwm_hub.models.registry import model_config
+    from cwm_hub.models.video_world_model import VideoWorldModelConfig
 
     # The world: devices, processes, precision.
     run = Path(config.run)
     gpu = torch.cuda.is_available() and not config.cpu
     precision = ("bf16" if gpu else "no") if config.mixed_precision == "auto" else config.mixed_precision
+    if precision == "fp16" and not gpu:  # accelerate would train in float32 without a word
+        raise RecipeError("--mixed_precision fp16 needs a GPU; a CPU trains in bf16 or no")
     accelerator = Accelerator(
         cpu=not gpu,
         mixed_precision=precision,
@@ -176,6 +204,10 @@ def main(arguments: list[str] | None = None) -> int:
     if steps:
         check_same_model(run / "config.yaml", config)
     set_seed(config.seed)
+    if not isinstance(model_config(config.model), VideoWorldModelConfig):
+        raise RecipeError(
+            f"{config.model} is no video world model: it learns from actions, which is recipes/finetune.py's work"
+        )
     model = create_model(config.model, overrides=config.overrides)
     init = start_from(config.init, model) if config.init is not None and not steps else None
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -216,7 +248,9 @@ def main(arguments: list[str] | None = None) -> int:
     accelerator.register_for_checkpointing(state)
     if steps:
         accelerator.load_state(str(step_directory(checkpoints, steps[-1])))
-        accelerator.step = 0  # accelerate's count of micro-batches: an update begins here, whatever accumulation was before
+        accelerator.step = (
+            0  # accelerate's count of micro-batches: an update begins here, whatever accumulation was before
+        )
         for group in optimizer.param_groups:  # the checkpoint's are those of the earlier command
             group.update(adam)
         continue_data(state, loader, accelerator)

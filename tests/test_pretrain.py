@@ -270,7 +270,7 @@ def test_a_world_that_was_not_promised_is_refused(shards, tmp_path):
         (["--modle", "x"], "did you mean 'model'"),
         (["--model", "contextwm-debgu"], "did you mean 'contextwm-debug'"),
         (["--overrides", "{rssm.detr: 3}"], "did you mean 'deter'"),
-        (["--batch_clips", "0"], "batch_clips 0 is not a multiple"),
+        (["--accumulation", "3"], "batch_clips 4 is not a multiple"),
         (["--window_frames", "1000"], "frames"),
         (["--init", "no-such-model"], "no directory"),
         (["--data", "[{root: /nonexistent}]"], "/nonexistent"),
