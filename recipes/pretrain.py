@@ -319,7 +319,8 @@ def main(arguments: list[str] | None = None) -> int:
                 append_row(rows, row)
                 print_progress(row, config.updates)
                 if config.trackers:
-                    accelerator.log(row, step=state.updates)
+                    numbers = {name: value for name, value in row.items() if value is not None}
+                    accelerator.log(numbers, step=state.updates)
             if meter.bad_in_a_row >= config.max_bad_updates:
                 steps = saved_steps(checkpoints)
                 raise RecipeError(
@@ -511,9 +512,12 @@ def agreed_to_stop(stop: StopSignal, accelerator: Any, updates: int) -> bool:
 def print_progress(row: dict[str, Any], updates: int) -> None:
     """One line: on a terminal it is rewritten, elsewhere every log interval has its own."""
     left = (updates - row["updates"]) / row["updates_per_second"]
+    loss, image, kl = (
+        "-" if row[name] is None else f"{row[name]:.2f}" for name in ("loss", "image_loss", "kl")
+    )
     text = (
-        f"{row['updates']:>9,} / {updates:,}  loss {row['loss']:8.2f}  image {row['image_loss']:8.2f}  "
-        f"kl {row['kl']:6.2f}  {row['updates_per_second']:6.2f} updates/s  "
+        f"{row['updates']:>9,} / {updates:,}  loss {loss:>8}  image {image:>8}  "
+        f"kl {kl:>6}  {row['updates_per_second']:6.2f} updates/s  "
         f"data wait {100 * row['data_wait_share']:3.0f} %  left {_duration(left)}"
     )
     text += f"  skipped {row['skipped_updates']}" if row["skipped_updates"] else ""

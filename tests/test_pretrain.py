@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from cwm_hub import create_model, from_pretrained
 from recipes.command_line import parse_config
 from recipes.meter import Meter
-from recipes.pretrain import PretrainConfig, RunningStatistics, main
+from recipes.pretrain import PretrainConfig, RunningStatistics, main, print_progress
 from recipes.run_folder import (
     RecipeError,
     check_world,
@@ -340,16 +340,34 @@ def test_a_skipped_update_leaves_the_running_statistics():
         assert any(changed) == (not bad)
 
 
-def test_scalars_of_a_skipped_update_are_left_out_of_the_means():
+@pytest.fixture
+def meter():
     state = SimpleNamespace(updates=0, interval={}, seconds=0.0, skipped=0)
-    accelerator = SimpleNamespace(device=torch.device("cpu"), reduce=lambda values, _: values)
-    meter = Meter(accelerator, state)
-    for bad, loss in ((0.0, 10.0), (1.0, 1000.0), (1.0, torch.nan), (0.0, 20.0)):
-        meter.add({"loss": torch.tensor(loss)}, share=1.0)
+    return Meter(SimpleNamespace(device=torch.device("cpu"), reduce=lambda values, _: values), state)
+
+
+def measure(meter, updates):
+    """The row of an interval of (skipped, loss)."""
+    for bad, loss in updates:
+        meter.add({name: torch.tensor(loss) for name in ("loss", "image_loss", "kl")}, share=1.0)
         meter.count(torch.tensor(bad))
-        state.updates += 1
-    row = meter.row(torch.tensor(1.0))
+        meter._state.updates += 1
+    return meter.row(torch.tensor(torch.nan if bad else 1.0))
+
+
+def test_scalars_of_a_skipped_update_are_left_out_of_the_means(meter):
+    row = measure(meter, [(0.0, 10.0), (1.0, 1000.0), (1.0, torch.nan), (0.0, 20.0)])
     assert row["loss"] == 15.0 and row["skipped_updates"] == 2
+
+
+def test_an_interval_of_skipped_updates_has_no_means(meter, capsys):
+    """Not 0.0, which would be the best loss of the run, and not NaN, which is no json."""
+    row = measure(meter, [(1.0, torch.nan), (1.0, 3.0)])
+    assert (row["loss"], row["grad_norm"], row["skipped_updates"]) == (None, None, 2)
+    json.dumps(row, allow_nan=False)
+    print_progress(row | {"broken_clips": 0}, 10)
+    assert "loss        -  image        -  kl      -" in capsys.readouterr().out
+    assert measure(meter, [(0.0, 5.0)])["loss"] == 5.0
 
 
 @pytest.mark.slow
