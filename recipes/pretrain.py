@@ -273,16 +273,6 @@ def main(arguments: list[str] | None = None) -> int:
         f"updates {state.updates:,} to {config.updates:,}"
     )
 
-    def save() -> None:
-        target = step_directory(checkpoints, state.updates)
-        temporary = target.with_suffix(".tmp")
-        accelerator.save_state(str(temporary))
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            commit_directory(temporary, target)
-            keep_newest(checkpoints, config.keep_checkpoints)
-        accelerator.wait_for_everyone()
-
     # The loop. Nothing in it waits for the device but the logging and, of several processes, the question who was told to stop.
     stop = StopSignal()
     batches = on_device(iter(loader), accelerator.device)
@@ -322,10 +312,9 @@ def main(arguments: list[str] | None = None) -> int:
                     numbers = {name: value for name, value in row.items() if value is not None}
                     accelerator.log(numbers, step=state.updates)
             if meter.bad_in_a_row >= config.max_bad_updates:
-                steps = saved_steps(checkpoints)
                 raise RecipeError(
-                    f"{int(meter.bad_in_a_row)} updates in a row had a non-finite gradient; last good checkpoint: "
-                    f"{step_directory(checkpoints, steps[-1]) if steps else 'none was written yet'}"
+                    f"{int(meter.bad_in_a_row)} updates in a row had a non-finite gradient; "
+                    f"{last_good_checkpoint(checkpoints, meter, state)}"
                 )
 
         last_update = state.updates == config.updates
@@ -340,11 +329,21 @@ def main(arguments: list[str] | None = None) -> int:
         stopping = agreed_to_stop(stop, accelerator, state.updates)
         if last_update or stopping or state.updates % config.checkpoint_every == 0:
             meter.store()
-            if stopping or last_update or not meter.bad_in_a_row:
-                save()
+            finite = has_finite_weights(world_model, accelerator)
+            if finite and (stopping or last_update or not meter.bad_in_a_row):
+                save(step_directory(checkpoints, state.updates), accelerator, keep=config.keep_checkpoints)
+            if last_update and not finite:
+                raise RecipeError(
+                    f"the weights are not finite after the last update; {last_good_checkpoint(checkpoints, meter, state)}"
+                )
         if stopping and not last_update:
+            place = (
+                ""
+                if finite
+                else f"; nothing was saved, as the weights are not finite; {last_good_checkpoint(checkpoints, meter, state)}"
+            )
             accelerator.print(
-                f"\nstopped by a signal after {state.updates} updates; the same command resumes"
+                f"\nstopped by a signal after {state.updates} updates; the same command resumes{place}"
             )
             accelerator.end_training()
             return 128 + (stop.received or signal.SIGTERM)
@@ -483,6 +482,34 @@ def on_device(batches: Iterator[Any], device: Any) -> Iterator[Any]:
             tensor.record_stream(torch.cuda.current_stream(device))
         ahead = copied()
         yield batch
+
+
+def has_finite_weights(model: Any, accelerator: Any) -> bool:
+    """Whether the sum of squares of everything that a checkpoint holds of the model is finite, on every process."""
+    import torch
+
+    values = [value.detach() for value in model.state_dict().values() if value.is_floating_point()]
+    return math.isfinite(accelerator.reduce(torch.nn.utils.get_total_norm(values), "sum"))
+
+
+def save(target: Path, accelerator: Any, *, keep: int) -> None:
+    """Write a checkpoint, whole or not at all, and delete all but the newest `keep`."""
+    temporary = target.with_suffix(".tmp")
+    accelerator.save_state(str(temporary))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        commit_directory(temporary, target)
+        keep_newest(target.parent, keep)
+    accelerator.wait_for_everyone()
+
+
+def last_good_checkpoint(checkpoints: Path, meter: Meter, state: TrainState) -> str:
+    """The newest one after which a gradient was finite: weights can be ruined without being infinite."""
+    last_good_update = state.updates - int(meter.bad_in_a_row)
+    good = [updates for updates in saved_steps(checkpoints) if updates < last_good_update]
+    return (
+        f"last good checkpoint: {step_directory(checkpoints, good[-1]) if good else 'none was written yet'}"
+    )
 
 
 def write_audit(path: Path, model: Any, clips: list[str]) -> None:
