@@ -32,6 +32,7 @@ from recipes.run_folder import (
     check_world,
     commit_directory,
     keep_newest,
+    lock_run,
     one_sentence_errors,
     progress_line,
     provenance,
@@ -199,6 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
 
     # The model.
+    lock = lock_run(run) if accelerator.is_main_process else None  # noqa: F841 (held as long as it is referred to)
     checkpoints, rows = run / "checkpoints", run / "metrics.jsonl"
     steps = saved_steps(checkpoints)
     if steps:

@@ -4,6 +4,7 @@ A run folder holds `config.yaml`, `metrics.jsonl` and `checkpoints/step-<updates
 that a killed run finds it whole.
 """
 
+import fcntl
 import json
 import os
 import platform
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("torch", "accelerate", "webdataset", "av", "numpy", "huggingface_hub")
@@ -67,6 +68,24 @@ def _launched_processes() -> int:
         if name in ("--num_processes", "--num-processes"):
             return int(joined or value)
     return 1
+
+
+def lock_run(run: Path) -> TextIO:
+    """Keep every other process from training in this folder, until the file is closed or this process ends.
+
+    The lock is the process's own: a loader worker that outlives it does not hold it.
+
+    Raises:
+        RecipeError: another process has it.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    file = (run / ".lock").open("w")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise RecipeError(f"another process is training in {run}") from None
+    return file
 
 
 def step_directory(checkpoints: Path, updates: int) -> Path:

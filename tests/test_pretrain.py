@@ -10,12 +10,14 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
 
 from cwm_hub import create_model, from_pretrained
+from recipes import finetune
 from recipes.command_line import parse_config
 from recipes.meter import Meter
 from recipes.pretrain import PretrainConfig, RunningStatistics, main, print_progress
@@ -100,11 +102,16 @@ def kill_at(updates, arguments, run, **environment):
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
     )
     while process.poll() is None and max(saved_steps(run / "checkpoints"), default=0) < updates:
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
+    everyone = [
+        *psutil.Process(process.pid).children(recursive=True),
+        process,
+    ]  # torchrun's have sessions of their own
+    for one in everyone:
+        one.kill()
+    psutil.wait_procs(everyone[:-1])
     process.wait()
 
 
@@ -119,6 +126,7 @@ def finished(tmp_path_factory, shards):
 
 def test_a_run_folder_tells_everything(finished, shards):
     assert sorted(path.name for path in finished.iterdir()) == [
+        ".lock",
         "checkpoints",
         "config.yaml",
         "metrics.jsonl",
@@ -459,6 +467,34 @@ def test_the_fused_adam_skips_where_it_is_told_so():
 
 
 # The run folder.
+
+
+def test_two_processes_do_not_train_in_one_folder(train, tmp_path):
+    """Nor is the lock a forked worker's: one that outlives its trainer does not keep the folder locked."""
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import os, sys, time; from pathlib import Path; from recipes.run_folder import lock_run\n"
+            "lock = lock_run(Path(sys.argv[1]))\n"
+            "if os.fork(): print(flush=True); sys.stdin.read()\n"
+            "else: time.sleep(30)",
+            str(tmp_path),
+        ],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    holder.stdout.readline()
+    with pytest.raises(RecipeError, match=f"another process is training in {tmp_path}"):
+        train(tmp_path, "--updates", "1")
+    with pytest.raises(RecipeError, match=f"another process is training in {tmp_path}"):
+        finetune.main(["--run", str(tmp_path), "--env.name", "dummy"])
+    holder.stdin.close()
+    holder.wait()
+    assert train(tmp_path, "--updates", "1") == 0
+    os.killpg(holder.pid, signal.SIGKILL)
 
 
 def test_rows_beyond_the_checkpoint_are_dropped_with_a_line_cut_short(tmp_path):
