@@ -31,6 +31,7 @@ from recipes.run_folder import (
     append_row,
     check_world,
     commit_directory,
+    end_with_launcher,
     keep_newest,
     lock_run,
     one_sentence_errors,
@@ -168,6 +169,7 @@ class TrainState:
 def main(arguments: list[str] | None = None) -> int:
     """Train, or go on training; the exit code is 0 when the run is finished."""
     config = parse_config(PretrainConfig, arguments, description=__doc__.split("\n")[0])
+    end_with_launcher()
     import torch  # after parsing, so that --help and a typo answer at once
     from accelerate import Accelerator
     from accelerate.utils import ProjectConfiguration, set_seed

@@ -4,6 +4,7 @@ A run folder holds `config.yaml`, `metrics.jsonl` and `checkpoints/step-<updates
 that a killed run finds it whole.
 """
 
+import ctypes
 import fcntl
 import json
 import os
@@ -20,6 +21,9 @@ from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("torch", "accelerate", "webdataset", "av", "numpy", "huggingface_hub")
+
+PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl: the signal to send this process when its parent ends."""
 
 
 class RecipeError(ValueError):
@@ -68,6 +72,32 @@ def _launched_processes() -> int:
         if name in ("--num_processes", "--num-processes"):
             return int(joined or value)
     return 1
+
+
+def end_with_launcher() -> None:
+    """On Linux, be sent SIGTERM where accelerate's launcher ends before this process.
+
+    Its launcher of one process passes no signal on: without this, SIGTERM to it leaves a trainer that nobody knows of.
+    A shell that ends is no reason to stop.
+    """
+    launcher = os.getppid()
+    if sys.platform != "linux" or not _is_accelerate(launcher):
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    if os.getppid() != launcher:  # it ended while it was asked about
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_accelerate(process: int) -> bool:
+    import psutil
+
+    try:
+        command = psutil.Process(process).cmdline()
+    except psutil.Error:
+        return False
+    python, *words = [Path(word).name for word in command[:4]] or [""]
+    launchers = ("accelerate", "accelerate-launch", "accelerate.commands.launch")
+    return python.startswith("python") and any(word in launchers for word in words)
 
 
 def lock_run(run: Path) -> TextIO:

@@ -211,6 +211,22 @@ def test_sigterm_to_torchrun_saves_first(shards, tmp_path):
     assert step > 0
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the signal at a parent's end is Linux's")
+def test_sigterm_to_accelerate_saves_first(shards, tmp_path):
+    """Its launcher of one process dies of the signal and passes nothing on."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+    process = until_a_row(tmp_path / "stopped", shards, "--workers", "0", launcher=launcher)
+    trainers = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    _, orphans = psutil.wait_procs(trainers, timeout=30)
+    for orphan in orphans:
+        orphan.kill()
+    output, _ = process.communicate(timeout=30)
+    assert trainers and not orphans and "the same command resumes" in output
+    assert saved_steps(tmp_path / "stopped" / "checkpoints")
+
+
 def until_a_row(run, shards, *options, launcher=(), **environment):
     """A run without an end and with loader workers, once it has logged."""
     options = ("--updates", "100000", "--checkpoint_every", "100000", "--workers", "2", *options)
