@@ -16,6 +16,7 @@ import math
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -142,7 +143,11 @@ class PretrainConfig:
 class TrainState:
     """Counters that accelerate saves with the weights."""
 
-    def __init__(self, fingerprint: dict[str, Any], init: dict[str, Any] | None):
+    def __init__(self, config: PretrainConfig, fingerprint: dict[str, Any], init: dict[str, Any] | None):
+        self.settings = asdict(config)
+        """Of the command that trained last."""
+        self.changes: list[dict[str, Any]] = []
+        """What a resuming command had otherwise: `{"updates": 8, "learning_rate": [3e-4, 1e-4]}`, before and after."""
         self.updates = 0
         self.batches = 0
         self.skipped = 0
@@ -202,11 +207,15 @@ def main(arguments: list[str] | None = None) -> int:
         )
 
     # The model.
+    if is_finished(run, config):
+        accelerator.print(f"finished: {run / 'model'}")
+        accelerator.end_training()
+        return 0
     lock = lock_run(run) if accelerator.is_main_process else None  # noqa: F841 (held as long as it is referred to)
     checkpoints, rows = run / "checkpoints", run / "metrics.jsonl"
     steps = saved_steps(checkpoints)
     if steps:
-        check_same_model(run / "config.yaml", config)
+        check_same_model(step_directory(checkpoints, steps[-1]), config)
     set_seed(config.seed)
     if not isinstance(model_config(config.model), VideoWorldModelConfig):
         raise RecipeError(
@@ -248,20 +257,13 @@ def main(arguments: list[str] | None = None) -> int:
         evaluation = Evaluation(config.evaluation, roots, run=run, image_size=world_model.image_size)
 
     # Where an earlier run stopped.
-    state = TrainState(loader.fingerprint(), init)
+    state = TrainState(config, loader.fingerprint(), init)
     accelerator.register_for_checkpointing(state)
     if steps:
-        accelerator.load_state(str(step_directory(checkpoints, steps[-1])))
-        accelerator.step = (
-            0  # accelerate's count of micro-batches: an update begins here, whatever accumulation was before
-        )
+        resume(step_directory(checkpoints, steps[-1]), state, config, accelerator)
         for group in optimizer.param_groups:  # the checkpoint's are those of the earlier command
             group.update(adam)
         continue_data(state, loader, accelerator)
-        if state.updates > config.updates:
-            raise RecipeError(
-                f"{run} has {state.updates} updates already, more than --updates {config.updates}"
-            )
     if accelerator.is_main_process:
         checkpoints.mkdir(parents=True, exist_ok=True)
         write_text(run / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
@@ -368,6 +370,7 @@ def main(arguments: list[str] | None = None) -> int:
             "processes": world,
             "precision": precision,
             "config": asdict(config),
+            "changes": state.changes,
             "parents": {"shards": loader.facts(), "init": state.init},
             **provenance(),
         }
@@ -398,19 +401,77 @@ def continue_data(state: TrainState, loader: Any, accelerator: Any) -> None:
     loader.start_batch = start_batch
 
 
-def check_same_model(path: Path, config: PretrainConfig) -> None:
-    """Refuse to go on with another model than the run began with.
+def is_finished(run: Path, config: PretrainConfig) -> bool:
+    """Whether the folder holds the model after exactly these updates, and no checkpoint beyond or before it."""
+    train = run / "model" / "train.json"
+    newest = max(saved_steps(run / "checkpoints"), default=config.updates)
+    return train.exists() and json.loads(train.read_text())["updates"] == newest == config.updates
+
+
+@contextmanager
+def reading(checkpoint: Path) -> Iterator[None]:
+    """Turn whatever goes wrong inside into one sentence about a damaged checkpoint."""
+    import torch
+
+    try:
+        yield
+    except (RecipeError, torch.OutOfMemoryError):
+        raise
+    except (
+        Exception
+    ) as error:  # bytes that are not whole show themselves in safetensors', zip's, pickle's and torch's ways
+        before = "go on from the one before" if saved_steps(checkpoint.parent)[:-1] else "begin anew"
+        raise RecipeError(
+            f"the checkpoint {checkpoint} is damaged ({type(error).__name__}: {str(error)[:100]}); delete it to {before}"
+        ) from error
+
+
+def check_same_model(checkpoint: Path, config: PretrainConfig) -> None:
+    """Refuse to go on with another model, or from another beginning, than the run has.
 
     Raises:
-        RecipeError: names the setting that differs.
+        RecipeError: names the setting that differs, or says that the checkpoint cannot be read.
     """
-    before = yaml.safe_load(path.read_text())
-    for name in ("model", "overrides"):
+    import torch
+
+    from cwm_hub.models.registry import model_config
+
+    with reading(checkpoint):
+        before = torch.load(checkpoint / "custom_checkpoint_0.pkl").get("settings")
+    if before is None:
+        raise RecipeError(f"the checkpoint {checkpoint} is of an earlier version; give another --run")
+    same_model = model_config(before["model"], overrides=before["overrides"]) == model_config(
+        config.model, overrides=config.overrides
+    )
+    for name in ("init",) if same_model else ("model", "overrides", "init"):
         if before[name] != getattr(config, name):
             raise RecipeError(
                 f"cannot resume another model: {name} was {before[name]!r} and is {getattr(config, name)!r}; "
                 "give another --run"
             )
+
+
+def resume(checkpoint: Path, state: TrainState, config: PretrainConfig, accelerator: Any) -> None:
+    """Take over weights, optimiser, counters and random states, and note which settings are others.
+
+    Raises:
+        RecipeError: the checkpoint is damaged, or beyond the updates that are asked for.
+    """
+    accelerator.step = -1  # comes with the random states, whose absence accelerate does not mention
+    with reading(checkpoint):
+        accelerator.load_state(str(checkpoint))
+        if accelerator.step < 0 and state.fingerprint["world_size"] == accelerator.num_processes:
+            raise ValueError(f"no random states of process {accelerator.process_index}")
+    accelerator.step = 0  # an update begins here, whatever accumulation was before
+    if state.updates > config.updates:
+        raise RecipeError(
+            f"{config.run} has {state.updates} updates already, more than --updates {config.updates}"
+        )
+    before, now = state.settings, asdict(config)
+    changed = {name: [before.get(name), value] for name, value in now.items() if before.get(name) != value}
+    if changed := {name: pair for name, pair in changed.items() if name not in ("run", "updates")}:
+        state.changes.append({"updates": state.updates, **changed})
+    state.settings = now
 
 
 class RunningStatistics:

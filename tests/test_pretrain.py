@@ -142,11 +142,50 @@ def test_a_run_folder_tells_everything(finished, shards):
     assert saved_steps(finished / "checkpoints") == [6, 8]
 
 
-def test_finished_run_is_left_alone(finished, shards):
-    before = losses(finished)
-    result = launch(finished, shards, "--updates", "8")
-    assert result.returncode == 0
-    assert losses(finished) == before
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_finished_run_is_left_alone(train, finished, capsys):
+    """Also by a command with other settings, which nothing was trained with."""
+    before = contents(finished)
+    assert train(finished, "--updates", "8", "--learning_rate", "1", "--seed", "5") == 0
+    assert capsys.readouterr().out == f"finished: {finished / 'model'}\n"
+    assert contents(finished) == before
+
+
+def test_other_settings_on_resume_are_recorded(train, finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / "config.yaml").write_text("model: [broken")  # what counts is what the checkpoint was trained with
+    assert train(run, "--updates", "9", "--learning_rate", "1e-3", "--overrides", "{kl_scale: 1.0}") == 0
+    assert train(run, "--updates", "10", "--learning_rate", "1e-3", "--overrides", "{}") == 0
+    changes = json.loads((run / "model" / "train.json").read_text())["changes"]
+    assert changes == [
+        {"updates": 8, "overrides": [{}, {"kl_scale": 1.0}], "learning_rate": [3e-4, 1e-3]},
+        {"updates": 9, "overrides": [{"kl_scale": 1.0}, {}]},
+    ]
+
+
+def test_another_beginning_on_resume_is_refused(train, finished):
+    with pytest.raises(RecipeError, match="cannot resume another model: init was None and is 'elsewhere'"):
+        train(finished, "--updates", "9", "--init", "elsewhere")
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.bin", "custom_checkpoint_0.pkl", "random_states_0.pkl"]
+)
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_checkpoint_is_one_sentence(name, damage, train, finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    place = run / "checkpoints" / "step-00000008"
+    content = (place / name).read_bytes()
+    (place / name).unlink()
+    if damage == "cut":
+        (place / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(RecipeError, match=f"{place} is damaged .*; delete it to go on from the one before"):
+        train(run, "--updates", "9")
+    shutil.rmtree(place)
+    assert train(run, "--updates", "7") == 0
 
 
 @pytest.mark.slow
