@@ -6,8 +6,8 @@ Two processes on CPUs: `accelerate launch --multi_gpu --num_processes 2 recipes/
 `ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 -- recipes/pretrain.py ...`. Several GPUs: `accelerate launch
 --multi_gpu --num_processes 8 recipes/pretrain.py ...`. The same command again resumes; a finished run says so.
 
-The run folder holds config.yaml, metrics.jsonl, checkpoints/ and, at the end, model/ in hub format; with
-`--evaluate_every` also scores.jsonl and evaluations/ (scorecard and prediction grid on held-out windows).
+The run folder holds config.yaml, metrics.jsonl, checkpoints/ and, at the end, model/ in hub format; where
+clips were unreadable, unreadable.jsonl; with `--evaluate_every` also scores.jsonl and evaluations/ (scorecard and prediction grid on held-out windows).
 """
 
 import hashlib
@@ -24,6 +24,7 @@ from typing import Any, Literal
 import yaml
 
 from cwm_hub.clip_index import ClipSource
+from cwm_hub.fetch import FetchConfig
 from recipes.command_line import parse_config
 from recipes.meter import Meter
 from recipes.run_folder import (
@@ -35,9 +36,11 @@ from recipes.run_folder import (
     end_with_launcher,
     keep_newest,
     lock_run,
+    note_unreadable,
     one_sentence_errors,
     progress_line,
     provenance,
+    read_rows,
     saved_steps,
     step_directory,
     truncate_rows,
@@ -56,6 +59,7 @@ LEAST = {
     "checkpoint_every": 1,
     "keep_checkpoints": 1,
     "evaluate_every": 0,
+    "max_broken": 0,
     "max_bad_updates": 1,
 }
 """Setting to its least value."""
@@ -109,6 +113,10 @@ class PretrainConfig:
     """Processes that must be there; null takes what the launcher was told."""
     workers: int = 2
     """Loader processes of each process; 0 reads between updates."""
+    max_broken: int = 8
+    """Shards or clips that a process may find unreadable before the run stops; unreadable.jsonl names them."""
+    fetch: FetchConfig = field(default_factory=FetchConfig)
+    """Cache, retries and timeouts for remote roots."""
     seed: int = 0
     """Of weights, data order and every draw."""
     log_every: int = 50
@@ -249,6 +257,8 @@ def main(arguments: list[str] | None = None) -> int:
         "sampling": config.sampling,
         "image_size": world_model.image_size,
         "pin_memory": gpu,
+        "max_broken": config.max_broken,
+        "fetch": config.fetch,
     }
     loader = ClipLoader(config.data, **stream)
     evaluation = None
@@ -269,10 +279,11 @@ def main(arguments: list[str] | None = None) -> int:
         write_text(run / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
         if any(source.subset is not None for source in config.data):
             write_text(run / "diets.json", json.dumps(loader.diets(), indent=1))
-        for path in (rows, run / "scores.jsonl"):
+        for path in (rows, run / "scores.jsonl", run / "unreadable.jsonl"):
             truncate_rows(path, counter="updates", last=state.updates)
         if config.trackers:
             accelerator.init_trackers("cwm-hub", config={"config": yaml.safe_dump(asdict(config))})
+    accelerator.wait_for_everyone()  # the others' unreadable clips come after the file is cut
     accelerator.print(
         f"{config.model}: {parameters:,} parameters on {accelerator.device} x {world}, precision {precision}; "
         f"{config.batch_clips} clips x {config.window_frames} frames an update; "
@@ -292,6 +303,8 @@ def main(arguments: list[str] | None = None) -> int:
             with meter.waiting():
                 batch = next(batches)
             state.batches += 1
+            if batch.broken:
+                note_unreadable(run / "unreadable.jsonl", batch.broken, updates=state.updates + 1)
             if config.audit:
                 used_clips.extend(batch.source)
             with accelerator.accumulate(model):
@@ -310,7 +323,7 @@ def main(arguments: list[str] | None = None) -> int:
         state.updates += 1
 
         if state.updates % config.log_every == 0 or state.updates == config.updates:
-            row = meter.row(norm) | {"broken_clips": len(loader.broken)}
+            row = meter.row(norm) | {"broken_clips": len(read_rows(run / "unreadable.jsonl"))}
             if accelerator.is_main_process:
                 append_row(rows, row)
                 print_progress(row, config.updates)

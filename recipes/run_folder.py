@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -167,6 +167,15 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Add one json line."""
     with path.open("a") as file:
         file.write(json.dumps(dict(row)) + "\n")
+
+
+def note_unreadable(path: Path, broken: Iterable[tuple[str, str]], *, updates: int) -> None:
+    """Add the shards and clips of (name, reason) that the file does not name yet; processes of a run share it."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # lockf's lock would go when read_rows closes the file
+        known = {row["name"] for row in read_rows(path)}
+        rows = [{"updates": updates, "name": name, "reason": reason} for name, reason in broken]
+        file.write("".join(json.dumps(row) + "\n" for row in rows if row["name"] not in known))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
+import yaml
 from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
 
@@ -26,6 +27,8 @@ from recipes.run_folder import (
     check_world,
     commit_directory,
     keep_newest,
+    note_unreadable,
+    read_rows,
     saved_steps,
     truncate_rows,
 )
@@ -519,6 +522,39 @@ def test_the_fused_adam_skips_where_it_is_told_so():
         optimizer.found_inf = torch.tensor(found_inf)
         optimizer.step()
         torch.testing.assert_close(weight.data, torch.full((3,), expected))
+
+
+def test_unreadable_clips_are_named_once(train, tmp_path):
+    """By every process, and across resumes."""
+    damaged = write_shards(tmp_path / "damaged", [9] * 12, codec="jpeg", shards=1, size=32)
+    tar = damaged / "data/train-00000-of-00001.tar"
+    data = tar.read_bytes()
+    place = data.index(b"s003_0000.jpg") + 512
+    tar.write_bytes(data[:place] + bytes(64) + data[place + 64 :])
+    run, options = (
+        tmp_path / "run",
+        ("--data", json.dumps([{"root": str(damaged)}]), "--checkpoint_every", "2"),
+    )
+    assert train(run, *options, "--updates", "4") == 0
+    (clip,) = [json.loads(line) for line in (run / "unreadable.jsonl").read_text().splitlines()]
+    assert clip["name"] == "clip s003_0000" and "damaged JPEG" in clip["reason"] and clip["updates"] <= 4
+    assert train(run, *options, "--updates", "8") == 0
+    note_unreadable(run / "unreadable.jsonl", [("clip s003_0000", "again"), ("other", "x")], updates=8)
+    assert [row["name"] for row in read_rows(run / "unreadable.jsonl")] == ["clip s003_0000", "other"]
+    assert [row["broken_clips"] for row in rows(run)][1:] == [1, 1, 1]
+    with pytest.raises(ValueError, match="more than 0 allowed; the last: clip s003_0000"):
+        train(tmp_path / "strict", *options, "--updates", "4", "--max_broken", "0")
+
+
+def test_the_model_is_told_its_updates(train, tmp_path):
+    """What moves with the updates and not with gradients, such as the target of self-prediction."""
+    overrides = "{objective.kind: self-prediction, objective.target_decay: 0.5}"
+    assert train(tmp_path, "--updates", "2", "--model", "plainwm-debug", "--overrides", overrides) == 0
+    torch.manual_seed(0)
+    fresh = create_model("plainwm-debug", overrides=yaml.safe_load(overrides)).objective.target
+    trained = from_pretrained(tmp_path / "model").objective.target
+    pairs = zip(fresh.parameters(), trained.parameters(), strict=True)
+    assert not all(torch.equal(before, after) for before, after in pairs)
 
 
 # The run folder.
