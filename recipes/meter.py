@@ -75,6 +75,11 @@ class Meter:
         self._sums = self._sums + torch.where(bad > 0, self._zero, self._update)
         self._update = self._zero
 
+    @property
+    def last_good_update(self) -> int:
+        """The last update with a finite gradient."""
+        return self._state.updates - int(self.bad_in_a_row)
+
     def clock(self) -> float:
         """Seconds of training up to now, over all sessions of the run."""
         now = time.perf_counter()

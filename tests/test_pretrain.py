@@ -447,7 +447,7 @@ def test_too_many_bad_updates_name_the_last_good_checkpoint(learning_rate, train
 
 
 def test_weights_that_are_not_finite_are_not_kept(train, tmp_path):
-    with pytest.raises(RecipeError, match="not finite after the last update; last good checkpoint: none"):
+    with pytest.raises(RecipeError, match="not finite after 2 updates; last good checkpoint: none"):
         train(tmp_path / "run", "--updates", "2", "--learning_rate", "1e38", "--checkpoint_every", "1")
     assert not saved_steps(tmp_path / "run" / "checkpoints") and not (tmp_path / "run" / "model").exists()
 
