@@ -94,9 +94,7 @@ class Meter:
         """
         updates, seconds = self._state.updates - self._first, time.perf_counter() - self._began
         done_here = self._state.updates - self._began_at
-        means = self._means_of_processes(
-            self._sums / (updates - self._skipped)
-        )  # 0 / 0 where all were skipped
+        means = self._means_of_processes(self._sums / (updates - self._skipped))  # NaN where all were skipped
         self._state.skipped += int(self._skipped)
         row = {"updates": self._state.updates}
         row |= {name: _finite(value) for name, value in means.items()}

@@ -112,7 +112,7 @@ def lock_run(run: Path) -> TextIO:
     file = (run / ".lock").open("w")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, as the system has it
         file.close()
         raise RecipeError(f"another process is training in {run}") from None
     return file
@@ -174,7 +174,7 @@ def note_unreadable(path: Path, broken: Iterable[tuple[str, str]], *, updates: i
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # lockf's lock would go when read_rows closes the file
         known = {row["name"] for row in read_rows(path)}
-        rows = [{"updates": updates, "name": name, "reason": reason} for name, reason in broken]
+        rows = [{"updates": updates, "name": name, "reason": reason} for name, reason in dict(broken).items()]
         file.write("".join(json.dumps(row) + "\n" for row in rows if row["name"] not in known))
 
 

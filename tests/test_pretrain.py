@@ -539,7 +539,9 @@ def test_unreadable_clips_are_named_once(train, tmp_path):
     (clip,) = [json.loads(line) for line in (run / "unreadable.jsonl").read_text().splitlines()]
     assert clip["name"] == "clip s003_0000" and "damaged JPEG" in clip["reason"] and clip["updates"] <= 4
     assert train(run, *options, "--updates", "8") == 0
-    note_unreadable(run / "unreadable.jsonl", [("clip s003_0000", "again"), ("other", "x")], updates=8)
+    note_unreadable(
+        run / "unreadable.jsonl", [("clip s003_0000", "again"), ("other", "x"), ("other", "x")], updates=8
+    )
     assert [row["name"] for row in read_rows(run / "unreadable.jsonl")] == ["clip s003_0000", "other"]
     assert [row["broken_clips"] for row in rows(run)][1:] == [1, 1, 1]
     with pytest.raises(ValueError, match="more than 0 allowed; the last: clip s003_0000"):
