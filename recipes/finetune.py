@@ -26,6 +26,7 @@ from recipes.run_folder import (
     RecipeError,
     StopSignal,
     append_row,
+    lock_run,
     one_sentence_errors,
     progress_line,
     provenance,
@@ -92,6 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     if is_finished(run, config):
         print(f"finished already: {run / 'agent'}")
         return 0
+    lock = lock_run(run)  # noqa: F841 (held as long as it is referred to)
     config = with_fallback(config)
     resuming = bool(saved_steps(checkpoints))
     if resuming:

@@ -1,6 +1,7 @@
 """What an interval of updates did, summed on the device: the rows of metrics.jsonl."""
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -74,6 +75,11 @@ class Meter:
         self._sums = self._sums + torch.where(bad > 0, self._zero, self._update)
         self._update = self._zero
 
+    @property
+    def last_good_update(self) -> int:
+        """The last update with a finite gradient."""
+        return self._state.updates - int(self.bad_in_a_row)
+
     def clock(self) -> float:
         """Seconds of training up to now, over all sessions of the run."""
         now = time.perf_counter()
@@ -82,15 +88,18 @@ class Meter:
         return self._state.seconds
 
     def row(self, norm: Any) -> dict[str, Any]:
-        """Means over the interval and over the processes; starts the next interval."""
+        """Means over the interval and over the processes; starts the next interval.
+
+        None stands for what is no number: every mean where all updates were skipped, and a norm that is not finite.
+        """
         updates, seconds = self._state.updates - self._first, time.perf_counter() - self._began
         done_here = self._state.updates - self._began_at
-        good = (updates - self._skipped).clamp(min=1)
-        means = self._means_of_processes(self._sums / good)
+        means = self._means_of_processes(self._sums / (updates - self._skipped))  # NaN where all were skipped
         self._state.skipped += int(self._skipped)
-        row = {"updates": self._state.updates} | means
+        row = {"updates": self._state.updates}
+        row |= {name: _finite(value) for name, value in means.items()}
         row |= {
-            "grad_norm": float(norm),
+            "grad_norm": _finite(float(norm)),
             "skipped_updates": self._state.skipped,
             "updates_per_second": done_here / seconds,
             "data_wait_share": self._waited / seconds,
@@ -102,3 +111,7 @@ class Meter:
     def _means_of_processes(self, sums: Any) -> dict[str, float]:
         means = self._accelerator.reduce(sums, "mean").tolist()
         return dict(zip(self._names, means, strict=True))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -6,8 +6,9 @@ Two processes on CPUs: `accelerate launch --multi_gpu --num_processes 2 recipes/
 `ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 -- recipes/pretrain.py ...`. Several GPUs: `accelerate launch
 --multi_gpu --num_processes 8 recipes/pretrain.py ...`. The same command again resumes; a finished run says so.
 
-The run folder holds config.yaml, metrics.jsonl, checkpoints/ and, at the end, model/ in hub format; with
-`--evaluate_every` also scores.jsonl and evaluations/ (scorecard and prediction grid on held-out windows).
+The run folder holds config.yaml, metrics.jsonl, checkpoints/ and, at the end, model/ in hub format; unreadable.jsonl
+where clips could not be read; with `--evaluate_every` also scores.jsonl and evaluations/ (scorecard and prediction
+grid on held-out windows).
 """
 
 import hashlib
@@ -18,29 +19,60 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from cwm_hub.clip_index import ClipSource
+from cwm_hub.fetch import FetchConfig
 from recipes.command_line import parse_config
 from recipes.meter import Meter
+from recipes.pretrain_checkpoint import (
+    TrainState,
+    adam_settings,
+    check_same_model,
+    is_finished,
+    last_good_checkpoint,
+    resume,
+    save,
+)
 from recipes.run_folder import (
     RecipeError,
     StopSignal,
     append_row,
     check_world,
-    commit_directory,
-    keep_newest,
+    end_with_launcher,
+    lock_run,
+    note_unreadable,
     one_sentence_errors,
     progress_line,
     provenance,
+    read_rows,
     saved_steps,
     step_directory,
     truncate_rows,
     write_text,
 )
 from recipes.scoring import Evaluation, ScoringConfig
+
+if TYPE_CHECKING:
+    from cwm_hub import ClipLoader, VideoWorldModel
+
+LEAST = {
+    "updates": 1,
+    "batch_clips": 1,
+    "window_frames": 2,
+    "accumulation": 1,
+    "weight_decay": 0,
+    "workers": 0,
+    "log_every": 1,
+    "checkpoint_every": 1,
+    "keep_checkpoints": 1,
+    "evaluate_every": 0,
+    "max_broken": 0,
+    "max_bad_updates": 1,
+}
+"""Setting to its least value."""
 
 CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 
@@ -54,7 +86,7 @@ class PretrainConfig:
     run: str = "runs/pretrain"
     """Run folder. A folder with checkpoints is resumed."""
     model: str = "contextwm"
-    """Preset, one of `cwm_hub.list_models()`."""
+    """Preset of a video world model: contextwm, contextwm-concat or plainwm, each also as -tiny."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Values of the preset to replace, by dotted name, such as `{rssm.deter: 256}`."""
     init: str | None = None
@@ -91,6 +123,10 @@ class PretrainConfig:
     """Processes that must be there; null takes what the launcher was told."""
     workers: int = 2
     """Loader processes of each process; 0 reads between updates."""
+    max_broken: int = 8
+    """Shards or clips that a process may find unreadable before the run stops; unreadable.jsonl names them."""
+    fetch: FetchConfig = field(default_factory=FetchConfig)
+    """Cache, retries and timeouts for remote roots."""
     seed: int = 0
     """Of weights, data order and every draw."""
     log_every: int = 50
@@ -112,142 +148,49 @@ class PretrainConfig:
     audit: bool = False
     """Leave audit-<rank>.json from every process: the hash of its weights and the clips it used, in order."""
 
-
-class TrainState:
-    """Counters that accelerate saves with the weights."""
-
-    def __init__(self, fingerprint: dict[str, Any], init: dict[str, Any] | None):
-        self.updates = 0
-        self.batches = 0
-        self.skipped = 0
-        self.seconds = 0.0
-        self.interval: dict[str, Any] = {}
-        """What the meter has summed since the last row of metrics.jsonl."""
-        self.fingerprint = fingerprint
-        self.init = init
-        """What names the checkpoint that the run started from."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything."""
-        return dict(vars(self))
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Everything; a checkpoint of other counters is of another version."""
-        if state.keys() != vars(self).keys():
-            raise RecipeError(
-                f"the checkpoint's training state has {sorted(state)}, expected {sorted(vars(self))}"
-            )
-        vars(self).update(state)
+    def __post_init__(self) -> None:
+        """Raises ValueError for the first value out of its range."""
+        for name, least in LEAST.items():
+            if not getattr(self, name) >= least:  # nan too
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("learning_rate", "adam_epsilon", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Train, or go on training; the exit code is 0 when the run is finished."""
     config = parse_config(PretrainConfig, arguments, description=__doc__.split("\n")[0])
+    end_with_launcher()
     import torch  # after parsing, so that --help and a typo answer at once
-    from accelerate import Accelerator
-    from accelerate.utils import ProjectConfiguration, set_seed
+    from accelerate.utils import set_seed
 
-    from cwm_hub import ClipLoader, create_model, save_pretrained
     from cwm_hub.models.running_statistics import RunningStatistics
 
-    # The world: devices, processes, precision.
-    run = Path(config.run)
-    gpu = torch.cuda.is_available() and not config.cpu
-    precision = ("bf16" if gpu else "no") if config.mixed_precision == "auto" else config.mixed_precision
-    accelerator = Accelerator(
-        cpu=not gpu,
-        mixed_precision=precision,
-        gradient_accumulation_steps=config.accumulation,
-        log_with=config.trackers or None,
-        project_config=ProjectConfiguration(project_dir=str(run), logging_dir=str(run / "logs")),
-        step_scheduler_with_optimizer=False,
-        dynamo_plugin=compiling(config),
-    )
-    world = accelerator.num_processes
-    check_world(world, promised=config.processes)
-    batch_clips, rest = divmod(config.batch_clips, world * config.accumulation)
-    if rest or not batch_clips:
-        raise RecipeError(
-            f"batch_clips {config.batch_clips} is not a multiple of {world} processes x {config.accumulation} accumulation"
-        )
-
-    # The model.
-    checkpoints, rows = run / "checkpoints", run / "metrics.jsonl"
-    steps = saved_steps(checkpoints)
-    if steps:
-        check_same_model(run / "config.yaml", config)
-    set_seed(config.seed)
-    model = create_model(config.model, overrides=config.overrides)
-    init = start_from(config.init, model) if config.init is not None and not steps else None
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    model = model.to(memory_format=torch.channels_last)  # the form in which convolutions are fastest
-    if gpu and world > 1 and config.sync_batchnorm:
-        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    adam = {
-        "lr": config.learning_rate,
-        "eps": config.adam_epsilon,
-        "weight_decay": config.weight_decay,
-    }
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trained, **adam, fused=True)
-    world_model = model
-    model, optimizer = accelerator.prepare(model, optimizer)
+    # World, model, data, and where an earlier run stopped.
+    accelerator = make_accelerator(config)
+    run, checkpoints = Path(config.run), Path(config.run) / "checkpoints"
+    if is_finished(run, config):
+        accelerator.print(f"finished: {run / 'model'}")
+        accelerator.end_training()
+        return 0
+    lock = lock_run(run) if accelerator.is_main_process else None  # noqa: F841 (held as long as it is referred to)
+    earlier = [step_directory(checkpoints, updates) for updates in saved_steps(checkpoints)]
+    if earlier:
+        check_same_model(earlier[-1], config)
+    world_model, init = make_model(config, accelerator, resuming=bool(earlier))
+    trained = [parameter for parameter in world_model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, **adam_settings(config), fused=True)
+    model, optimizer = accelerator.prepare(world_model, optimizer)
     set_seed(config.seed, device_specific=True)
-
-    # The data, never handed to accelerate: it would shard it a second time.
-    stream = {
-        "batch_clips": batch_clips,
-        "window_frames": config.window_frames,
-        "seed": config.seed,
-        "rank": accelerator.process_index,
-        "world_size": world,
-        "workers": config.workers,
-        "sampling": config.sampling,
-        "image_size": world_model.image_size,
-        "pin_memory": gpu,
-    }
-    loader = ClipLoader(config.data, **stream)
-    evaluation = None
-    if config.evaluate_every and accelerator.is_main_process:
-        roots = config.evaluate_data or list(dict.fromkeys(source.root for source in config.data))
-        evaluation = Evaluation(config.evaluation, roots, run=run, image_size=world_model.image_size)
-
-    # Where an earlier run stopped.
-    state = TrainState(loader.fingerprint(), init)
+    loader = open_loader(config, accelerator, image_size=world_model.image_size)
+    evaluation = open_evaluation(config, accelerator, image_size=world_model.image_size)
+    state = TrainState(config, loader.fingerprint(), init)
     accelerator.register_for_checkpointing(state)
-    if steps:
-        accelerator.load_state(str(step_directory(checkpoints, steps[-1])))
-        for group in optimizer.param_groups:  # the checkpoint's are those of the earlier command
-            group.update(adam)
-        continue_data(state, loader, accelerator)
-        if state.updates > config.updates:
-            raise RecipeError(
-                f"{run} has {state.updates} updates already, more than --updates {config.updates}"
-            )
-    if accelerator.is_main_process:
-        checkpoints.mkdir(parents=True, exist_ok=True)
-        write_text(run / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
-        if any(source.subset is not None for source in config.data):
-            write_text(run / "diets.json", json.dumps(loader.diets(), indent=1))
-        for path in (rows, run / "scores.jsonl"):
-            truncate_rows(path, counter="updates", last=state.updates)
-        if config.trackers:
-            accelerator.init_trackers("cwm-hub", config={"config": yaml.safe_dump(asdict(config))})
-    accelerator.print(
-        f"{config.model}: {parameters:,} parameters on {accelerator.device} x {world}, precision {precision}; "
-        f"{config.batch_clips} clips x {config.window_frames} frames an update; "
-        f"updates {state.updates:,} to {config.updates:,}"
-    )
-
-    def save() -> None:
-        target = step_directory(checkpoints, state.updates)
-        temporary = target.with_suffix(".tmp")
-        accelerator.save_state(str(temporary))
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            commit_directory(temporary, target)
-            keep_newest(checkpoints, config.keep_checkpoints)
-        accelerator.wait_for_everyone()
+    if earlier:
+        resume(earlier[-1], state, config, accelerator=accelerator, optimizer=optimizer, loader=loader)
+    begin_folder(run, config, state, loader, accelerator)
+    print_header(config, state, world_model, accelerator)
 
     # The loop. Nothing in it waits for the device but the logging and, of several processes, the question who was told to stop.
     stop = StopSignal()
@@ -262,6 +205,8 @@ def main(arguments: list[str] | None = None) -> int:
             with meter.waiting():
                 batch = next(batches)
             state.batches += 1
+            if batch.broken:
+                note_unreadable(run / "unreadable.jsonl", batch.broken, updates=state.updates + 1)
             if config.audit:
                 used_clips.extend(batch.source)
             with accelerator.accumulate(model):
@@ -278,35 +223,31 @@ def main(arguments: list[str] | None = None) -> int:
         statistics.take_back(bad)
         meter.count(bad)
         state.updates += 1
+        last_update = state.updates == config.updates
 
-        if state.updates % config.log_every == 0 or state.updates == config.updates:
-            row = meter.row(norm) | {"broken_clips": len(loader.broken)}
-            if accelerator.is_main_process:
-                append_row(rows, row)
-                print_progress(row, config.updates)
-                if config.trackers:
-                    accelerator.log(row, step=state.updates)
+        if last_update or state.updates % config.log_every == 0:
+            log_interval(run, meter.row(norm), config, accelerator)
             if meter.bad_in_a_row >= config.max_bad_updates:
-                steps = saved_steps(checkpoints)
                 raise RecipeError(
-                    f"{int(meter.bad_in_a_row)} updates in a row had a non-finite gradient; last good checkpoint: "
-                    f"{step_directory(checkpoints, steps[-1]) if steps else 'none was written yet'}"
+                    f"{int(meter.bad_in_a_row)} updates in a row had a non-finite gradient; "
+                    f"{last_good_checkpoint(checkpoints, meter)}"
                 )
 
-        last_update = state.updates == config.updates
         if config.evaluate_every and (last_update or state.updates % config.evaluate_every == 0):
             with meter.paused():
                 if evaluation is not None:
-                    scores = evaluation.write(world_model, state.updates)
-                    if config.trackers:
-                        accelerator.log(scores, step=state.updates)
+                    track(evaluation.write(world_model, state.updates), config, accelerator)
                 accelerator.wait_for_everyone()
 
         stopping = agreed_to_stop(stop, accelerator, state.updates)
-        if last_update or stopping or state.updates % config.checkpoint_every == 0:
+        ending = last_update or stopping
+        if ending or (state.updates % config.checkpoint_every == 0 and not meter.bad_in_a_row):
             meter.store()
-            if stopping or last_update or not meter.bad_in_a_row:
-                save()
+            saved = save(checkpoints, state, world_model, accelerator, keep=config.keep_checkpoints)
+            if ending and not saved:
+                raise RecipeError(
+                    f"the weights are not finite after {state.updates} updates; {last_good_checkpoint(checkpoints, meter)}"
+                )
         if stopping and not last_update:
             accelerator.print(
                 f"\nstopped by a signal after {state.updates} updates; the same command resumes"
@@ -316,8 +257,163 @@ def main(arguments: list[str] | None = None) -> int:
 
     if config.audit:
         write_audit(run / f"audit-{accelerator.process_index}.json", world_model, used_clips)
+    write_model(run / "model", model, config, state, loader, accelerator)
+    accelerator.end_training()
+    return 0
 
-    # The result, in hub format.
+
+def make_accelerator(config: PretrainConfig) -> Any:
+    """Device, processes and precision, as accelerate's `Accelerator`.
+
+    Raises:
+        RecipeError: a precision that the device does not have, or a world of another size than promised.
+    """
+    import torch
+    from accelerate import Accelerator
+    from accelerate.utils import ProjectConfiguration
+
+    gpu = torch.cuda.is_available() and not config.cpu
+    precision = ("bf16" if gpu else "no") if config.mixed_precision == "auto" else config.mixed_precision
+    if precision == "fp16" and not gpu:  # accelerate would train in float32 without a word
+        raise RecipeError("--mixed_precision fp16 needs a GPU; a CPU trains in bf16 or no")
+    accelerator = Accelerator(
+        cpu=not gpu,
+        mixed_precision=precision,
+        gradient_accumulation_steps=config.accumulation,
+        log_with=config.trackers or None,
+        project_config=ProjectConfiguration(
+            project_dir=config.run, logging_dir=str(Path(config.run) / "logs")
+        ),
+        step_scheduler_with_optimizer=False,
+        dynamo_plugin=compiling(config),
+    )
+    check_world(accelerator.num_processes, promised=config.processes)
+    clips_per_process(config, accelerator.num_processes)
+    return accelerator
+
+
+def clips_per_process(config: PretrainConfig, world: int) -> int:
+    """Clips of a forward pass; raises RecipeError where the batch cannot be divided."""
+    clips, rest = divmod(config.batch_clips, world * config.accumulation)
+    if rest or not clips:
+        raise RecipeError(
+            f"batch_clips {config.batch_clips} is not a multiple of {world} processes x {config.accumulation} accumulation"
+        )
+    return clips
+
+
+def make_model(
+    config: PretrainConfig, accelerator: Any, *, resuming: bool
+) -> "tuple[VideoWorldModel, dict[str, Any] | None]":
+    """The model before its first update, and what names the checkpoint it starts from.
+
+    Raises:
+        ValueError: no such preset or override, or a preset that learns from actions; a checkpoint that does not fit.
+    """
+    import torch
+    from accelerate.utils import set_seed
+
+    from cwm_hub import VideoWorldModel, create_model
+
+    set_seed(config.seed)
+    model = create_model(config.model, overrides=config.overrides)
+    if not isinstance(model, VideoWorldModel):
+        raise RecipeError(
+            f"{config.model} is no video world model: it learns from actions, which is recipes/finetune.py's work"
+        )
+    init = start_from(config.init, model) if config.init is not None and not resuming else None
+    model = model.to(memory_format=torch.channels_last)  # the form in which convolutions are fastest
+    if accelerator.device.type == "cuda" and accelerator.num_processes > 1 and config.sync_batchnorm:
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return model, init
+
+
+def open_loader(config: PretrainConfig, accelerator: Any, *, image_size: int) -> "ClipLoader":
+    """This process's clips; never handed to accelerate, which would shard them a second time."""
+    from cwm_hub import ClipLoader
+
+    return ClipLoader(
+        config.data,
+        batch_clips=clips_per_process(config, accelerator.num_processes),
+        window_frames=config.window_frames,
+        seed=config.seed,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        workers=config.workers,
+        sampling=config.sampling,
+        image_size=image_size,
+        pin_memory=accelerator.device.type == "cuda",
+        max_broken=config.max_broken,
+        fetch=config.fetch,
+    )
+
+
+def open_evaluation(config: PretrainConfig, accelerator: Any, *, image_size: int) -> Evaluation | None:
+    """What scores the model during training: the main process's, where it is asked for."""
+    if not config.evaluate_every or not accelerator.is_main_process:
+        return None
+    roots = config.evaluate_data or list(dict.fromkeys(source.root for source in config.data))
+    return Evaluation(config.evaluation, roots, run=Path(config.run), image_size=image_size)
+
+
+def begin_folder(
+    run: Path, config: PretrainConfig, state: TrainState, loader: "ClipLoader", accelerator: Any
+) -> None:
+    """Write down what is about to happen, and drop the rows that it writes again."""
+    if accelerator.is_main_process:
+        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+        settings = yaml.safe_dump(asdict(config), sort_keys=False)
+        write_text(run / "config.yaml", settings)
+        if any(source.subset is not None for source in config.data):
+            write_text(run / "diets.json", json.dumps(loader.diets(), indent=1))
+        for name in ("metrics", "scores", "unreadable"):
+            truncate_rows(run / f"{name}.jsonl", counter="updates", last=state.updates)
+        if config.trackers:
+            accelerator.init_trackers("cwm-hub", config={"config": settings})
+    accelerator.wait_for_everyone()  # the other processes' unreadable clips come after the file is cut
+
+
+def print_header(config: PretrainConfig, state: TrainState, model: Any, accelerator: Any) -> None:
+    """What is trained, where, and how far."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    accelerator.print(
+        f"{config.model}: {parameters:,} parameters on {accelerator.device} x {accelerator.num_processes}, "
+        f"precision {accelerator.mixed_precision}; "
+        f"{config.batch_clips} clips x {config.window_frames} frames an update; "
+        f"updates {state.updates:,} to {config.updates:,}"
+    )
+
+
+def log_interval(run: Path, row: dict[str, Any], config: PretrainConfig, accelerator: Any) -> None:
+    """A row of metrics.jsonl, a printed line, and the trackers; the main process's work."""
+    if not accelerator.is_main_process:
+        return
+    row = row | {"broken_clips": len(read_rows(run / "unreadable.jsonl"))}
+    append_row(run / "metrics.jsonl", row)
+    print_progress(row, config.updates)
+    track(row, config, accelerator)
+
+
+def track(row: dict[str, Any], config: PretrainConfig, accelerator: Any) -> None:
+    """Give a row's numbers to the trackers; what is no number, as after skipped updates, they do not take."""
+    if config.trackers:
+        numbers = {name: value for name, value in row.items() if value is not None}
+        accelerator.log(numbers, step=row["updates"])
+
+
+def write_model(
+    target: Path,
+    model: Any,
+    config: PretrainConfig,
+    state: TrainState,
+    loader: "ClipLoader",
+    accelerator: Any,
+) -> None:
+    """The result, in hub format, with how it came to be."""
+    import torch
+
+    from cwm_hub import save_pretrained
+
     if accelerator.is_main_process:
         train = {
             "recipe": "recipes/pretrain.py",
@@ -326,53 +422,17 @@ def main(arguments: list[str] | None = None) -> int:
             **{name: getattr(config, name) for name in ("batch_clips", "window_frames", "seed")},
             "seconds": round(state.seconds, 1),
             "skipped_updates": state.skipped,
-            "device": torch.cuda.get_device_name() if gpu else "cpu",
-            "processes": world,
-            "precision": precision,
+            "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "cpu",
+            "processes": accelerator.num_processes,
+            "precision": accelerator.mixed_precision,
             "config": asdict(config),
+            "changes": state.changes,
             "parents": {"shards": loader.facts(), "init": state.init},
             **provenance(),
         }
-        save_pretrained(accelerator.unwrap_model(model, keep_torch_compile=False), run / "model", train=train)
-        print(f"finished: {run / 'model'}")
+        save_pretrained(accelerator.unwrap_model(model, keep_torch_compile=False), target, train=train)
+        print(f"finished: {target}")
     accelerator.wait_for_everyone()
-    accelerator.end_training()
-    return 0
-
-
-def continue_data(state: TrainState, loader: Any, accelerator: Any) -> None:
-    """Let the loader go on where the checkpoint's run stopped, in a world of any size.
-
-    Raises:
-        SamplingError: another data set or seed, or a world in which no batch begins there.
-    """
-    from cwm_hub.clips import resume_batch
-
-    before, now = state.fingerprint, loader.fingerprint()
-    start_batch = resume_batch(before, now, batches=state.batches)
-    worlds = [f"{world['world_size']} x {world['batch_clips']} clips" for world in (before, now)]
-    if worlds[0] != worlds[1]:
-        accelerator.print(
-            f"data re-striped from {worlds[0]} to {worlds[1]}: batch {state.batches} of the old world is {start_batch} of "
-            "this one; every clip counts once, draws inside the model are others"
-        )
-    state.batches, state.fingerprint = start_batch, now
-    loader.start_batch = start_batch
-
-
-def check_same_model(path: Path, config: PretrainConfig) -> None:
-    """Refuse to go on with another model than the run began with.
-
-    Raises:
-        RecipeError: names the setting that differs.
-    """
-    before = yaml.safe_load(path.read_text())
-    for name in ("model", "overrides"):
-        if before[name] != getattr(config, name):
-            raise RecipeError(
-                f"cannot resume another model: {name} was {before[name]!r} and is {getattr(config, name)!r}; "
-                "give another --run"
-            )
 
 
 def compiling(config: PretrainConfig) -> Any:
@@ -450,9 +510,12 @@ def agreed_to_stop(stop: StopSignal, accelerator: Any, updates: int) -> bool:
 def print_progress(row: dict[str, Any], updates: int) -> None:
     """One line: on a terminal it is rewritten, elsewhere every log interval has its own."""
     left = (updates - row["updates"]) / row["updates_per_second"]
+    loss, image, kl = (
+        "-" if row[name] is None else f"{row[name]:.2f}" for name in ("loss", "image_loss", "kl")
+    )
     text = (
-        f"{row['updates']:>9,} / {updates:,}  loss {row['loss']:8.2f}  image {row['image_loss']:8.2f}  "
-        f"kl {row['kl']:6.2f}  {row['updates_per_second']:6.2f} updates/s  "
+        f"{row['updates']:>9,} / {updates:,}  loss {loss:>8}  image {image:>8}  "
+        f"kl {kl:>6}  {row['updates_per_second']:6.2f} updates/s  "
         f"data wait {100 * row['data_wait_share']:3.0f} %  left {_duration(left)}"
     )
     text += f"  skipped {row['skipped_updates']}" if row["skipped_updates"] else ""

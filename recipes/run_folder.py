@@ -4,6 +4,8 @@ A run folder holds `config.yaml`, `metrics.jsonl` and `checkpoints/step-<updates
 that a killed run finds it whole.
 """
 
+import ctypes
+import fcntl
 import json
 import os
 import platform
@@ -11,14 +13,17 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARIES = ("torch", "accelerate", "webdataset", "av", "numpy", "huggingface_hub")
+
+PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl: the signal to send this process when its parent ends."""
 
 
 class RecipeError(ValueError):
@@ -69,6 +74,50 @@ def _launched_processes() -> int:
     return 1
 
 
+def end_with_launcher() -> None:
+    """On Linux, be sent SIGTERM where accelerate's launcher ends before this process.
+
+    Its launcher of one process passes no signal on: without this, SIGTERM to it leaves a trainer that nobody knows of.
+    A shell that ends is no reason to stop.
+    """
+    launcher = os.getppid()
+    if sys.platform != "linux" or not _is_accelerate(launcher):
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    if os.getppid() != launcher:  # it ended while it was asked about
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_accelerate(process: int) -> bool:
+    import psutil
+
+    try:
+        command = psutil.Process(process).cmdline()
+    except psutil.Error:
+        return False
+    python, *words = [Path(word).name for word in command[:4]] or [""]
+    launchers = ("accelerate", "accelerate-launch", "accelerate.commands.launch")
+    return python.startswith("python") and any(word in launchers for word in words)
+
+
+def lock_run(run: Path) -> TextIO:
+    """Keep every other process from training in this folder, until the file is closed or this process ends.
+
+    The lock is the process's own: a loader worker that outlives it does not hold it.
+
+    Raises:
+        RecipeError: another process has it.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    file = (run / ".lock").open("w")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, as the system has it
+        file.close()
+        raise RecipeError(f"another process is training in {run}") from None
+    return file
+
+
 def step_directory(checkpoints: Path, updates: int) -> Path:
     """Name of the checkpoint after so many updates."""
     return checkpoints / f"step-{updates:08d}"
@@ -117,6 +166,15 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Add one json line."""
     with path.open("a") as file:
         file.write(json.dumps(dict(row)) + "\n")
+
+
+def note_unreadable(path: Path, broken: Iterable[tuple[str, str]], *, updates: int) -> None:
+    """Add the shards and clips of (name, reason) that the file does not name yet; processes of a run share it."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # lockf's lock would go when read_rows closes the file
+        known = {row["name"] for row in read_rows(path)}
+        rows = [{"updates": updates, "name": name, "reason": reason} for name, reason in dict(broken).items()]
+        file.write("".join(json.dumps(row) + "\n" for row in rows if row["name"] not in known))
 
 
 def write_text(path: Path, text: str) -> None:

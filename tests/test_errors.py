@@ -45,6 +45,13 @@ CASES = {
     "pretrain --config TMP/typo.yaml": "did you mean 'learning_rate'",
     "pretrain --model plainwm-debug --cpu true --data '[{root: x}]' --overrides '{rssm.detr: 3}'": "unknown key 'detr' in RSSMConfig; did you mean 'deter'?",
     "pretrain --model plainwm-debgu --cpu true --data '[{root: x}]'": "did you mean 'plainwm-debug'?",
+    # values out of range, and what does not go together
+    "pretrain --data '[{root: x}]' --keep_checkpoints 0": "keep_checkpoints must be at least 1, got 0",
+    "pretrain --data '[{root: x}]' --window_frames 1": "window_frames must be at least 2, got 1",
+    "pretrain --data '[{root: x}]' --workers -1": "workers must be at least 0, got -1",
+    "pretrain --data '[{root: x}]' --learning_rate 0": "learning_rate must be above 0, got 0.0",
+    "pretrain --model plainwm-debug --cpu true --data '[{root: x}]' --mixed_precision fp16": "fp16 needs a GPU",
+    "pretrain --model dreamerv2-tiny --cpu true --data '[{root: x}]'": "dreamerv2-tiny is no video world model",
     "evaluate --checkpont x": "did you mean 'checkpoint'",
     "finetune --agent_step 3": "did you mean 'agent_steps'",
     # checkpoint of another class
@@ -86,10 +93,11 @@ def tmp(tmp_path_factory) -> Path:
 
 
 def run_here(
-    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> tuple[int, str]:
     """`(exit code, stderr)` of a command run as `__main__` in this process, which saves importing torch each time."""
     program, *arguments = words
+    monkeypatch.chdir(folder)  # a default --run is made there
     monkeypatch.setattr(sys, "argv", [program, *arguments])
     with pytest.raises(SystemExit) as exit_:
         if program == "dataprep":
@@ -104,7 +112,7 @@ def run_here(
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input_is_one_sentence(case, tmp, monkeypatch, capsys):
     words = shlex.split(case.replace("TMP", str(tmp)))
-    code, said = run_here(words, monkeypatch, capsys)
+    code, said = run_here(words, tmp, monkeypatch, capsys)
     assert code == 1, said
     assert CASES[case].replace("TMP", str(tmp)) in said
     assert said.count("\n") == 1 and len(said) < 400, said

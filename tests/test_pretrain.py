@@ -14,19 +14,24 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
+import yaml
+from accelerate.state import AcceleratorState, GradientState
 from moving_squares import write_clips
 from safetensors.torch import load_file
 from synthetic_shards import write_shards
 
 from cwm_hub import from_pretrained
+from recipes import finetune
 from recipes.command_line import parse_config
 from recipes.meter import Meter
-from recipes.pretrain import PretrainConfig
+from recipes.pretrain import PretrainConfig, main, print_progress
 from recipes.run_folder import (
     RecipeError,
     check_world,
     commit_directory,
     keep_newest,
+    note_unreadable,
+    read_rows,
     saved_steps,
     truncate_rows,
 )
@@ -67,6 +72,21 @@ def launch(run, shards, *options, launcher=(), timeout=300, **environment):
     )
 
 
+@pytest.fixture
+def train(shards):
+    """The recipe called in this process, which saves importing torch each time; it may raise, or return the exit code."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def call(run, *options):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+        return main(command(run, shards, *options)[2:])
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
 def rows(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
@@ -91,12 +111,14 @@ def kill_at(updates, arguments, run, **environment):
     )
     while process.poll() is None and max(saved_steps(run / "checkpoints"), default=0) < updates:
         time.sleep(0.005)
-    for one in (
-        process,
+    everyone = [
         *process.children(recursive=True),
-    ):  # torchrun gives its workers sessions of their own
+        process,
+    ]  # torchrun gives its workers sessions of their own
+    for one in everyone:
         with contextlib.suppress(psutil.NoSuchProcess):  # it ended with its parent
             one.kill()
+    psutil.wait_procs(everyone[:-1])
     assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
 
 
@@ -111,6 +133,7 @@ def finished(tmp_path_factory, shards):
 
 def test_a_run_folder_tells_everything(finished, shards):
     assert sorted(path.name for path in finished.iterdir()) == [
+        ".lock",
         "checkpoints",
         "config.yaml",
         "metrics.jsonl",
@@ -126,11 +149,50 @@ def test_a_run_folder_tells_everything(finished, shards):
     assert saved_steps(finished / "checkpoints") == [6, 8]
 
 
-def test_finished_run_is_left_alone(finished, shards):
-    before = losses(finished)
-    result = launch(finished, shards, "--updates", "8")
-    assert result.returncode == 0
-    assert losses(finished) == before
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_finished_run_is_left_alone(train, finished, capsys):
+    """Also by a command with other settings, which nothing was trained with."""
+    before = contents(finished)
+    assert train(finished, "--updates", "8", "--learning_rate", "1", "--seed", "5") == 0
+    assert capsys.readouterr().out == f"finished: {finished / 'model'}\n"
+    assert contents(finished) == before
+
+
+def test_other_settings_on_resume_are_recorded(train, finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / "config.yaml").write_text("model: [broken")  # what counts is what the checkpoint was trained with
+    assert train(run, "--updates", "9", "--learning_rate", "1e-3", "--overrides", "{kl_scale: 1.0}") == 0
+    assert train(run, "--updates", "10", "--learning_rate", "1e-3", "--overrides", "{}") == 0
+    changes = json.loads((run / "model" / "train.json").read_text())["changes"]
+    assert changes == [
+        {"updates": 8, "overrides": [{}, {"kl_scale": 1.0}], "learning_rate": [3e-4, 1e-3]},
+        {"updates": 9, "overrides": [{"kl_scale": 1.0}, {}]},
+    ]
+
+
+def test_another_beginning_on_resume_is_refused(train, finished):
+    with pytest.raises(RecipeError, match="cannot resume another model: init was None and is 'elsewhere'"):
+        train(finished, "--updates", "9", "--init", "elsewhere")
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.bin", "custom_checkpoint_0.pkl", "random_states_0.pkl"]
+)
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_checkpoint_is_one_sentence(name, damage, train, finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    place = run / "checkpoints" / "step-00000008"
+    content = (place / name).read_bytes()
+    (place / name).unlink()
+    if damage == "cut":
+        (place / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(RecipeError, match=f"{place} is damaged .*; delete it to go on from the one before"):
+        train(run, "--updates", "9")
+    shutil.rmtree(place)
+    assert train(run, "--updates", "7") == 0
 
 
 @pytest.mark.slow
@@ -193,6 +255,22 @@ def test_sigterm_to_torchrun_saves_first(shards, tmp_path):
     assert "the same command resumes" in output
     (step,) = saved_steps(tmp_path / "stopped" / "checkpoints")
     assert step > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the signal at a parent's end is Linux's")
+def test_sigterm_to_accelerate_saves_first(shards, tmp_path):
+    """Its launcher of one process dies of the signal and passes nothing on."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+    process = until_a_row(tmp_path / "stopped", shards, "--workers", "0", launcher=launcher)
+    trainers = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    _, orphans = psutil.wait_procs(trainers, timeout=30)
+    for orphan in orphans:
+        orphan.kill()
+    output, _ = process.communicate(timeout=30)
+    assert trainers and not orphans and "the same command resumes" in output
+    assert saved_steps(tmp_path / "stopped" / "checkpoints")
 
 
 def until_a_row(run, shards, *options, launcher=(), **environment):
@@ -262,7 +340,7 @@ def test_a_world_that_was_not_promised_is_refused(shards, tmp_path):
         (["--modle", "x"], "did you mean 'model'"),
         (["--model", "contextwm-debgu"], "did you mean 'contextwm-debug'"),
         (["--overrides", "{rssm.detr: 3}"], "did you mean 'deter'"),
-        (["--batch_clips", "0"], "batch_clips 0 is not a multiple"),
+        (["--accumulation", "3"], "batch_clips 4 is not a multiple"),
         (["--window_frames", "1000"], "frames"),
         (["--init", "no-such-model"], "no directory"),
         (["--data", "[{root: /nonexistent}]"], "/nonexistent"),
@@ -315,36 +393,50 @@ def test_another_world_is_named(finished, shards, tmp_path):
     assert "data re-striped from 1 x 4 clips to 1 x 2 clips: batch 8 of the old world is 16" in result.stdout
 
 
-def test_scalars_of_a_skipped_update_are_left_out_of_the_means():
+@pytest.fixture
+def meter():
     state = SimpleNamespace(updates=0, interval={}, seconds=0.0, skipped=0)
-    accelerator = SimpleNamespace(device=torch.device("cpu"), reduce=lambda values, _: values)
-    meter = Meter(accelerator, state)
-    for bad, loss in ((0.0, 10.0), (1.0, 1000.0), (1.0, torch.nan), (0.0, 20.0)):
-        meter.add({"loss": torch.tensor(loss)}, share=1.0)
+    return Meter(SimpleNamespace(device=torch.device("cpu"), reduce=lambda values, _: values), state)
+
+
+def measure(meter, updates):
+    """The row of an interval of (skipped, loss)."""
+    for bad, loss in updates:
+        meter.add({name: torch.tensor(loss) for name in ("loss", "image_loss", "kl")}, share=1.0)
         meter.count(torch.tensor(bad))
-        state.updates += 1
-    row = meter.row(torch.tensor(1.0))
+        meter._state.updates += 1
+    return meter.row(torch.tensor(torch.nan if bad else 1.0))
+
+
+def test_scalars_of_a_skipped_update_are_left_out_of_the_means(meter):
+    row = measure(meter, [(0.0, 10.0), (1.0, 1000.0), (1.0, torch.nan), (0.0, 20.0)])
     assert row["loss"] == 15.0 and row["skipped_updates"] == 2
 
 
-@pytest.mark.slow
-def test_too_many_bad_updates_name_the_last_good_checkpoint(finished, shards, tmp_path):
-    """A learning rate given on resume counts, and this one blows the weights up."""
+def test_an_interval_of_skipped_updates_has_no_means(meter, capsys):
+    """Not 0.0, which would be the best loss of the run, and not NaN, which is no json."""
+    row = measure(meter, [(1.0, torch.nan), (1.0, 3.0)])
+    assert (row["loss"], row["grad_norm"], row["skipped_updates"]) == (None, None, 2)
+    json.dumps(row, allow_nan=False)
+    print_progress(row | {"broken_clips": 0}, 10)
+    assert "loss        -  image        -  kl      -" in capsys.readouterr().out
+    assert measure(meter, [(0.0, 5.0)])["loss"] == 5.0
+
+
+@pytest.mark.parametrize("learning_rate", ["1e38", "1e12"])
+def test_too_many_bad_updates_name_the_last_good_checkpoint(learning_rate, train, finished, tmp_path):
+    """The update that ruins the weights has a finite gradient itself, and its checkpoint is no good one."""
     run = shutil.copytree(finished, tmp_path / "run")
-    options = (
-        "--updates",
-        "50",
-        "--learning_rate",
-        "1e38",
-        "--max_bad_updates",
-        "6",
-        "--checkpoint_every",
-        "100",
-    )
-    result = launch(run, shards, *options)
-    assert result.returncode == 1
-    assert f"last good checkpoint: {run / 'checkpoints' / 'step-00000008'}" in result.stderr
-    assert saved_steps(run / "checkpoints")[-1] == 8
+    options = ("--updates", "50", "--learning_rate", learning_rate, "--max_bad_updates", "4")
+    with pytest.raises(RecipeError, match=f"last good checkpoint: {run / 'checkpoints' / 'step-00000008'}"):
+        train(run, *options, "--checkpoint_every", "1")
+    assert saved_steps(run / "checkpoints")[-1] == (8 if learning_rate == "1e38" else 9)
+
+
+def test_weights_that_are_not_finite_are_not_kept(train, tmp_path):
+    with pytest.raises(RecipeError, match="not finite after 2 updates; last good checkpoint: none"):
+        train(tmp_path / "run", "--updates", "2", "--learning_rate", "1e38", "--checkpoint_every", "1")
+    assert not saved_steps(tmp_path / "run" / "checkpoints") and not (tmp_path / "run" / "model").exists()
 
 
 @pytest.mark.slow
@@ -354,6 +446,18 @@ def test_accumulation_and_half_precision_train(shards, tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert rows(tmp_path / "run")[-1]["skipped_updates"] == 0
+
+
+def test_micro_batches_are_counted_anew_on_resume(train, finished, tmp_path):
+    """Accelerate's own counter must not shift where an update of two micro-batches begins."""
+    resumed = {}
+    for count in (8, 9):
+        run = shutil.copytree(finished, tmp_path / str(count))
+        place = run / "checkpoints" / "step-00000008" / "random_states_0.pkl"
+        torch.save(torch.load(place, weights_only=False) | {"step": count}, place)
+        assert train(run, "--updates", "10", "--accumulation", "2") == 0
+        resumed[count] = run
+    assert same_weights(resumed[8], resumed[9])
 
 
 @pytest.mark.slow
@@ -407,7 +511,70 @@ def test_the_fused_adam_skips_where_it_is_told_so():
         torch.testing.assert_close(weight.data, torch.full((3,), expected))
 
 
+def test_unreadable_clips_are_named_once(train, tmp_path):
+    """By every process, and across resumes."""
+    damaged = write_shards(tmp_path / "damaged", [9] * 12, codec="jpeg", shards=1, size=32)
+    tar = damaged / "data/train-00000-of-00001.tar"
+    data = tar.read_bytes()
+    place = data.index(b"s003_0000.jpg") + 512
+    tar.write_bytes(data[:place] + bytes(64) + data[place + 64 :])
+    run, options = (
+        tmp_path / "run",
+        ("--data", json.dumps([{"root": str(damaged)}]), "--checkpoint_every", "2"),
+    )
+    assert train(run, *options, "--updates", "4") == 0
+    (clip,) = [json.loads(line) for line in (run / "unreadable.jsonl").read_text().splitlines()]
+    assert clip["name"] == "clip s003_0000" and "damaged JPEG" in clip["reason"] and clip["updates"] <= 4
+    assert train(run, *options, "--updates", "8") == 0
+    note_unreadable(
+        run / "unreadable.jsonl", [("clip s003_0000", "again"), ("other", "x"), ("other", "x")], updates=8
+    )
+    assert [row["name"] for row in read_rows(run / "unreadable.jsonl")] == ["clip s003_0000", "other"]
+    assert [row["broken_clips"] for row in rows(run)][1:] == [1, 1, 1]
+    with pytest.raises(ValueError, match="more than 0 allowed; the last: clip s003_0000"):
+        train(tmp_path / "strict", *options, "--updates", "4", "--max_broken", "0")
+
+
+def test_the_model_is_told_its_updates(train, tmp_path):
+    """What moves with the updates and not with gradients, such as the target of self-prediction."""
+    overrides = "{objective.kind: self-prediction, objective.target_decay: 0.5}"
+    assert train(tmp_path, "--updates", "2", "--model", "plainwm-debug", "--overrides", overrides) == 0
+    torch.manual_seed(0)
+    fresh = create_model("plainwm-debug", overrides=yaml.safe_load(overrides)).objective.target
+    trained = from_pretrained(tmp_path / "model").objective.target
+    pairs = zip(fresh.parameters(), trained.parameters(), strict=True)
+    assert not all(torch.equal(before, after) for before, after in pairs)
+
+
 # The run folder.
+
+
+def test_two_processes_do_not_train_in_one_folder(train, tmp_path):
+    """Nor is the lock a forked worker's: one that outlives its trainer does not keep the folder locked."""
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import os, sys, time; from pathlib import Path; from recipes.run_folder import lock_run\n"
+            "lock = lock_run(Path(sys.argv[1]))\n"
+            "if os.fork(): print(flush=True); sys.stdin.read()\n"
+            "else: time.sleep(30)",
+            str(tmp_path),
+        ],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    holder.stdout.readline()
+    with pytest.raises(RecipeError, match=f"another process is training in {tmp_path}"):
+        train(tmp_path, "--updates", "1")
+    with pytest.raises(RecipeError, match=f"another process is training in {tmp_path}"):
+        finetune.main(["--run", str(tmp_path), "--env.name", "dummy"])
+    holder.stdin.close()
+    holder.wait()
+    assert train(tmp_path, "--updates", "1") == 0
+    os.killpg(holder.pid, signal.SIGKILL)
 
 
 def test_rows_beyond_the_checkpoint_are_dropped_with_a_line_cut_short(tmp_path):
