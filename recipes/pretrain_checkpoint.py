@@ -152,9 +152,7 @@ def reading(checkpoint: Path) -> Iterator[None]:
         yield
     except (RecipeError, PermissionError, torch.OutOfMemoryError, torch.AcceleratorError):
         raise
-    except (
-        Exception
-    ) as error:  # safetensors, zip, pickle and torch each have their own for bytes that are not whole
+    except Exception as error:  # safetensors, zip, pickle and torch each have their own for cut bytes
         before = "go on from the one before" if saved_steps(checkpoint.parent)[:-1] else "begin anew"
         raise RecipeError(
             f"the checkpoint {checkpoint} is damaged ({type(error).__name__}: {str(error)[:100]}); delete it to {before}"
