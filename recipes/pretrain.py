@@ -270,7 +270,7 @@ def make_accelerator(config: PretrainConfig) -> Any:
     """
     import torch
     from accelerate import Accelerator
-    from accelerate.utils import ProjectConfiguration
+    from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 
     gpu = torch.cuda.is_available() and not config.cpu
     precision = ("bf16" if gpu else "no") if config.mixed_precision == "auto" else config.mixed_precision
@@ -286,6 +286,8 @@ def make_accelerator(config: PretrainConfig) -> Any:
         ),
         step_scheduler_with_optimizer=False,
         dynamo_plugin=compiling(config),
+        # In training no forward pass reads BatchNorm's running statistics: sending them each time is for nothing.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     check_world(accelerator.num_processes, promised=config.processes)
     clips_per_process(config, accelerator.num_processes)

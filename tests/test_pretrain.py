@@ -208,6 +208,25 @@ def test_kill_and_resume_equals_the_undisturbed_run(finished, shards, tmp_path):
     assert losses(run) == losses(finished)
 
 
+def test_everything_that_draws_is_resumed(train, shards, held_out, tmp_path):
+    """A mixture with a subset and a filter, an EMA target, a warm-up, an augmentation, accumulation, workers."""
+    model = (
+        "{objective.kind: self-prediction, frame.context.token_dropout_warmup_updates: 4, "
+        "frame.context.augmentation: shift, frame.context.frame: random}"
+    )
+    data = [
+        {"root": str(shards), "weight": 2, "subset": 4, "where": {"num_frames": [20, 100]}},
+        {"root": str(held_out), "weight": 1},
+    ]
+    options = ("--data", json.dumps(data), "--sampling", "frame", "--overrides", model, "--accumulation", "2")
+    options = (*options, "--workers", "1", "--log_every", "2")
+    assert train(tmp_path / "whole", *options, "--updates", "5") == 0
+    for updates in ("3", "5"):
+        assert train(tmp_path / "halves", *options, "--updates", updates) == 0
+    assert same_weights(tmp_path / "whole", tmp_path / "halves")
+    assert losses(tmp_path / "whole")[5] == losses(tmp_path / "halves")[5]
+
+
 @pytest.mark.slow
 def test_scorecards_during_training_change_nothing(finished, shards, held_out, tmp_path):
     run = tmp_path / "scored"
