@@ -25,12 +25,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from cwm_hub import VideoWorldModel, create_model
 from cwm_hub.models.frame_model import image_loss
 from cwm_hub.models.rssm import balanced_kl
+from cwm_hub.models.running_statistics import RunningStatistics
 from recipes.pretrain import CompileMode, PretrainConfig, compiling
 
 
 @dataclass
 class Trainer:
-    """One model with its optimiser and a fixed batch, stepping as recipes/pretrain.py does."""
+    """One model with its optimiser and a fixed batch, stepping as recipes/pretrain.py does, but for the meter's sums."""
 
     name: str
     device: torch.device
@@ -53,6 +54,7 @@ class Trainer:
             weight_decay=self.settings.weight_decay,
             fused=True,
         )
+        self.statistics = RunningStatistics(self.model)
         side = self.model.image_size
         shape = (self.batch_clips, self.window_frames, 3, side, side)
         last = (*shape[:2], side, side, 3)  # channels last in memory, as the loader gives them
@@ -71,15 +73,27 @@ class Trainer:
 
     def update(self) -> None:
         """Forward, backward, clip, step."""
+        self.loss().backward()
+        self.step()
+
+    def loss(self) -> torch.Tensor:
+        """The forward pass."""
+        self.statistics.keep()
         with self.autocast():
             loss, _ = self.forward(self.video, self.is_first)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        return loss
+
+    def step(self) -> None:
+        """What follows the backward pass."""
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        bad = 1 - torch.isfinite(norm).float()
+        self.optimizer.found_inf = bad  # type: ignore[attr-defined]
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.statistics.take_back(bad)
 
-    def stages(self) -> dict[str, Callable[[], Any]]:
-        """Parts of the forward pass by themselves."""
+    def forward_stages(self) -> dict[str, Callable[[], Any]]:
+        """Parts of the forward pass by themselves, eager."""
         model = self.model
         with torch.no_grad(), self.autocast():
             embed = model.frame_model.encode(self.video)
@@ -127,13 +141,21 @@ def matrix_ceiling(device: torch.device, dtype: torch.dtype, *, side: int) -> fl
 
 
 def stage_shares(trainer: Trainer, rounds: int) -> dict[str, float]:
-    """Share of the forward pass that each stage takes, forward only."""
-    times = {}
+    """Share of an update's time that each stage takes; the parts of the forward pass by their shares of it, eager."""
+    whole: dict[str, list[float]] = {"forward": [], "backward": [], "clip and step": []}
+    for _ in range(rounds):
+        losses: list[torch.Tensor] = []
+        whole["forward"].append(seconds(lambda: losses.append(trainer.loss()), trainer.device))  # noqa: B023
+        whole["backward"].append(seconds(lambda: losses[0].backward(), trainer.device))  # noqa: B023
+        whole["clip and step"].append(seconds(trainer.step, trainer.device))
+    times = {name: statistics.median(values) for name, values in whole.items()}
+    forward, parts = times.pop("forward"), {}
     with torch.no_grad(), trainer.autocast():
-        for name, work in trainer.stages().items():
+        for name, work in trainer.forward_stages().items():
             work()
-            times[name] = statistics.median(seconds(work, trainer.device) for _ in range(rounds))
-    return {name: value / sum(times.values()) for name, value in times.items()}
+            parts[name] = statistics.median(seconds(work, trainer.device) for _ in range(rounds))
+    shares = {f"forward, {name}": forward * part / sum(parts.values()) for name, part in parts.items()}
+    return {name: value / (forward + sum(times.values())) for name, value in (shares | times).items()}
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -223,7 +245,7 @@ def main() -> None:
         if name != "stage_shares":
             print(f"{name:24s} {value:.3f}" if isinstance(value, float) else f"{name:24s} {value}")
     for name, share in result["stage_shares"].items():  # type: ignore[attr-defined]
-        print(f"  forward, {name:15s} {100 * share:5.1f} %")
+        print(f"  {name:24s} {100 * share:5.1f} %")
     if arguments.json:
         print(json.dumps(result))
 

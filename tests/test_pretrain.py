@@ -20,7 +20,7 @@ from moving_squares import write_clips
 from safetensors.torch import load_file
 from synthetic_shards import write_shards
 
-from cwm_hub import from_pretrained
+from cwm_hub import create_model, from_pretrained
 from recipes import finetune
 from recipes.command_line import parse_config
 from recipes.meter import Meter
