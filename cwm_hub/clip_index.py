@@ -42,6 +42,10 @@ class ClipSource:
     block_shards: int | None = None
     """Shards that are shuffled together; 0 shuffles the whole set. None: 0 for a local root, 4 for a remote one."""
 
+    def __post_init__(self) -> None:
+        if self.block_shards is not None and self.block_shards < 0:
+            raise SamplingError(f"block_shards must be at least 0, got {self.block_shards} for {self.root}")
+
 
 class ClipIndex:
     """The usable clips of one `ClipSource`, one entry per index row that passed its filters."""

@@ -62,6 +62,11 @@ def root(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("codec", ["raw", "jpeg", "h264"])
+def test_blocks_of_fewer_than_no_shards_are_refused():
+    with pytest.raises(SamplingError, match="block_shards must be at least 0, got -1 for somewhere"):
+        ClipSource("somewhere", block_shards=-1)
+
+
 def test_a_batch_holds_the_frames_it_names(tmp_path, codec):
     clips = loader(write_shards(tmp_path, [20, 7, 5, 9, 40], codec=codec, size=16))
     for batch in take(clips, 5):
