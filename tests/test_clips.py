@@ -62,11 +62,6 @@ def root(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("codec", ["raw", "jpeg", "h264"])
-def test_blocks_of_fewer_than_no_shards_are_refused():
-    with pytest.raises(SamplingError, match="block_shards must be at least 0, got -1 for somewhere"):
-        ClipSource("somewhere", block_shards=-1)
-
-
 def test_a_batch_holds_the_frames_it_names(tmp_path, codec):
     clips = loader(write_shards(tmp_path, [20, 7, 5, 9, 40], codec=codec, size=16))
     for batch in take(clips, 5):
@@ -487,3 +482,8 @@ def test_512_shards_with_8_ranks_of_4_workers_start_in_seconds(tmp_path):
     assert sorted(seconds)[4] < 30, (
         f"a rank takes {sorted(seconds)[4]:.1f} s from the index to its first batch"
     )
+
+
+def test_blocks_of_fewer_than_no_shards_are_refused():
+    with pytest.raises(SamplingError, match="block_shards must be at least 0, got -1 for somewhere"):
+        ClipSource("somewhere", block_shards=-1)
