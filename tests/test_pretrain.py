@@ -284,7 +284,7 @@ def test_sigterm_to_accelerate_saves_first(shards, tmp_path):
     process = until_a_row(tmp_path / "stopped", shards, "--workers", "0", launcher=launcher)
     trainers = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
-    _, orphans = psutil.wait_procs(trainers, timeout=30)
+    _, orphans = psutil.wait_procs(trainers, timeout=120)
     for orphan in orphans:
         orphan.kill()
     output, _ = process.communicate(timeout=30)
@@ -325,6 +325,8 @@ def test_two_cpu_processes(name, shards, held_out, tmp_path):
     if name == "accelerate":
         options += ("--evaluate_data", f"[{held_out}]", "--evaluate_every", "3", "--evaluation.windows", "4")
         options += ("--evaluation.observed_frames", "3", "--evaluation.horizon", "6")
+    else:
+        options += ("--overrides", "{objective.kind: self-prediction, frame.context.mixing: concat}")
     result = launch(whole, shards, *options, "--updates", "6", launcher=LAUNCHERS[name], **environment)
     assert result.returncode == 0, result.stderr
     assert json.loads((whole / "model" / "train.json").read_text())["processes"] == 2

@@ -136,11 +136,14 @@ def test_a_killed_process_leaves_its_lock_and_its_bytes(shards, tmp_path):
             target=lambda: take(loader(server.url, tmp_path), 1), daemon=True
         )
         child.start()
-        while server.faults:  # then its two fetching threads hang
+        while (
+            len(server.faults) > 1
+        ):  # then one of its two fetching threads hangs, and the other too or waits for it
             assert child.is_alive()
             time.sleep(0.01)
         child.kill()
         child.join()
+        server.faults.clear()
         assert equal(take(loader(shards, tmp_path), 10), take(loader(server.url, tmp_path), 10))
         tars = {path.name: path.stat().st_size for path in (shards / "data").iterdir()}
         twice = sum(server.bytes_sent[name] for name in tars) - sum(tars.values())
