@@ -27,6 +27,7 @@ from cwm_hub.models.frame_model import image_loss
 from cwm_hub.models.rssm import balanced_kl
 from cwm_hub.models.running_statistics import RunningStatistics
 from recipes.pretrain import CompileMode, PretrainConfig, compiling
+from recipes.pretrain_checkpoint import adam_settings
 
 
 @dataclass
@@ -47,13 +48,7 @@ class Trainer:
         assert isinstance(model, VideoWorldModel)
         self.model = model.train()
         self.settings = PretrainConfig(data=[], compile=self.compile, compile_mode=self.compile_mode)
-        self.optimizer = torch.optim.Adam(
-            self.model.parameters(),
-            lr=self.settings.learning_rate,
-            eps=self.settings.adam_epsilon,
-            weight_decay=self.settings.weight_decay,
-            fused=True,
-        )
+        self.optimizer = torch.optim.Adam(self.model.parameters(), **adam_settings(self.settings), fused=True)
         self.statistics = RunningStatistics(self.model)
         side = self.model.image_size
         shape = (self.batch_clips, self.window_frames, 3, side, side)

@@ -70,8 +70,8 @@ def _part(
     cards: Mapping[str, Sequence[Mapping[str, Any]]], first: Mapping[str, Any], chosen: np.ndarray
 ) -> dict[str, Any]:
     """Every design on the chosen windows."""
-    bootstrap = {field: first["protocol"][field] for field in BOOTSTRAP_FIELDS}
-    bootstrap["videos"] = _videos(first, chosen)
+    videos = _videos(first, chosen)
+    bootstrap = {field: first["protocol"][field] for field in BOOTSTRAP_FIELDS} | {"videos": videos}
     designs: dict[str, Any] = {}
     reference: dict[str, np.ndarray] = {}
     for design, runs in cards.items():
@@ -90,7 +90,7 @@ def _part(
     }
     return {
         "windows": int(chosen.sum()),
-        "videos": len(set(_videos(first, chosen))),
+        "videos": len(set(videos)),
         "designs": designs,
         "baselines_psnr_db": baselines,
     }

@@ -167,9 +167,7 @@ def _parse(hint: Any, value: Any, where: str, path: str) -> Any:
     if hint is Any:
         return value
     if origin in (typing.Union, types.UnionType):
-        (member,) = (
-            member for member in arguments if member is not type(None)
-        )  # no config has another union
+        (member,) = (one for one in arguments if one is not type(None))  # no config has another union
         return None if value is None else _parse(member, value, where, path)
     if origin is Literal:
         if any(value == choice and type(value) is type(choice) for choice in arguments):

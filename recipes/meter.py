@@ -19,9 +19,7 @@ class Meter:
         """Updates since the last one with a finite gradient."""
         self._clock = time.perf_counter()
         self._restart()
-        if (
-            state.interval
-        ):  # a resumed run goes on inside the interval, so that its rows are the undisturbed run's
+        if state.interval:  # a resumed run goes on inside it, so that its rows are the undisturbed run's
             self._first = state.interval["first"]
             self._skipped = self._zero + state.interval["skipped"]
             self._names = list(state.interval["sums"])
@@ -38,9 +36,7 @@ class Meter:
         self.clock()
         self._state.interval = {}
         if self._names:
-            means = self._means_of_processes(
-                self._sums
-            )  # one process's state is every process's after a resume
+            means = self._means_of_processes(self._sums)  # one process's state is all processes' on resume
             self._state.interval = {"first": self._first, "skipped": float(self._skipped), "sums": means}
 
     @contextlib.contextmanager

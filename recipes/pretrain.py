@@ -40,6 +40,7 @@ from recipes.run_folder import (
     RecipeError,
     StopSignal,
     append_row,
+    check_least,
     check_world,
     end_with_launcher,
     lock_run,
@@ -150,9 +151,7 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError for the first value out of its range."""
-        for name, least in LEAST.items():
-            if not getattr(self, name) >= least:  # nan too
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        check_least(self, LEAST)
         for name in ("learning_rate", "adam_epsilon", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")

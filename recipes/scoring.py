@@ -7,7 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from recipes.run_folder import RecipeError, append_row, provenance, step_directory, write_text
+from recipes.run_folder import (
+    RecipeError,
+    append_row,
+    check_least,
+    provenance,
+    step_directory,
+    write_text,
+)
 
 if TYPE_CHECKING:
     import pyarrow
@@ -15,6 +22,16 @@ if TYPE_CHECKING:
 
     from cwm_hub.metrics import Protocol
     from cwm_hub.models.video_world_model import VideoWorldModel
+
+LEAST = {
+    "windows": 2,
+    "observed_frames": 1,
+    "horizon": 1,
+    "samples": 1,
+    "seed": 0,
+    "mean_frame_frames": 1,
+}
+"""Setting to its least value."""
 
 EVALUATION_WINDOWS = 4
 """Windows of the prediction grids that are drawn during training."""
@@ -47,10 +64,7 @@ class ScoringConfig:
     """Training frames, drawn uniformly, behind the mean frame of a shard directory."""
 
     def __post_init__(self) -> None:
-        lowest = {"windows": 2, "seed": 0}
-        for name in ("windows", "observed_frames", "horizon", "samples", "seed", "mean_frame_frames"):
-            if getattr(self, name) < lowest.get(name, 1):
-                raise RecipeError(f"{name} must be at least {lowest.get(name, 1)}, got {getattr(self, name)}")
+        check_least(self, LEAST)
 
 
 @dataclass(frozen=True)
