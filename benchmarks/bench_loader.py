@@ -23,10 +23,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cwm_hub.clips import ClipLoader, ClipSource
-from cwm_hub.shards import INDEX, EncodedClip, Manifest, ShardWriter, index_bytes, shard_name
-from cwm_hub.storage import write_file
-from dataprep.frames import DecodeSettings, open_video
+from cwm_hub.clips.clip_index import ClipSource
+from cwm_hub.clips.loader import ClipLoader
+from cwm_hub.shards.index import INDEX, index_bytes
+from cwm_hub.shards.manifest import Manifest, shard_name
+from cwm_hub.shards.storage import write_file
+from cwm_hub.shards.writer import EncodedClip, ShardWriter
+from dataprep.decode.frames import DecodeSettings, open_video
 
 SAMPLES = Path(__file__).parents[1] / "dataprep" / "samples"
 WINDOW_FRAMES, BATCH_CLIPS, IMAGE_SIZE, SHARDS, ROUNDS = 25, 16, 64, 4, 5

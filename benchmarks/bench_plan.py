@@ -18,12 +18,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from cwm_hub.shards import ClipRow, ShardRecord
-from cwm_hub.storage import write_file
-from dataprep import ledger
-from dataprep.plan import Plan, ShardConfig, ShardTask, make_plan
-from dataprep.ssv2 import OFFICIAL_COUNTS, list_videos
-from dataprep.worker import ShardState
+from cwm_hub.shards.index import ClipRow
+from cwm_hub.shards.manifest import ShardRecord
+from cwm_hub.shards.storage import write_file
+from dataprep.sharding import ledger
+from dataprep.sharding.plan import Plan, ShardConfig, ShardTask, make_plan
+from dataprep.sharding.worker import ShardState
+from dataprep.sources.ssv2 import OFFICIAL_COUNTS, list_videos
 
 VIDEOS = sum(OFFICIAL_COUNTS.values())
 CLASSES = 174

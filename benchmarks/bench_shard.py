@@ -31,11 +31,11 @@ from pathlib import Path
 import av
 import numpy as np
 
-from dataprep import ledger
-from dataprep.engine import RunOptions, run_jobs
-from dataprep.folder import list_videos
-from dataprep.plan import ShardConfig, make_plan
-from dataprep.worker import make_jobs, open_file
+from dataprep.sharding import ledger
+from dataprep.sharding.plan import ShardConfig, make_plan
+from dataprep.sharding.supervisor import RunOptions, run_jobs
+from dataprep.sharding.worker import make_jobs, open_file
+from dataprep.sources.folder import list_videos
 
 SAMPLES = Path(__file__).parents[1] / "dataprep/samples"
 WIDTH, HEIGHT, FPS, FRAMES = 426, 240, 12, 48

@@ -15,7 +15,7 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
-from cwm_hub.shards import measure_clip
+from cwm_hub.shards.writer import measure_clip
 
 
 @dataclass(frozen=True)

@@ -1,49 +1,62 @@
 """Contextualized world models: video shards, pre-training, fine-tuning and the Hugging Face Hub.
 
-Importing this package costs milliseconds: the public names below load their module, and torch, on first use
-(PEP 562).
+Importing this package, or one of its rooms, costs milliseconds: the public names load their module, and torch, on
+first use (PEP 562).
 """
 
 import importlib
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.3.0"
 
-_PUBLIC = {
-    "from_pretrained": "cwm_hub.hub",
-    "save_pretrained": "cwm_hub.hub",
-    "push_to_hub": "cwm_hub.hub",
-    "create_model": "cwm_hub.models.registry",
-    "list_models": "cwm_hub.models.registry",
-    "VideoWorldModel": "cwm_hub.models.video_world_model",
-    "ActionWorldModel": "cwm_hub.models.action_world_model",
-    "DreamerAgent": "cwm_hub.agents.dreamer",
-    "ClipBatch": "cwm_hub.clips",
-    "ClipLoader": "cwm_hub.clips",
-    "make_env": "cwm_hub.envs",
-}
-
-__all__ = ["__version__", *_PUBLIC]
-
 if TYPE_CHECKING:
     from cwm_hub.agents.dreamer import DreamerAgent as DreamerAgent
-    from cwm_hub.clips import ClipBatch as ClipBatch
-    from cwm_hub.clips import ClipLoader as ClipLoader
-    from cwm_hub.envs import make_env as make_env
-    from cwm_hub.hub import from_pretrained as from_pretrained
-    from cwm_hub.hub import push_to_hub as push_to_hub
-    from cwm_hub.hub import save_pretrained as save_pretrained
+    from cwm_hub.clips.loader import ClipBatch as ClipBatch
+    from cwm_hub.clips.loader import ClipLoader as ClipLoader
+    from cwm_hub.envs.table import make_env as make_env
+    from cwm_hub.hub.checkpoint import save_pretrained as save_pretrained
+    from cwm_hub.hub.official_weights import load_official as load_official
+    from cwm_hub.hub.pretrained import from_pretrained as from_pretrained
+    from cwm_hub.hub.pretrained import push_to_hub as push_to_hub
     from cwm_hub.models.action_world_model import ActionWorldModel as ActionWorldModel
     from cwm_hub.models.registry import create_model as create_model
     from cwm_hub.models.registry import list_models as list_models
     from cwm_hub.models.video_world_model import VideoWorldModel as VideoWorldModel
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'cwm_hub' has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+def lazy_names(
+    package: str, modules: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """`__getattr__`, `__dir__` and `__all__` of a package whose public names load their module on first use.
+
+    Args:
+        package: its `__name__`.
+        modules: public name -> module that defines it.
+    """
+
+    def load(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(modules[name]), name)
+
+    return load, lambda: sorted(modules), list(modules)
 
 
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "from_pretrained": "cwm_hub.hub.pretrained",
+        "save_pretrained": "cwm_hub.hub.checkpoint",
+        "push_to_hub": "cwm_hub.hub.pretrained",
+        "load_official": "cwm_hub.hub.official_weights",
+        "create_model": "cwm_hub.models.registry",
+        "list_models": "cwm_hub.models.registry",
+        "VideoWorldModel": "cwm_hub.models.video_world_model",
+        "ActionWorldModel": "cwm_hub.models.action_world_model",
+        "DreamerAgent": "cwm_hub.agents.dreamer",
+        "ClipBatch": "cwm_hub.clips.loader",
+        "ClipLoader": "cwm_hub.clips.loader",
+        "make_env": "cwm_hub.envs.table",
+    },
+)

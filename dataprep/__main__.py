@@ -6,27 +6,36 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from dataprep.exit_codes import EXIT_INPUT, EXIT_INTERRUPTED
+from dataprep.errors import EXIT_INPUT, EXIT_INTERRUPTED
 
 COMMANDS = {
-    "ssv2": ("dataprep.ssv2", "Something-Something-v2: webm files and their label files"),
-    "human36m": ("dataprep.human36m", "Human3.6M: four-camera mp4 files or extracted frames"),
-    "youtube-driving": ("dataprep.youtube_driving", "ACO YouTube driving: frames, their zip, or mp4 files"),
-    "folder": ("dataprep.folder", "any tree of video files, labels and splits optional"),
-    "hub-dataset": ("dataprep.hub_dataset", "a Hugging Face data set with videos"),
-    "finalize": ("dataprep.finalize", "merge the parts of a --shard-range run into a data set"),
-    "verify": ("dataprep.verify", "check a shard directory against its manifest"),
-    "filter": ("dataprep.filter", "a smaller set by columns of the index: motion, length, class"),
-    "stats": ("dataprep.stats", "lengths, labels, motion, failures; ours beside the official counts"),
-    "bench": ("dataprep.bench", "windows and batches a second that training gets out of it, and what limits"),
-    "preview": ("dataprep.preview", "contact sheet or page of looping clips"),
-    "push": ("dataprep.push", "publish a shard directory as a Hub data set"),
+    "ssv2": ("dataprep.sources.ssv2", "Something-Something-v2: webm files and their label files"),
+    "human36m": ("dataprep.sources.human36m", "Human3.6M: four-camera mp4 files or extracted frames"),
+    "youtube-driving": (
+        "dataprep.sources.youtube_driving",
+        "ACO YouTube driving: frames, their zip, or mp4 files",
+    ),
+    "folder": ("dataprep.sources.folder", "any tree of video files, labels and splits optional"),
+    "hub-dataset": ("dataprep.sources.hub_dataset", "a Hugging Face data set with videos"),
+    "finalize": ("dataprep.sharding.finalize", "merge the parts of a --shard-range run into a data set"),
+    "verify": ("dataprep.curation.verify", "check a shard directory against its manifest"),
+    "filter": ("dataprep.curation.filter", "a smaller set by columns of the index: motion, length, class"),
+    "stats": (
+        "dataprep.curation.stats",
+        "lengths, labels, motion, failures; ours beside the official counts",
+    ),
+    "bench": (
+        "dataprep.curation.bench",
+        "windows and batches a second that training gets out of it, and what limits",
+    ),
+    "preview": ("dataprep.curation.preview", "contact sheet or page of looping clips"),
+    "push": ("dataprep.curation.push", "publish a shard directory as a Hub data set"),
 }
 """Sub-command to (module with `add_arguments(parser)` and `run(args) -> exit code`, one line of help)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one sub-command; returns one of `exit_codes`."""
+    """Run one sub-command; returns one of the exit codes of `errors`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = _Parser(
         prog="cwm-dataprep", description="Raw video to WebDataset shards for video pre-training."
@@ -40,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if "" in arguments:  # would mean the current folder
         return _fail("one of the arguments is empty: is a variable of the shell not set?")
-    from dataprep.engine import EngineError
+    from dataprep.sharding.supervisor import EngineError
 
     try:
         return importlib.import_module(COMMANDS[args.command][0]).run(args)

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.run_folder import RecipeError, one_sentence_errors, provenance, read_rows, write_text
-from recipes.scoring import counted
+from cwm_hub.provenance import provenance
+from recipes.run.folder import RecipeError, one_sentence_errors, read_rows, write_text
+from recipes.run.scoring import counted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         told = ", ".join(f"{folder} was scored after {updates:,}" for updates, folder in lengths.items())
         raise RecipeError(f"the runs have different numbers of updates and do not compare: {told}")
 
-    from cwm_hub.comparison import compare_designs, markdown_table
+    from cwm_hub.evaluation.comparison import compare_designs, markdown_table
 
     comparison = compare_designs(cards)
     parts = list(comparison["sources"])
@@ -80,7 +81,7 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    from cwm_hub.metrics import SCORECARD_VERSION
+    from cwm_hub.evaluation.scorecard import SCORECARD_VERSION
 
     try:
         card = json.loads(path.read_text())
@@ -106,12 +107,12 @@ def title(comparison: dict[str, Any], part: str) -> str:
 
 def draw(out: Path, folders: dict[str, list[Path]]) -> None:
     """PSNR over the updates, where every run was scored during training."""
-    from cwm_hub import curves, figures
+    from cwm_hub.figures import curves, sheet
 
     rows = {name: [read_rows(folder / "scores.jsonl") for folder in runs] for name, runs in folders.items()}
     if all(all(runs) for runs in rows.values()):
         figure = curves.score_curves(rows, title="all held-out windows; thin: one seed, thick: their mean")
-        figures.save(figure, out / "scores.png")
+        sheet.save(figure, out / "scores.png")
 
 
 if __name__ == "__main__":

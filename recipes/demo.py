@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipes.run_folder import ROOT, append_row, one_sentence_errors, read_rows
+from cwm_hub.provenance import ROOT
+from recipes.run.folder import append_row, one_sentence_errors, read_rows
 
 NO_GL = 3
 """Exit code of recipes/render_clips.py where there is no headless GL."""

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipes.command_line import parse_config
+from cwm_hub.provenance import provenance
 from recipes.compare import read_card
-from recipes.run_folder import RecipeError, one_sentence_errors, provenance, write_text
-from recipes.scoring import Data, ScoringConfig, counted, load_data, make_protocol, score
+from recipes.run.command_line import parse_config
+from recipes.run.folder import RecipeError, one_sentence_errors, write_text
+from recipes.run.scoring import Data, ScoringConfig, counted, load_data, make_protocol, score
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,10 +76,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Evaluate one checkpoint and print where it stands."""
     config = parse_config(EvaluateConfig, arguments, description=__doc__.split("\n")[0])
 
-    from cwm_hub import perceptual
-    from cwm_hub.comparison import check_same_protocol, compare_designs
     from cwm_hub.config import to_dict
-    from cwm_hub.hub import find_checkpoint
+    from cwm_hub.evaluation import perceptual
+    from cwm_hub.evaluation.comparison import check_same_protocol, compare_designs
+    from cwm_hub.hub.names import find_checkpoint
     from cwm_hub.models.video_world_model import VideoWorldModel
 
     out, roots = Path(config.out), [config.data] if isinstance(config.data, str) else config.data
@@ -151,7 +152,7 @@ def video_distance(prediction: "Tensor", video: "Tensor", observed_frames: int) 
     """FVD of whole windows: the true observed frames followed by the predicted ones, against the true windows."""
     import torch
 
-    from cwm_hub.perceptual import fvd, i3d_sha256
+    from cwm_hub.evaluation.perceptual import fvd, i3d_sha256
 
     clips = torch.cat([video[:, :observed_frames], prediction[:, observed_frames:]], 1)
     return {
@@ -174,20 +175,21 @@ def draw(
     figure_windows: int,
 ) -> None:
     """Write every figure that means something for this model and these windows; `cards` has this model's first."""
-    from cwm_hub import curves, figures
+    from cwm_hub.figures import curves, sheet
+    from cwm_hub.figures.frames import prediction_grid, write_video
 
     name, protocol = next(iter(cards)), next(iter(cards.values()))["protocol"]
     seen = protocol["observed_frames"]
     shown = data.shown(figure_windows)
     captions = data.captions(shown)
     truth, predictions = data.video[shown], {name: prediction[shown]}
-    grid = figures.prediction_grid(truth, predictions, observed_frames=seen, captions=captions)
-    figures.save(grid, out / "prediction.png")
-    figures.write_video(out / "prediction.mp4", truth, predictions, observed_frames=seen)
+    grid = prediction_grid(truth, predictions, observed_frames=seen, captions=captions)
+    sheet.save(grid, out / "prediction.png")
+    write_video(out / "prediction.mp4", truth, predictions, observed_frames=seen)
 
     def horizon(path: Path, scores: dict[str, Any], words: str) -> None:
         title = f"{words}: {counted(next(iter(scores.values())), protocol)}"
-        figures.save(curves.horizon_curves(scores, title=title), path)
+        sheet.save(curves.horizon_curves(scores, title=title), path)
 
     horizon(out / "horizon.png", {label: card["together"] for label, card in cards.items()}, "all windows")
     for source in data.manifests if len(data.manifests) > 1 else ():
@@ -219,14 +221,15 @@ def draw_context(
     captions: list[str],
 ) -> None:
     """What the context does: attention over it (where there is attention), and dynamics in another clip's context."""
-    from cwm_hub import figures
+    from cwm_hub.figures import sheet
+    from cwm_hub.figures.frames import attention_figure, composition_figure
 
     other = context.roll(1, 0)
     if len(video) > 1:
         own, composed = model.decode(feature, context), model.decode(feature, other)
         frames = (video, context[:, -1], own, other[:, -1], composed)
-        figure = figures.composition_figure(*(part[:COMPOSED_WINDOWS] for part in frames))
-        figures.save(figure, out / "composition.png")
+        figure = composition_figure(*(part[:COMPOSED_WINDOWS] for part in frames))
+        sheet.save(figure, out / "composition.png")
     if model.config.frame.context is None or model.config.frame.context.mixing != "attention":
         return
     weights = model.attention_maps(feature[:, -1:], context)[:, 0]
@@ -234,15 +237,16 @@ def draw_context(
     rows = [int(row * side) * side + int(column * side) for row, column in QUERIES]
     last_map = weights[:, rows, -side * side :].unflatten(-1, (side, side))
     decoded = model.decode(feature[:, -1:], context)[:, 0]
-    figure = figures.attention_figure(context[:, -1], decoded, last_map, QUERIES, captions=captions)
-    figures.save(figure, out / "attention.png")
+    figure = attention_figure(context[:, -1], decoded, last_map, QUERIES, captions=captions)
+    sheet.save(figure, out / "attention.png")
 
 
 def draw_embedding(out: Path, features: "np.ndarray", data: Data) -> None:
     """t-SNE of time-averaged latents, a point for each source video; needs scikit-learn."""
     import numpy as np
 
-    from cwm_hub import figures
+    from cwm_hub.figures import sheet
+    from cwm_hub.figures.frames import latent_embedding
 
     of_video: dict[tuple[str, str], list[int]] = {}
     for row, (source, video, _, _) in enumerate(data.windows):
@@ -257,18 +261,18 @@ def draw_embedding(out: Path, features: "np.ndarray", data: Data) -> None:
     points = np.stack([features[rows].mean(0) for rows in videos])
     labels = [names.index(data.labels[rows[0]]) for rows in videos]
     try:
-        figure, numbers = figures.latent_embedding(points, labels, dict(enumerate(names)))
+        figure, numbers = latent_embedding(points, labels, dict(enumerate(names)))
     except ModuleNotFoundError:
         print("no embedding.png: it needs scikit-learn, pip install 'cwm-hub[figures]'")
         return
-    figures.save(figure, out / "embedding.png")
+    sheet.save(figure, out / "embedding.png")
     windows = sum(len(rows) for rows in videos)
     write_text(out / "separability.json", json.dumps(numbers | {"videos": len(videos), "windows": windows}))
 
 
 def conclusions(cards: "dict[str, dict[str, Any]]", difference: dict[str, Any] | None) -> list[str]:
     """Lines that say where the model stands, per data set and together."""
-    from cwm_hub.comparison import verdict
+    from cwm_hub.evaluation.comparison import verdict
 
     names, card = list(cards), next(iter(cards.values()))
     parts = card["sources"] | ({"together": card["together"]} if len(card["sources"]) > 1 else {})

@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from cwm_hub.envs import EnvConfig, gl_problem, make_env
-from recipes.agent_checkpoint import Progress, load_checkpoint, save_checkpoint
-from recipes.command_line import parse_config
-from recipes.run_folder import (
+from cwm_hub.provenance import provenance
+from recipes.run.agent_checkpoint import Progress, load_checkpoint, save_checkpoint
+from recipes.run.command_line import parse_config
+from recipes.run.folder import (
     RecipeError,
     StopSignal,
     append_row,
     lock_run,
     one_sentence_errors,
     progress_line,
-    provenance,
     saved_steps,
     step_directory,
     truncate_rows,
@@ -38,7 +38,7 @@ from recipes.run_folder import (
 
 if TYPE_CHECKING:
     from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
-    from cwm_hub.rollout import EpisodeRecord
+    from cwm_hub.agents.rollout import EpisodeRecord
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     import torch  # after the cheap refusals
 
-    from cwm_hub.hub import save_pretrained
-    from cwm_hub.replay import Replay
-    from cwm_hub.rollout import Collector, RandomPolicy, evaluate, evaluation_seeds
+    from cwm_hub.agents.replay import Replay
+    from cwm_hub.agents.rollout import Collector, RandomPolicy, evaluate, evaluation_seeds
+    from cwm_hub.hub.checkpoint import save_pretrained
 
     # The task, twice: evaluation must not disturb the training episode under way.
     env, evaluation_env = (make_env(**asdict(config.env)) for _ in range(2))
@@ -239,7 +239,7 @@ def main(arguments: list[str] | None = None) -> int:
 def new_agent(config: FinetuneConfig, action_size: int) -> tuple["DreamerAgent", dict[str, Any] | None]:
     """An agent before its first update, and the checkpoint it comes from."""
     from cwm_hub.agents.dreamer import DreamerAgent
-    from cwm_hub.hub import find_checkpoint
+    from cwm_hub.hub.names import find_checkpoint
     from cwm_hub.models.registry import model_config
     from cwm_hub.models.video_world_model import VideoWorldModel
 

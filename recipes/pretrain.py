@@ -23,11 +23,27 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from cwm_hub.clip_index import ClipSource
-from cwm_hub.fetch import FetchConfig
-from recipes.command_line import parse_config
-from recipes.meter import Meter
-from recipes.pretrain_checkpoint import (
+from cwm_hub.clips.clip_index import ClipSource
+from cwm_hub.clips.retries import FetchConfig
+from cwm_hub.provenance import provenance
+from recipes.run.command_line import parse_config
+from recipes.run.folder import (
+    RecipeError,
+    StopSignal,
+    append_row,
+    check_least,
+    lock_run,
+    note_unreadable,
+    one_sentence_errors,
+    progress_line,
+    read_rows,
+    saved_steps,
+    step_directory,
+    truncate_rows,
+    write_text,
+)
+from recipes.run.meter import Meter
+from recipes.run.pretrain_checkpoint import (
     TrainState,
     adam_settings,
     check_same_model,
@@ -36,25 +52,8 @@ from recipes.pretrain_checkpoint import (
     resume,
     save,
 )
-from recipes.run_folder import (
-    RecipeError,
-    StopSignal,
-    append_row,
-    check_least,
-    check_world,
-    end_with_launcher,
-    lock_run,
-    note_unreadable,
-    one_sentence_errors,
-    progress_line,
-    provenance,
-    read_rows,
-    saved_steps,
-    step_directory,
-    truncate_rows,
-    write_text,
-)
-from recipes.scoring import Evaluation, ScoringConfig
+from recipes.run.scoring import Evaluation, ScoringConfig
+from recipes.run.world import check_world, end_with_launcher
 
 if TYPE_CHECKING:
     from cwm_hub import ClipLoader, VideoWorldModel
@@ -450,7 +449,7 @@ def compiling(config: PretrainConfig) -> Any:
 
 def start_from(checkpoint: str, model: Any) -> dict[str, Any]:
     """Load a checkpoint of the same configuration into the model; what names the checkpoint as its parent."""
-    from cwm_hub.hub import find_checkpoint
+    from cwm_hub.hub.names import find_checkpoint
 
     found = find_checkpoint(checkpoint)
     if found.config() != model.config:

@@ -14,9 +14,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cwm_hub.checkpoint import Checkpoint, CheckpointError
-from cwm_hub.hub import HUB_ID, find_checkpoint, push_to_hub, save_pretrained
-from recipes.run_folder import one_sentence_errors
+from cwm_hub.hub.checkpoint import Checkpoint, CheckpointError, save_pretrained
+from cwm_hub.hub.names import HUB_ID, find_checkpoint
+from cwm_hub.hub.pretrained import push_to_hub
+from recipes.run.folder import one_sentence_errors
 
 HUB_PREFIX = "hf://"
 MODEL_FOLDERS = ("model", "agent")

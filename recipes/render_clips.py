@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cwm_hub.envs import gl_problem
-from recipes.run_folder import RecipeError, one_sentence_errors
+from recipes.run.folder import RecipeError, one_sentence_errors
 
 TASKS = ("drawer-open", "door-lock", "button-press-topdown-wall", "lever-pull", "dial-turn")
 FPS = 25

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from recipes.run_folder import RecipeError, one_sentence_errors, provenance, read_rows, write_text
+from cwm_hub.provenance import provenance
+from recipes.run.folder import RecipeError, one_sentence_errors, read_rows, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,8 +110,9 @@ def pretraining_runs(run: Path) -> list[Path]:
 
 def data_section(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """A contact sheet and a sentence for every shard directory, and sentences for what is missing."""
-    from cwm_hub.figures import contact_sheet
-    from cwm_hub.shards import Manifest, read_index
+    from cwm_hub.figures.frames import contact_sheet
+    from cwm_hub.shards.index import read_index
+    from cwm_hub.shards.manifest import Manifest
 
     sets, missing = [], []
     for root in sorted(
@@ -145,7 +147,7 @@ def data_section(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 def read_clip(root: Path, row: Any) -> Any:
     """Frames of one clip, read at its place in the tar."""
-    from cwm_hub.codecs import decode_clip
+    from cwm_hub.shards.codecs import decode_clip
 
     with (root / row.shard).open("rb") as file:
         file.seek(row.offset)
@@ -154,7 +156,7 @@ def read_clip(root: Path, row: Any) -> Any:
 
 def training_section(runs: Sequence[Path]) -> dict[str, Any] | None:
     """Loss curves of all runs and a line of facts for each."""
-    from cwm_hub.curves import loss_curves, score_curves
+    from cwm_hub.figures.curves import loss_curves, score_curves
 
     if not runs:
         return None
@@ -269,7 +271,7 @@ def score_part(
     beginnings: Mapping[str, str],
 ) -> dict[str, Any]:
     """One data set: who is ahead, curves, and a table with both baselines."""
-    from cwm_hub.curves import horizon_curves
+    from cwm_hub.figures.curves import horizon_curves
 
     first = next(iter(scores.values()))
     rows = [
@@ -307,8 +309,8 @@ def score_part(
 
 def leader(key: str, cards: Mapping[str, Mapping[str, Any]], beginnings: Mapping[str, str]) -> str:
     """Which of a context model and a plain one is ahead, whatever the answer, of two that began alike."""
-    from cwm_hub.comparison import compare_designs, verdict
-    from cwm_hub.metrics import ProtocolError
+    from cwm_hub.evaluation.comparison import compare_designs, verdict
+    from cwm_hub.evaluation.scorecard import ProtocolError
 
     designs = [
         (a, b) for a, b in combinations(cards, 2) if a.startswith("context") != b.startswith("context")
@@ -345,7 +347,7 @@ def finetuning_section(run: Path) -> tuple[dict[str, Any] | None, str]:
         stage = next((row for row in read_rows(run / "stages.jsonl") if "fine-tune" in row["stage"]), None)
         reason = f"its stage ended with status {stage['status']!r}" if stage else "the stage did not run"
         return None, f"There is no fine-tuning result: {reason}."
-    from cwm_hub.curves import finetuning_curve
+    from cwm_hub.figures.curves import finetuning_curve
 
     config = read_config(folder / "config.yaml")
     prefill = config.get("prefill_steps", 0)
@@ -474,7 +476,7 @@ def findings(scores: Mapping[str, Any] | None, finetuning: Mapping[str, Any] | N
 
 def image_of(figure: "Figure", *, kind: str = "", caption: str = "") -> dict[str, str]:
     """A figure as a picture inside the page."""
-    from cwm_hub.figures import png
+    from cwm_hub.figures.sheet import png
 
     return _image(png(figure), ".png", kind=kind, caption=caption)
 

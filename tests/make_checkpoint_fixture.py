@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
-from cwm_hub.checkpoint import FORMAT_VERSION
 from cwm_hub.config import override
-from cwm_hub.hub import save_pretrained
+from cwm_hub.hub.checkpoint import FORMAT_VERSION, save_pretrained
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig
 from cwm_hub.models.registry import DEBUG_FRAME, DEBUG_RSSM, create_model
 from cwm_hub.models.video_world_model import VideoWorldModel

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cwm_hub.agents.actor_critic import lambda_return
 from cwm_hub.agents.intrinsic import IntrinsicBonus, IntrinsicConfig
-from cwm_hub.convert import load_official, rssm_weights
+from cwm_hub.hub.official_weights import load_official, rssm_weights
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig
 from cwm_hub.models.frame_model import image_loss
 from cwm_hub.models.heads import HeadConfig, PolicyHead, ScalarHead

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cwm_hub.shards import INDEX, EncodedClip, Manifest, ShardWriter, index_bytes, shard_name
-from cwm_hub.storage import write_file
+from cwm_hub.shards.index import INDEX, index_bytes
+from cwm_hub.shards.manifest import Manifest, shard_name
+from cwm_hub.shards.storage import write_file
+from cwm_hub.shards.writer import EncodedClip, ShardWriter
 
 SIZE = 8
 

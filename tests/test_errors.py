@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from cwm_hub.config import override
-from cwm_hub.hub import from_pretrained, save_pretrained
+from cwm_hub.hub.checkpoint import save_pretrained
+from cwm_hub.hub.pretrained import from_pretrained
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig
 from cwm_hub.models.registry import DEBUG_FRAME, DEBUG_RSSM, create_model
 

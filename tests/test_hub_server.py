@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hub_server import READER, WRITER, File, HubServer, Repo
 
-from cwm_hub.hub import save_pretrained
+from cwm_hub.hub.checkpoint import save_pretrained
 from cwm_hub.models.registry import create_model
 
 Client = Callable[..., list[str]]
@@ -21,7 +21,7 @@ Client = Callable[..., list[str]]
 STEPS = """
 import json, sys
 from cwm_hub import from_pretrained, push_to_hub
-from cwm_hub.checkpoint import CheckpointError
+from cwm_hub.hub import CheckpointError
 
 def load(name, **options):
     return f"weight {next(from_pretrained(name, **options).parameters()).flatten()[0].item()}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cwm_hub.hub import embedded_names
+from cwm_hub.hub.names import embedded_names
 
 ROOT = Path(__file__).parents[1]
 
@@ -100,5 +100,5 @@ def test_a_model_is_published_and_loaded(elsewhere, tmp_path):
 
 
 def test_the_embedded_models_load_offline(elsewhere, tmp_path):
-    code = "from cwm_hub import from_pretrained; from cwm_hub.hub import embedded_names as e; print(*e()); [from_pretrained(n) for n in e()]"
+    code = "from cwm_hub import from_pretrained; from cwm_hub.hub.names import embedded_names as e; print(*e()); [from_pretrained(n) for n in e()]"
     assert run(elsewhere, "python", "-c", code, cwd=tmp_path).stdout.split() == embedded_names()

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from cwm_hub.agents.actor_critic import ActorCritic, ActorCriticConfig, frozen, imagine
 from cwm_hub.agents.intrinsic import IntrinsicBonus, IntrinsicConfig
+from cwm_hub.agents.replay import Replay, SequenceBatch
 from cwm_hub.config import check_range
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig, WorldState
 from cwm_hub.models.rssm import RSSMState
 from cwm_hub.models.running_statistics import RunningStatistics
 from cwm_hub.models.video_world_model import VideoWorldModel
-from cwm_hub.replay import Replay, SequenceBatch
 
 
 @dataclass(frozen=True)

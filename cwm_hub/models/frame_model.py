@@ -30,8 +30,8 @@ from cwm_hub.models.context import (
     CrossAttention,
     choose_context_frames,
 )
+from cwm_hub.models.initialise import init_xavier
 from cwm_hub.models.resnet import LATENT_STRIDE, MAP_STRIDES, Norm, ResidualLayer, ResNetEncoder
-from cwm_hub.models.rssm import init_xavier
 from cwm_hub.models.timm_encoder import TimmContextEncoder
 
 ContextTokens = dict[int, Tensor]

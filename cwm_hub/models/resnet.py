@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cwm_hub.models.rssm import init_xavier
+from cwm_hub.models.initialise import init_xavier
 
 Norm = Literal["batch", "group"]
 MAP_STRIDES = (2, 4, 8)

@@ -20,6 +20,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from cwm_hub.config import check_range
+from cwm_hub.models.initialise import init_xavier
+from cwm_hub.models.recurrent import GRUCell
 
 
 @dataclass(frozen=True)
@@ -99,22 +101,6 @@ def categorical_kl(left: Float[Tensor, "*N S K"], right: Float[Tensor, "*N S K"]
     """KL(left || right) in nats from logits, summed over the S latents."""
     left_log, right_log = torch.log_softmax(left, -1), torch.log_softmax(right, -1)
     return (left_log.exp() * (left_log - right_log)).sum((-2, -1))
-
-
-class GRUCell(nn.Module):
-    """GRU cell with one LayerNorm over the three gates and a reset gate inside the candidate's tanh."""
-
-    def __init__(self, inputs: int, deter: int):
-        super().__init__()
-        self.gates = nn.Linear(inputs + deter, 3 * deter)
-        self.norm = nn.LayerNorm(3 * deter, eps=1e-3)
-
-    def forward(self, inputs: Float[Tensor, "B X"], deter: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-        """One step; the update gate is biased by -1 towards keeping the old state."""
-        reset, candidate, update = self.norm(self.gates(torch.cat([inputs, deter], -1))).chunk(3, -1)
-        candidate = torch.tanh(torch.sigmoid(reset) * candidate)
-        update = torch.sigmoid(update - 1)
-        return update * candidate + (1 - update) * deter
 
 
 class RSSM(nn.Module):
@@ -295,10 +281,3 @@ class RSSM(nn.Module):
                 f"action has {action.shape[-1]} numbers, the RSSM's slot takes {self.config.action_size}"
             )
         return F.pad(action, (0, missing))
-
-
-def init_xavier(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> None:
-    """Xavier-uniform weight and zero bias, the paper's start for top-level layers."""
-    nn.init.xavier_uniform_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)

@@ -13,9 +13,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import counting_frames, write_video
+from made_videos import counting_frames, write_video
 
-from cwm_hub.shards import Manifest
+from cwm_hub.shards.manifest import Manifest
 from dataprep.__main__ import COMMANDS, main
 
 SAMPLES = Path(__file__).parents[2] / "dataprep/samples"

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import counting_frames, read_clips, read_numbers, write_video
+from made_videos import counting_frames, read_clips, read_numbers, write_video
 
-from cwm_hub.shards import read_index
+from cwm_hub.shards.index import read_index
 from dataprep.__main__ import main
 
 LENGTHS = {"a one.mp4": 40, "b/two.webm": 30, "c.v3.mp4": 55}
@@ -87,7 +87,8 @@ def test_datasets_sees_videos_and_both_splits(root: Path, tmp_path: Path, stream
 
 
 def test_ours(root: Path) -> None:
-    from cwm_hub.clips import ClipLoader, ClipSource
+    from cwm_hub.clips.clip_index import ClipSource
+    from cwm_hub.clips.loader import ClipLoader
 
     loader = ClipLoader([ClipSource(str(root))], batch_clips=2, window_frames=25, seed=0)
     batches = iter(loader)

@@ -10,13 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import counting_frames, write_video
+from made_videos import counting_frames, write_video
 
-from cwm_hub.clips import ClipLoader, ClipSource, FetchConfig
-from cwm_hub.shards import Manifest, read_index_table
-from cwm_hub.storage import list_files
+from cwm_hub.clips.clip_index import ClipSource
+from cwm_hub.clips.loader import ClipLoader
+from cwm_hub.clips.retries import FetchConfig
+from cwm_hub.shards.index import read_index_table
+from cwm_hub.shards.manifest import Manifest
+from cwm_hub.shards.storage import list_files
 from dataprep.__main__ import main
-from dataprep.verify import verify
+from dataprep.curation.verify import verify
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("s3fs")

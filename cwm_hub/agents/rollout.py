@@ -1,0 +1,173 @@
+"""Acting in an environment: collecting episodes into the replay, and evaluating.
+
+All randomness of an episode (goal, exploration, sampled latents) follows from its seed alone, so that a run that
+resumes at an episode's start goes on exactly, and evaluating more or less often does not change training.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from cwm_hub.agents.replay import Episode, Replay
+
+if TYPE_CHECKING:
+    import gymnasium
+
+TRAIN_STREAM, EVALUATION_STREAM = 0, 1
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """What acts: an agent, or `RandomPolicy`."""
+
+    def initial_state(self, batch_size: int, *, seed: int) -> Any:
+        """State at the start of episodes."""
+
+    def act(
+        self, image: UInt8[np.ndarray, "N 3 H W"], state: Any, *, explore: bool
+    ) -> tuple[Float32[np.ndarray, "N A"], Any]:
+        """Actions in [-1, 1] for the frames just seen, and the next state."""
+
+
+class RandomPolicy:
+    """Uniform actions: what fills the replay before the first update."""
+
+    def __init__(self, action_size: int):
+        self._action_size = action_size
+
+    def initial_state(self, batch_size: int, *, seed: int) -> np.random.Generator:
+        """A generator of the episode's seed."""
+        return np.random.default_rng(seed)
+
+    def act(
+        self, image: UInt8[np.ndarray, "N 3 H W"], state: np.random.Generator, *, explore: bool
+    ) -> tuple[Float32[np.ndarray, "N A"], np.random.Generator]:
+        """Uniform in [-1, 1], exploring or not."""
+        return state.uniform(-1, 1, (len(image), self._action_size)).astype(np.float32), state
+
+
+@dataclass(frozen=True)
+class EpisodeRecord:
+    """How one episode went."""
+
+    seed: int
+    score: float
+    """Undiscounted sum of rewards."""
+    success: float
+    """1.0 where any step solved the task, else 0.0."""
+    episode_steps: int
+
+
+@dataclass
+class _Running:
+    """The episode under way."""
+
+    policy: Policy
+    state: Any
+    seed: int
+    image: list[np.ndarray]
+    action: list[np.ndarray]
+    reward: list[float]
+    success: float = 0.0
+
+    def record(self) -> EpisodeRecord:
+        return EpisodeRecord(self.seed, float(sum(self.reward)), self.success, len(self.reward) - 1)
+
+
+class Collector:
+    """Steps one environment with exploration and adds each finished episode to the replay.
+
+    Episode number i of a run has the seed `episode_seed(seed, i)`.
+    """
+
+    def __init__(self, env: "gymnasium.Env[Any, Any]", replay: Replay, *, seed: int, episodes: int = 0):
+        self._env, self._replay, self._seed = env, replay, seed
+        self._running: _Running | None = None
+        self.episodes = episodes
+        """Episodes finished so far, those before a resume among them."""
+        self.seconds = {"environment": 0.0, "act": 0.0}
+        """Time spent stepping (physics and drawing) and choosing actions."""
+
+    def step(self, policy: Policy) -> EpisodeRecord | None:
+        """One agent step, after a reset where an episode begins; the record of the episode it ended, if it did.
+
+        A policy keeps the episode it began: another one given in its middle waits for the next.
+        """
+        if self._running is None:
+            seed = episode_seed(self._seed, self.episodes)
+            self._running = self._timed("environment", _begin, self._env, policy, seed)
+        running = self._running
+        action = self._timed("act", _choose, running, True)
+        ended, terminated = self._timed("environment", _advance, self._env, running, action)
+        if not ended:
+            return None
+        self._replay.add(
+            Episode(
+                np.stack(running.image),
+                np.stack(running.action),
+                np.array(running.reward, np.float32),
+                terminated,
+            )
+        )
+        self._running = None
+        self.episodes += 1
+        return running.record()
+
+    def _timed(self, kind: str, function: Any, *arguments: Any) -> Any:
+        start = time.perf_counter()
+        result = function(*arguments)
+        self.seconds[kind] += time.perf_counter() - start
+        return result
+
+
+def evaluate(env: "gymnasium.Env[Any, Any]", policy: Policy, *, seeds: Sequence[int]) -> list[EpisodeRecord]:
+    """One episode per seed without exploration."""
+    records = []
+    for seed in seeds:
+        running = _begin(env, policy, seed)
+        ended = False
+        while not ended:
+            ended, _ = _advance(env, running, _choose(running, False))
+        records.append(running.record())
+    return records
+
+
+def episode_seed(run_seed: int, episode: int) -> int:
+    """Seed of a training episode: streams of neighbouring runs and episodes are unrelated."""
+    return int(np.random.SeedSequence((TRAIN_STREAM, run_seed, episode)).generate_state(1)[0])
+
+
+def evaluation_seeds(episodes: int) -> list[int]:
+    """The same list for every run, method and evaluation point, apart from every training seed's stream."""
+    return [int(np.random.SeedSequence((EVALUATION_STREAM, i)).generate_state(1)[0]) for i in range(episodes)]
+
+
+def _begin(env: "gymnasium.Env[Any, Any]", policy: Policy, seed: int) -> _Running:
+    frame, _ = env.reset(seed=seed)
+    zero = np.zeros(env.action_space.shape or (), np.float32)
+    return _Running(policy, policy.initial_state(1, seed=seed), seed, [_channels_first(frame)], [zero], [0.0])
+
+
+def _choose(running: _Running, explore: bool) -> Float32[np.ndarray, "A"]:
+    action, running.state = running.policy.act(running.image[-1][None], running.state, explore=explore)
+    return action[0]
+
+
+def _advance(
+    env: "gymnasium.Env[Any, Any]", running: _Running, action: Float32[np.ndarray, "A"]
+) -> tuple[bool, bool]:
+    """Steps, notes the row, and says whether the episode ended and whether the task itself ended it."""
+    frame, reward, terminated, truncated, info = env.step(action)
+    running.image.append(_channels_first(frame))
+    running.action.append(action)
+    running.reward.append(float(reward))
+    running.success = max(running.success, float(info.get("success", 0.0)))
+    return bool(terminated or truncated), bool(terminated)
+
+
+def _channels_first(frame: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "3 H W"]:
+    return np.ascontiguousarray(frame.transpose(2, 0, 1))

@@ -1,0 +1,269 @@
+"""How good is a video prediction? A scorecard whose protocol travels with its numbers; and IQM for RL results.
+
+Open-loop prediction: the model sees the first `observed_frames` of a held-out window and predicts the other
+`horizon` without seeing them. Timeline of one window, observed_frames = 5, horizon = 3:
+
+    frame           0  1  2  3  4 | 5  6  7
+    model sees      x  x  x  x  x |
+    horizon step                  | 1  2  3
+    copy-last-frame               | 4  4  4     frame 4 repeated
+    mean-frame                    | m  m  m     m: the average frame of the training shards, one constant picture
+
+Where several data sets are scored at once, the mean frame is the average of theirs, each data set weighing the same;
+`source_mean_frame` is then a third and stronger baseline, the average training frame of the window's own data set.
+
+Everything here takes pictures or numbers, never a model or a file; distances in the features of a network (LPIPS,
+FVD) are in `perceptual.py`. Shape key: N samples per window, B windows, T frames of a window, H W pixels, E features,
+R runs.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+from cwm_hub.config import to_dict
+from cwm_hub.evaluation.intervals import BOOTSTRAP_FIELDS, bootstrap_interval, mean_interval
+
+SCORECARD_VERSION = 2
+BASELINES = ("copy_last_frame", "mean_frame", "source_mean_frame")
+METRICS = ("psnr_db", "ssim")
+
+
+Measure = Callable[[Tensor, Tensor], Tensor]
+"""Frames [*batch, 3, H, W] predicted and true, both uint8 -> a number each, [*batch]."""
+
+
+class ProtocolError(ValueError):
+    """Two scorecards were measured in different ways, or a protocol does not fit the data it is applied to."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a scorecard was measured; scorecards compare only where every field is equal."""
+
+    observed_frames: int = 5
+    """Frames the model sees; the paper's figure uses 5."""
+    horizon: int = 20
+    """Frames predicted open loop, after the observed ones; may exceed the window the model was trained on."""
+    context: Literal["last", "first", "official"] = "last"
+    """Frame the context encoder sees: the last or first observed one; `official` draws one from the whole window
+    for every window, as the official code does, and so lets the model look at frames that it is asked to predict."""
+    latents: Literal["sampled", "mode"] = "sampled"
+    """Latents drawn from the model's distribution, or its most probable class at each step."""
+    samples: int = 1
+    """Predictions per window. Scores average over them; the best of them is reported apart."""
+    seed: int = 0
+    """Seed of the windows, the latents and the official protocol's context frames."""
+    image_size: int = 64
+    """Height and width in pixels: PSNR and SSIM of different sizes do not compare."""
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Data set name -> hash of its shard manifest."""
+    split: str = "validation"
+    """Split the windows come from."""
+    mean_frames: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Data set name -> `picture_hash` of its mean frame, the baseline's constant picture."""
+    windows: tuple[tuple[str, str, str, int], ...] = ()
+    """(data set name, source video, clip key, first frame in the source video) of every window, in order."""
+    psnr_cap_db: float = 60.0
+    """A PSNR above this counts as this: an exact copy of a still clip would otherwise be worth infinity."""
+    resamples: int = 2000
+    """Bootstrap resamples of the source videos behind every interval."""
+    confidence: float = 0.95
+    """Coverage of every interval."""
+
+    def __post_init__(self) -> None:
+        if self.observed_frames < 1 or self.horizon < 1 or self.samples < 1:
+            raise ProtocolError(
+                "observed_frames, horizon and samples must be at least 1, got "
+                f"{self.observed_frames}, {self.horizon} and {self.samples}"
+            )
+
+    @property
+    def window_frames(self) -> int:
+        """Frames of one window: seen and predicted."""
+        return self.observed_frames + self.horizon
+
+
+def psnr(
+    prediction: UInt8[Tensor, "*batch 3 H W"], target: UInt8[Tensor, "*batch 3 H W"], *, cap_db: float = 60.0
+) -> Float[Tensor, "*batch"]:
+    """Peak signal-to-noise ratio of every frame in dB (peak 255), at most `cap_db`."""
+    value = peak_signal_noise_ratio(
+        prediction.float(), target.float(), data_range=255.0, reduction="none", dim=(-3, -2, -1)
+    )
+    return value.clamp(max=cap_db)
+
+
+def ssim(
+    prediction: UInt8[Tensor, "*batch 3 H W"], target: UInt8[Tensor, "*batch 3 H W"]
+) -> Float[Tensor, "*batch"]:
+    """Structural similarity of every frame: Gaussian window 11x11, sigma 1.5, mean over the three channels."""
+    frames = prediction.flatten(0, -4).float(), target.flatten(0, -4).float()
+    value = structural_similarity_index_measure(*frames, data_range=255.0, reduction="none")
+    assert isinstance(value, Tensor)
+    return value.reshape(prediction.shape[:-3])
+
+
+def picture_hash(picture: UInt8[Tensor, "3 H W"]) -> str:
+    """Sixteen hex digits that stand for one picture in a protocol."""
+    return hashlib.sha256(picture.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def scorecard(
+    prediction: UInt8[Tensor, "N B T 3 H W"],
+    target: UInt8[Tensor, "B T 3 H W"],
+    *,
+    mean_frames: Mapping[str, UInt8[Tensor, "3 H W"]],
+    protocol: Protocol,
+    distances: Mapping[str, Measure] | None = None,
+) -> dict[str, Any]:
+    """Score predictions of whole windows, together and per data set, beside the baselines.
+
+    Args:
+        prediction: One prediction of every window per sample; its first `observed_frames` are reconstructions.
+        target: The windows, in the order of `protocol.windows`.
+        mean_frames: Data set name -> the average frame of its own training shards.
+        protocol: How the prediction was made.
+        distances: Name -> further measure of every frame, lower being better, such as `perceptual.lpips`.
+
+    Returns:
+        A JSON-ready dict: `protocol`, `together` and `sources` (data set name -> the same numbers), and `windows`
+        with the scores of every window. PSNR is in dB, differences are model minus baseline of the same window.
+        Intervals resample source videos (`bootstrap_interval`); `videos` beside `windows` says how many there are.
+    """
+    _check_shapes(prediction, target, mean_frames, protocol)
+    names = [name for name, *_ in protocol.windows]
+    pictures = _constant_pictures(names, mean_frames)
+    scores = _frame_scores(prediction, target, pictures, protocol, distances or {})
+    sources = {}
+    for name in dict.fromkeys(names):
+        rows = [row for row, owner in enumerate(names) if owner == name]
+        sources[name] = _summary(_take(scores, rows), [protocol.windows[row] for row in rows], protocol)
+    return {
+        "format_version": SCORECARD_VERSION,
+        "protocol": to_dict(protocol),  # as JSON has it, so that a fresh one equals one read back
+        "together": _summary(scores, protocol.windows, protocol),
+        "sources": sources,
+        "windows": _window_rows(scores, protocol),
+    }
+
+
+# metric -> series ("model", "best_of_n", "reconstruction", a baseline) -> values [B, steps]
+_Scores = dict[str, dict[str, np.ndarray]]
+
+
+def _check_shapes(
+    prediction: Tensor, target: Tensor, mean_frames: Mapping[str, Tensor], protocol: Protocol
+) -> None:
+    windows, frames, _, height, width = target.shape
+    expected = (protocol.samples, *target.shape)
+    if tuple(prediction.shape) != expected:
+        raise ProtocolError(f"expected predictions of shape {expected}, got {tuple(prediction.shape)}")
+    if (frames, height, width) != (protocol.window_frames, protocol.image_size, protocol.image_size):
+        raise ProtocolError(
+            f"the protocol wants windows of {protocol.window_frames} frames of {protocol.image_size} px, "
+            f"got {frames} frames of {height}x{width} px"
+        )
+    if windows != len(protocol.windows):
+        raise ProtocolError(f"the protocol lists {len(protocol.windows)} windows, got {windows}")
+    names = [name for name, *_ in protocol.windows]
+    for name in dict.fromkeys(names):
+        if names.count(name) < 2:
+            raise ProtocolError(f"an interval needs at least two windows of every data set, {name!r} has one")
+        if picture_hash(mean_frames[name]) != protocol.mean_frames.get(name):
+            raise ProtocolError(f"the mean frame of {name!r} is not the one that the protocol names")
+
+
+def _constant_pictures(names: Sequence[str], mean_frames: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Baseline -> the picture of every window, uint8 [B, 3, H, W]."""
+    data_sets = list(dict.fromkeys(names))
+    overall = torch.stack([mean_frames[name] for name in data_sets]).double().mean(0).round().byte()
+    pictures = {"mean_frame": overall.expand(len(names), *overall.shape)}
+    if len(data_sets) > 1:
+        pictures["source_mean_frame"] = torch.stack([mean_frames[name] for name in names])
+    return pictures
+
+
+def _frame_scores(
+    prediction: Tensor,
+    target: Tensor,
+    pictures: Mapping[str, Tensor],
+    protocol: Protocol,
+    distances: Mapping[str, Measure],
+) -> _Scores:
+    seen = protocol.observed_frames
+    past, future = target[:, :seen], target[:, seen:]
+    baselines = {"copy_last_frame": past[:, -1:].expand_as(future)}
+    baselines |= {name: picture.unsqueeze(1).expand_as(future) for name, picture in pictures.items()}
+    measures: dict[str, Measure] = {
+        "psnr_db": partial(psnr, cap_db=protocol.psnr_cap_db),
+        "ssim": ssim,
+        **distances,
+    }
+    scores: _Scores = {}
+    for metric, measure in measures.items():
+        samples = np.stack([_numpy(measure(sample[:, seen:], future)) for sample in prediction])
+        means = samples.mean(-1)
+        best = means.argmin(0) if metric in distances else means.argmax(0)
+        scores[metric] = {
+            "model": samples.mean(0),
+            "best_of_n": samples[best, np.arange(len(best))],
+            "reconstruction": np.mean(
+                [_numpy(measure(sample[:, :seen], past)) for sample in prediction], axis=0
+            ),
+            **{name: _numpy(measure(picture, future)) for name, picture in baselines.items()},
+        }
+    return scores
+
+
+def _numpy(values: Tensor) -> np.ndarray:
+    return values.double().cpu().numpy()
+
+
+def _take(scores: _Scores, rows: list[int]) -> _Scores:
+    return {
+        metric: {name: value[rows] for name, value in series.items()} for metric, series in scores.items()
+    }
+
+
+def _summary(
+    scores: _Scores, windows: Sequence[tuple[str, str, str, int]], protocol: Protocol
+) -> dict[str, Any]:
+    """Series -> metric -> mean over windows and horizon with its interval, and the same for every horizon step."""
+    videos = [(name, video) for name, video, _, _ in windows]
+    summary: dict[str, Any] = {"windows": len(windows), "videos": len(set(videos))}
+    bootstrap = {field: getattr(protocol, field) for field in BOOTSTRAP_FIELDS} | {"videos": videos}
+    for metric, series in scores.items():
+        margins = {
+            f"model_minus_{name}": series["model"] - series[name] for name in BASELINES if name in series
+        }
+        for name, values in (series | margins).items():
+            if name == "best_of_n" and protocol.samples == 1:
+                continue
+            low, high = bootstrap_interval(values, **bootstrap)
+            per_step = {"mean": values.mean(0).tolist(), "low": low.tolist(), "high": high.tolist()}
+            overall = mean_interval(values.mean(1), bootstrap)
+            summary.setdefault(name, {})[metric] = overall | {"per_step": per_step}
+    return summary
+
+
+def _window_rows(scores: _Scores, protocol: Protocol) -> list[dict[str, Any]]:
+    """One row per window: where it comes from and its means over the horizon."""
+    rows = []
+    for row, (source, video, key, start) in enumerate(protocol.windows):
+        numbers = {metric: float(scores[metric]["model"][row].mean()) for metric in METRICS}
+        psnr_db = scores["psnr_db"]
+        baselines = {
+            f"{name}_psnr_db": float(psnr_db[name][row].mean()) for name in BASELINES if name in psnr_db
+        }
+        rows.append({"source": source, "video": video, "key": key, "start": start, **numbers, **baselines})
+    return rows

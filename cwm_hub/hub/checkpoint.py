@@ -1,0 +1,362 @@
+"""Checkpoint format v1: a directory that is also a Hub model repository.
+
+    config.json         model_type, format_version, cwm_hub_version and the model's whole config
+    model.safetensors   every parameter and buffer, and nothing else
+    train.json          how the weights came to be: recipe, command, parents by hash, versions, time
+    scorecard.json      how well they predict, with the protocol that measured it
+    prediction.mp4      truth beside prediction
+    README.md           the model card, made from the above
+
+`model_type` picks the class from `MODEL_TYPES`; the config must be that class's and the tensors must be exactly its
+own. No code and no pickle is ever read. Checkpoints outlive the code that wrote them by their `format_version`: an
+older one is migrated step by step, a newer one is refused.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import importlib
+import json
+import os
+import secrets
+import shutil
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+import cwm_hub
+from cwm_hub.config import ConfigError, from_dict, nearest, to_dict
+from cwm_hub.hub import model_card
+from cwm_hub.shards.storage import sync
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+MODEL_TYPES = {
+    "video_world_model": "cwm_hub.models.video_world_model:VideoWorldModel",
+    "action_world_model": "cwm_hub.models.action_world_model:ActionWorldModel",
+    "dreamer_agent": "cwm_hub.agents.dreamer:DreamerAgent",
+}
+"""`model_type` to its class, which is imported when a checkpoint asks for it.
+
+A class belongs here when it is a torch module, is built by `cls(config)` with the config's dataclass as the
+annotation, and keeps it as `.config`.
+"""
+
+FORMAT_VERSION = 1
+"""Version of the checkpoint format that this code writes, the highest that it reads."""
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""From a version to the function that turns its `config.json` into the next version's."""
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+TRAIN = "train.json"
+SCORECARD = "scorecard.json"
+CARD = "README.md"
+
+SUFFIXES = (".gif", ".json", ".md", ".mp4", ".png", ".safetensors", ".yaml")
+"""What a checkpoint may hold. Pickles are not among them: loading one runs its author's code."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be found, read, believed or written: the message is one sentence for the user."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint at one revision, found but not yet read; every file comes from that same revision."""
+
+    name: str
+    """Directory, embedded name or Hub id, as the user gave it."""
+    revision: str | None
+    """Commit hash on the Hub, None for a directory."""
+    fetch: Callable[[str], Path]
+    """Local path of one of its files, downloaded where need be; FileNotFoundError when it has no such file."""
+
+    @functools.cached_property
+    def header(self) -> dict[str, Any]:
+        """`config.json`, migrated to this version's format.
+
+        Raises:
+            CheckpointError: it is missing, is not JSON, or has a format that this version does not read.
+        """
+        try:
+            path = self.fetch(CONFIG)
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{self} has no {CONFIG}: it is not a cwm_hub checkpoint") from error
+        where = f"{self}/{CONFIG}"
+        return migrate(_read_json(path, where=where), where=where)
+
+    @functools.cached_property
+    def model_class(self) -> type[nn.Module]:
+        """The class that `model_type` names."""
+        model_type = self.header.get("model_type")
+        if not isinstance(model_type, str) or model_type not in MODEL_TYPES:
+            hint = nearest(str(model_type), MODEL_TYPES) or f" (it knows {', '.join(MODEL_TYPES)})"
+            raise CheckpointError(f"{self}/{CONFIG}: this cwm_hub knows no model_type {model_type!r}{hint}")
+        module, name = MODEL_TYPES[model_type].split(":")
+        return getattr(importlib.import_module(module), name)
+
+    def config(self) -> "DataclassInstance":
+        """The model's config.
+
+        Raises:
+            CheckpointError: an entry that the class's config does not have, or of another type.
+        """
+        where = f"{self}/{CONFIG}"
+        try:
+            return from_dict(_config_class(self.model_class), self.header.get("config"), where=where)
+        except ConfigError as error:
+            writer = self.header.get("cwm_hub_version")
+            foreign = writer != cwm_hub.__version__
+            versions = f" (written by cwm_hub {writer}, read by {cwm_hub.__version__})" if foreign else ""
+            raise CheckpointError(f"{error}{versions}") from error
+
+    def load(self, *, device: str | torch.device = "cpu") -> nn.Module:
+        """The model in eval mode, with every tensor from the file and none left at its initial value.
+
+        The global random state is left as it was: loading a model does not change a seeded run.
+        """
+        config = self.config()
+        with torch.random.fork_rng(devices=[]):
+            model = self.model_class(_without_downloads(config))
+        model.config = config  # type: ignore[assignment]
+        model.load_state_dict(self._tensors(model), strict=True)
+        return model.to(device).eval()
+
+    def identity(self) -> dict[str, Any]:
+        """What an artefact made from this checkpoint names as its parent: name, revision, type and weights' hash."""
+        with self._weights().open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {
+            "name": self.name,
+            "revision": self.revision,
+            "model_type": self.header["model_type"],
+            "weights_sha256": digest,
+        }
+
+    def read(self, file: str) -> dict[str, Any] | None:
+        """A JSON file of the checkpoint (`train.json`, `scorecard.json`), or None when it has none."""
+        try:
+            return _read_json(self.fetch(file), where=f"{self}/{file}")
+        except FileNotFoundError:
+            return None
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.revision[:12]}" if self.revision else self.name
+
+    def _weights(self) -> Path:
+        try:
+            return self.fetch(WEIGHTS)
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{self} has no {WEIGHTS}: the checkpoint is incomplete") from error
+
+    def _tensors(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        where = f"{self}/{WEIGHTS}"
+        try:
+            tensors = safetensors.torch.load_file(self._weights())
+        except safetensors.SafetensorError as error:
+            raise CheckpointError(f"{where} is not a whole safetensors file: {error}") from error
+        expected = model.state_dict()
+        complaints = [
+            _complaint("missing", expected.keys() - tensors.keys()),
+            _complaint("unknown", tensors.keys() - expected.keys()),
+            _complaint(
+                "of another shape",
+                {k for k in expected.keys() & tensors if expected[k].shape != tensors[k].shape},
+            ),
+        ]
+        if any(complaints):
+            does_not_fit = f"{where} does not fit the {type(model).__name__} of its {CONFIG}: "
+            raise CheckpointError(does_not_fit + "; ".join(filter(None, complaints)))
+        return tensors
+
+
+def migrate(header: Mapping[str, Any], *, where: str = CONFIG) -> dict[str, Any]:
+    """Brings a checkpoint's `config.json` to `FORMAT_VERSION`.
+
+    Raises:
+        CheckpointError: the version is missing, is not a positive integer, or is newer than this code reads.
+    """
+    migrated = dict(header)
+    version = migrated.get("format_version")
+    if type(version) is not int or version < 1:
+        raise CheckpointError(
+            f"{where}: expected a format_version from 1 to {FORMAT_VERSION}, got {version!r}"
+        )
+    if version > FORMAT_VERSION:
+        writer = migrated.get("cwm_hub_version", "a newer version")
+        raise CheckpointError(
+            f"{where}: format_version {version} (written by cwm_hub {writer}) is newer than {FORMAT_VERSION}, the newest "
+            "that this cwm_hub reads; upgrade cwm-hub"
+        )
+    for step in range(version, FORMAT_VERSION):
+        migrated = MIGRATIONS[step](migrated) | {"format_version": step + 1}
+    return migrated
+
+
+def save_pretrained(
+    model: nn.Module,
+    directory: str | os.PathLike[str],
+    *,
+    train: Mapping[str, Any] | None = None,
+    scorecard: Mapping[str, Any] | None = None,
+    assets: Mapping[str, Path] | None = None,
+    card: bool = True,
+    name: str | None = None,
+) -> Path:
+    """Writes a checkpoint directory, whole or not at all; an older checkpoint at that place is replaced.
+
+    Everything is written and synced beside the target and then renamed, so that a reader never sees half of it.
+
+    Args:
+        model: an instance of one of `MODEL_TYPES`; a compiled one is saved under its plain names.
+        directory: the target, which must not exist, be empty, or hold a checkpoint.
+        train: what `train.json` says about how the weights came to be.
+        scorecard: what `scorecard.json` says about how well they predict.
+        assets: further files by the name they get, e.g. {"prediction.mp4": path}.
+        card: write README.md.
+        name: how the card tells people to load the model; the directory by default.
+
+    Raises:
+        CheckpointError: the target holds something else or cannot be written, or an asset cannot be published.
+    """
+    target = Path(directory).expanduser().resolve()
+    _check_target(target)
+    model = getattr(model, "_orig_mod", model)
+    header = {
+        "model_type": _model_type(model),
+        "format_version": FORMAT_VERSION,
+        "cwm_hub_version": cwm_hub.__version__,
+        "config": to_dict(typing.cast("DataclassInstance", model.config)),
+    }
+    with _replacing(target) as staging:
+        _write_json(staging / CONFIG, header)
+        safetensors.torch.save_file(_plain_tensors(model), staging / WEIGHTS, metadata={"format": "pt"})
+        (staging / WEIGHTS).chmod((staging / CONFIG).stat().st_mode)  # safetensors keeps it to its owner
+        for file, content in ((TRAIN, train), (SCORECARD, scorecard)):
+            if content is not None:
+                _write_json(staging / file, content)
+        for file, source in (assets or {}).items():
+            _copy_asset(Path(source), staging / file)
+        if card:
+            parameters = sum(parameter.numel() for parameter in model.parameters())
+            text = model_card.model_card(staging, name=name or os.fspath(directory), parameters=parameters)
+            (staging / CARD).write_text(text, encoding="utf-8")
+    return target
+
+
+def local_file(directory: Path, file: str) -> Path:
+    """Path of a checkpoint directory's file, as `Checkpoint.fetch` wants it."""
+    path = directory / file
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    return path
+
+
+def _read_json(path: Path, *, where: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{where} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{where} expects a mapping, got a {type(content).__name__}")
+    return content
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _without_downloads(config: Any) -> Any:
+    """The config with every `pretrained` off: no initial weights are fetched that the checkpoint's own replace."""
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        return config
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.init}
+    changes = {name: name != "pretrained" and _without_downloads(value) for name, value in values.items()}
+    return dataclasses.replace(config, **changes)
+
+
+def _config_class(model_class: type[nn.Module]) -> type["DataclassInstance"]:
+    return typing.get_type_hints(model_class.__init__)["config"]
+
+
+def _model_type(model: nn.Module) -> str:
+    place = f"{type(model).__module__}:{type(model).__qualname__}"
+    for model_type, known in MODEL_TYPES.items():
+        if known == place:
+            return model_type
+    raise CheckpointError(
+        f"a {type(model).__name__} has no model_type: cwm_hub publishes {', '.join(MODEL_TYPES)}"
+    )
+
+
+def _plain_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict on the CPU, row-major, under the names it has without `torch.compile`."""
+    return {
+        key.replace("_orig_mod.", ""): tensor.detach().to("cpu", copy=True).contiguous()
+        for key, tensor in model.state_dict().items()
+    }
+
+
+def _complaint(what: str, keys: set[str]) -> str:
+    if not keys:
+        return ""
+    shown = ", ".join(sorted(keys)[:3]) + (", ..." if len(keys) > 3 else "")
+    return f"{len(keys)} tensor{'s' if len(keys) > 1 else ''} {what} ({shown})"
+
+
+def _check_target(target: Path) -> None:
+    if target.exists() and not target.is_dir():
+        raise CheckpointError(f"{target} is a file; a checkpoint is a directory")
+    entries = sorted(target.iterdir()) if target.exists() else []
+    if not entries:
+        return
+    strangers = [entry.name for entry in entries if not entry.is_file() or entry.suffix not in SUFFIXES]
+    if strangers or not (target / CONFIG).is_file():
+        example = f" ({strangers[0]})" if strangers else ""
+        raise CheckpointError(
+            f"{target} holds files that are not a checkpoint's{example}; save somewhere else"
+        )
+
+
+def _copy_asset(source: Path, target: Path) -> None:
+    if target.suffix not in SUFFIXES:
+        raise CheckpointError(
+            f"asset {target.name} may not be published: a checkpoint holds only {' '.join(SUFFIXES)}"
+        )
+    if not source.is_file():
+        raise CheckpointError(f"asset {target.name}: no such file: {source}")
+    shutil.copyfile(source, target)
+
+
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A fresh directory beside `target`, which takes its place when the block ends well and vanishes when not."""
+    mark = secrets.token_hex(4)
+    staging = target.with_name(f".{target.name}.new-{mark}")
+    retired = target.with_name(f".{target.name}.old-{mark}")
+    try:
+        staging.mkdir(parents=True)
+        yield staging
+        for path in (*staging.iterdir(), staging):
+            sync(path)
+        if target.exists():
+            target.rename(retired)
+        staging.rename(target)
+        sync(target.parent)
+    except (OSError, safetensors.SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"cannot write {target}: {reason}") from error
+    finally:
+        if retired.exists() and not target.exists():
+            retired.rename(target)
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(retired, ignore_errors=True)

@@ -1,0 +1,296 @@
+"""The model card of a checkpoint directory: what its own files say, laid out by `cards/model_card.md`.
+
+Only measured numbers appear: a card without a scorecard says that nothing was measured.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from cwm_hub.hub_client import template
+
+PAPER = "arXiv 2305.18499"
+
+
+@dataclasses.dataclass(frozen=True)
+class Usage:
+    """What a card says of a kind of model: the same for every checkpoint of that kind."""
+
+    pipeline_tag: str
+    """Task under which the Hub lists it."""
+    tags: tuple[str, ...]
+    """Further words to find it by."""
+    summary: str
+    """What it is, one sentence."""
+    inputs: str
+    """Names, types and shapes of what goes in."""
+    outputs: str
+    """The same of what comes out."""
+    snippet: str
+    """Python that loads and runs it; `NAME` stands for the checkpoint."""
+
+
+USAGE = {
+    "video_world_model": Usage(
+        pipeline_tag="video-to-video",
+        tags=("world-model", "video-prediction"),
+        summary="An action-free video world model: it sees a few frames and imagines how they go on.",
+        inputs="`video`: uint8, RGB, `[batch, time, 3, height, width]`; frames seen: the first `observed_frames`.",
+        outputs="uint8 of the same shape: the frames seen as the model reconstructs them, then its open-loop prediction.",
+        snippet="""\
+import torch
+from cwm_hub import from_pretrained
+
+model = from_pretrained("NAME")
+side = model.image_size
+video = torch.randint(0, 256, (1, 12, 3, side, side), dtype=torch.uint8)  # your clip here
+prediction = model.predict(video, observed_frames=5)
+assert prediction.shape == video.shape and prediction.dtype == torch.uint8
+""",
+    ),
+    "action_world_model": Usage(
+        pipeline_tag="reinforcement-learning",
+        tags=("world-model", "model-based-rl"),
+        summary="An action-conditional world model: it follows images and actions and predicts rewards from its state.",
+        inputs="`image`: uint8, RGB, `[batch, 3, height, width]`; `action`: float in [-1, 1], the one that led to the image.",
+        outputs="A state after every image, and the reward that the model expects there.",
+        snippet="""\
+import torch
+from cwm_hub import from_pretrained
+
+model = from_pretrained("NAME")
+side, actions = model.image_size, model.config.action_size
+image = torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8)  # your camera here
+with torch.no_grad():
+    state = model.obs_step(model.initial(1), image, torch.zeros(1, actions), torch.tensor([True]))
+    reward = model.behavioural_reward(model.feature(state))
+assert reward.shape == (1,)
+""",
+    ),
+    "dreamer_agent": Usage(
+        pipeline_tag="reinforcement-learning",
+        tags=("world-model", "model-based-rl", "deep-reinforcement-learning"),
+        summary="A model-based agent: a world model and an actor trained in its imagination.",
+        inputs="`image`: uint8 array, RGB, `[batch, 3, height, width]`, and the agent's own state.",
+        outputs="`action`: float32 array in [-1, 1], `[batch, action_size]`, and the next state.",
+        snippet="""\
+import numpy as np
+from cwm_hub import from_pretrained
+
+agent = from_pretrained("NAME")
+side = agent.world_model.image_size
+image = np.zeros((1, 3, side, side), dtype=np.uint8)  # your camera here
+action, state = agent.act(image, agent.initial_state(1), explore=False)
+assert action.shape == (1, agent.config.world.action_size)
+""",
+    ),
+}
+"""By `model_type`."""
+
+SERIES = {
+    "model": "this model",
+    "best_of_n": "this model, best of N samples",
+    "copy_last_frame": "copy the last frame seen",
+    "mean_frame": "mean frame of the training data",
+    "model_minus_copy_last_frame": "this model minus copy-last-frame",
+    "model_minus_mean_frame": "this model minus mean-frame",
+}
+"""Series of a scorecard shown in the table, in this order, where they are there."""
+
+METRICS = {"psnr_db": ("PSNR (dB)", 2), "ssim": ("SSIM", 3)}
+"""Metrics of a scorecard shown in the table, each in words and with its decimals."""
+
+PICTURES = {
+    "prediction.png": "Held-out windows: truth, open-loop prediction and error.",
+    "horizon.png": "Scores by horizon step, with the baselines.",
+    "attention.png": "Where the decoder looks on the context frame, for fixed query positions.",
+    "composition.png": "Dynamics of one clip decoded in the context of another.",
+    "embedding.png": "Time-averaged latents by label, a point for each video.",
+}
+"""Captions of pictures that recipes draw, in the order of the page; others follow, captioned by their name."""
+
+TRAINING_FACTS = {
+    "recipe": "recipe",
+    "preset": "preset",
+    "task": "task",
+    "agent_steps": "agent steps",
+    "env_frames": "environment frames",
+    "updates": "updates",
+    "batch_clips": "clips a batch",
+    "window_frames": "frames a clip",
+    "learning_rate": "learning rate",
+    "skipped_updates": "updates skipped (not finite)",
+    "seed": "seed",
+    "seconds": "wall time (s)",
+    "device": "device",
+    "processes": "processes",
+    "precision": "precision",
+    "git_commit": "commit",
+    "command": "command",
+}
+"""Entries of `train.json`, or of the `config` in it, shown in the training table where they are there."""
+
+
+def model_card(directory: Path, *, name: str, parameters: int) -> str:
+    """README.md of a checkpoint directory, from its `config.json`, `train.json`, `scorecard.json` and pictures.
+
+    Args:
+        directory: the checkpoint.
+        name: what the reader gives to `from_pretrained`.
+        parameters: how many the model has.
+    """
+    header = _read(directory / "config.json")
+    train = _read(directory / "train.json")
+    scorecard = _read(directory / "scorecard.json")
+    usage = USAGE[header["model_type"]]
+    shards = [_shard_row(shard) for shard in train.get("parents", {}).get("shards", [])]
+    title = name.rstrip("/").rsplit("/", 1)[-1]
+    data = ModelCardData(
+        library_name="cwm-hub",
+        license="mit",
+        pipeline_tag=usage.pipeline_tag,
+        tags=["cwm-hub", "contextwm", "arxiv:2305.18499", *usage.tags],
+        datasets=[shard["hub_id"] for shard in shards if shard["hub_id"]] or None,
+        model_name=title,
+        eval_results=[*_eval_results(scorecard, usage), *_episode_results(train, usage)] or None,
+    )
+    return ModelCard.from_template(
+        data,
+        template_path=str(template("model_card.md")),
+        title=title,
+        usage=usage,
+        snippet=usage.snippet.replace("NAME", name),
+        header=header,
+        config_json=json.dumps(header["config"], indent=2),
+        parameters=parameters,
+        shards=shards,
+        init=train.get("parents", {}).get("init"),
+        training=_training_facts(train),
+        versions=train.get("versions", {}),
+        protocol=_protocol_facts(scorecard.get("protocol", {})),
+        scores=_score_tables(scorecard),
+        lpips=scorecard.get("together", {}).get("model", {}).get("lpips", {}).get("mean"),
+        fvd=scorecard.get("fvd"),
+        episodes=_episodes(train),
+        video="prediction.mp4" if (directory / "prediction.mp4").is_file() else None,
+        pictures=_pictures({path.name for path in directory.glob("*.png")}),
+    ).content
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _training_facts(train: Mapping[str, Any]) -> dict[str, str]:
+    """What `train.json` says, in words, with nothing in it that would end a table's cell."""
+    entries = {**train.get("config", {}), **train}
+    known = {words: entries.get(key) for key, words in TRAINING_FACTS.items()}
+    return {words: str(value).replace("|", r"\|") for words, value in known.items() if value is not None}
+
+
+def _shard_row(shard: Mapping[str, Any]) -> dict[str, Any]:
+    root = str(shard.get("root", ""))
+    on_hub = root.startswith("hf://datasets/")
+    return {
+        "name": shard.get("name") or Path(root).name,
+        "clips": shard.get("clips", "not recorded"),
+        "frames": shard.get("frames", "not recorded"),
+        "licence": shard.get("licence") or "see the manifest",
+        "manifest_hash": shard.get("manifest_hash", "not recorded"),
+        "hub_id": "/".join(root.removeprefix("hf://datasets/").split("/")[:2]).split("@")[0]
+        if on_hub
+        else None,
+    }
+
+
+def _protocol_facts(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """What fits in a sentence: the single values, and how many windows there are."""
+    single = {key: value for key, value in protocol.items() if not isinstance(value, dict | list)}
+    return single | ({"windows": len(protocol["windows"])} if "windows" in protocol else {})
+
+
+def _score_tables(scorecard: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A table for each data set, after one for all where there are several."""
+    sources = scorecard.get("sources", {})
+    parts = {"all data sets": scorecard["together"]} | sources if len(sources) > 1 else sources
+    return [_score_table(name, part) for name, part in parts.items()]
+
+
+def _score_table(name: str, part: Mapping[str, Any]) -> dict[str, Any]:
+    rows = [
+        {
+            "name": words,
+            "cells": [_cell(part[series].get(metric), digits) for metric, (_, digits) in METRICS.items()],
+        }
+        for series, words in SERIES.items()
+        if series in part
+    ]
+    return {
+        "name": name,
+        "windows": part["windows"],
+        "videos": part.get("videos"),
+        "metrics": [words for words, _ in METRICS.values()],
+        "rows": rows,
+    }
+
+
+def _cell(score: Mapping[str, float] | None, digits: int) -> str:
+    """Mean and interval."""
+    if score is None:
+        return "-"
+    mean, low, high = (f"{score[key]:.{digits}f}" for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def _eval_results(scorecard: Mapping[str, Any], usage: Usage) -> list[EvalResult]:
+    """The model's own scores as the Hub's `model-index` wants them, a finite one for each data set and metric."""
+    return [
+        EvalResult(
+            task_type=usage.pipeline_tag,
+            dataset_type=name,
+            dataset_name=name,
+            metric_type=metric,
+            metric_name=f"{words}, open loop",
+            metric_value=round(part["model"][metric]["mean"], 4),
+        )
+        for name, part in scorecard.get("sources", {}).items()
+        for metric, (words, _) in METRICS.items()
+        if metric in part.get("model", {}) and math.isfinite(part["model"][metric]["mean"])
+    ]
+
+
+def _pictures(names: set[str]) -> dict[str, str]:
+    """Captions by file name."""
+    known = {name: caption for name, caption in PICTURES.items() if name in names}
+    others = {name: Path(name).stem.replace("_", " ") for name in sorted(names - known.keys())}
+    return known | others
+
+
+def _episodes(train: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The last evaluation of a fine-tuning run, or None when there was none."""
+    evaluation = train.get("evaluation", {})
+    return evaluation if "score" in evaluation else None
+
+
+def _episode_results(train: Mapping[str, Any], usage: Usage) -> list[EvalResult]:
+    """The same as the Hub's `model-index` wants it."""
+    episodes = _episodes(train)
+    if episodes is None:
+        return []
+    return [
+        EvalResult(
+            task_type=usage.pipeline_tag,
+            dataset_type=train["task"],
+            dataset_name=train["task"],
+            metric_type=metric,
+            metric_name=f"{words}, {episodes['episodes']} episodes, one seed",
+            metric_value=round(episodes[metric], 4),
+        )
+        for metric, words in (("score", "mean score"), ("success_rate", "success rate"))
+        if metric in episodes
+    ]

@@ -1,0 +1,116 @@
+"""`meta/index.parquet`: one row a clip, with its place in the tars, so that a reader opens one window directly."""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from cwm_hub.shards.codecs import ShardError
+from cwm_hub.shards.storage import read_file
+
+if TYPE_CHECKING:
+    import pyarrow
+
+INDEX = "meta/index.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class ClipRow:
+    """One clip: a row of `meta/index.parquet` and, without its place (shard, offset, size), the json in the tar."""
+
+    key: str
+    """Unique in the set and stable between runs, `[a-z0-9_-]+`."""
+    split: str
+    """`train`, `validation` or `test`."""
+    shard: str
+    """File of the tar inside the root: `data/train-00000-of-00004.tar`."""
+    offset: int
+    """Byte offset of the clip's payload (not of its header) in the tar."""
+    size: int
+    """Bytes of the payload."""
+    num_frames: int
+    """Frames stored in this clip."""
+    fps: float
+    """Stored frames per second."""
+    start_frame: int
+    """Index of the clip's first frame among the stored frames of its source video."""
+    source: str
+    """Stable id of the source video; clips of one video share it."""
+    source_path: str
+    """Path of the video below the input folder, bytes that are not UTF-8 written as `\\xNN`."""
+    source_frames: int
+    """Stored frames of the whole source video (pieces overlap, so the sum over clips may be larger)."""
+    label: int
+    """Class index, -1 where unknown."""
+    label_text: str
+    """Class or caption, "" where unknown."""
+    width: int
+    """Pixels of a stored frame."""
+    height: int
+    """Pixels of a stored frame."""
+    codec: str
+    """One of `CODECS`."""
+    motion: float
+    """Mean absolute difference of successive frames per pixel and channel, in 0-255 units; 0 is a still picture."""
+    luma: float
+    """Mean pixel value, 0-255."""
+
+    def sample_json(self) -> bytes:
+        """The sample's json member: every field but the place in the tar, in the order of the class."""
+        values = {
+            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("shard", "offset", "size")
+        }
+        return json.dumps(values).encode()
+
+
+def index_table(rows: Sequence[ClipRow]) -> "pyarrow.Table":
+    """Rows as an arrow table: a column for every field of `ClipRow`."""
+    import pyarrow as pa
+
+    types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    return pa.table(
+        {
+            f.name: pa.array([getattr(row, f.name) for row in rows], types[cast(type, f.type)])
+            for f in fields(ClipRow)
+        }
+    )
+
+
+def index_bytes(index: "pyarrow.Table | Sequence[ClipRow]") -> bytes:
+    """`meta/index.parquet` as bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = io.BytesIO()
+    pq.write_table(index if isinstance(index, pa.Table) else index_table(index), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def read_index_table(root: str | Path) -> "pyarrow.Table":
+    """`meta/index.parquet` as an arrow table, the cheap form for large sets.
+
+    Raises:
+        ShardError: there is none, it is damaged, or a column is missing.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(io.BytesIO(read_file(root, INDEX)))
+    except FileNotFoundError as error:
+        raise ShardError(f"{root} is not a finished shard directory: it has no {INDEX}") from error
+    except pa.ArrowException as error:
+        raise ShardError(f"{root}/{INDEX}: damaged parquet: {error}") from error
+    missing = [f.name for f in fields(ClipRow) if f.name not in table.column_names]
+    if missing:
+        raise ShardError(f"{root}/{INDEX}: missing columns {missing}")
+    return table
+
+
+def read_index(root: str | Path) -> list[ClipRow]:
+    """The rows of `meta/index.parquet`, in the order of the shards; raises as `read_index_table`."""
+    table = read_index_table(root)
+    columns = [table.column(f.name).to_pylist() for f in fields(ClipRow)]
+    return [ClipRow(*values) for values in zip(*columns, strict=True)]

@@ -1,0 +1,138 @@
+"""`meta/manifest.json`: what a set of shards holds and how it came to be; and the videos that gave no clip."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from cwm_hub.config import ConfigError, from_dict, to_dict
+from cwm_hub.shards.codecs import ShardError
+from cwm_hub.shards.storage import read_file, write_file
+
+if TYPE_CHECKING:
+    pass
+
+FORMAT_VERSION = 1
+"""Version of the directory format that this code writes, the highest that it reads."""
+
+MANIFEST = "meta/manifest.json"
+
+FAILURES = "meta/failures.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRecord:
+    """What the manifest says of one tar."""
+
+    file: str
+    """`data/train-00000-of-00004.tar`."""
+    samples: int
+    """Clips inside."""
+    frames: int
+    """Stored frames inside."""
+    bytes: int
+    """Size of the tar."""
+    sha256: str
+    """Of the tar."""
+
+
+def shard_name(split: str, index: int, count: int) -> str:
+    """`data/train-00000-of-00004.tar`, the form from which Hub readers infer the split."""
+    return f"data/{split}-{index:05d}-of-{count:05d}.tar"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`meta/manifest.json`: what the set holds and how it came to be; its `hash` is how checkpoints name the set."""
+
+    name: str
+    """Short name of the data set: `ssv2`, `folder`, ..."""
+    codec: str
+    """One of `CODECS`."""
+    image_size: int
+    """Pixels of a side of a stored frame."""
+    splits: dict[str, tuple[ShardRecord, ...]]
+    """Shards of each split, in order."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """The full configuration the shards were written with."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Versions of the tool and of the libraries that decide the bytes."""
+    plan_hash: str = ""
+    """sha256 of configuration and source list; "" where there was no plan."""
+    licence: str = "unknown"
+    """Licence of the source videos."""
+    redistributable: bool = False
+    """Whether the sources' licence lets others publish shards of them."""
+    format_version: int = FORMAT_VERSION
+    """Format of the directory."""
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the canonical json."""
+        return hashlib.sha256(
+            json.dumps(to_dict(self), sort_keys=True, separators=(",", ":")).encode()
+        ).hexdigest()
+
+    @property
+    def shards(self) -> tuple[ShardRecord, ...]:
+        """The shards of all splits, in order."""
+        return tuple(record for records in self.splits.values() for record in records)
+
+    def save(self, root: str | Path) -> None:
+        """Write `meta/manifest.json` atomically."""
+        write_file(root, MANIFEST, json.dumps(to_dict(self), indent=1).encode() + b"\n")
+
+    @classmethod
+    def load(cls, root: str | Path) -> Self:
+        """Read `meta/manifest.json`.
+
+        Raises:
+            ShardError: there is none, or it is not one of this format.
+        """
+        where = f"{root}/{MANIFEST}"
+        try:
+            data = json.loads(read_file(root, MANIFEST))
+        except FileNotFoundError as error:
+            raise ShardError(f"{root} is not a finished shard directory: it has no {MANIFEST}") from error
+        except ValueError as error:
+            raise ShardError(f"{where}: damaged json: {error}") from error
+        version = data.get("format_version") if isinstance(data, dict) else None
+        if not isinstance(version, int):
+            raise ShardError(f"{where}: not a shard manifest")
+        if version > FORMAT_VERSION:
+            raise ShardError(f"{where}: format {version} is newer than this cwm-hub reads ({FORMAT_VERSION})")
+        try:
+            return from_dict(cls, data, where=where)
+        except ConfigError as error:
+            raise ShardError(str(error)) from error
+
+
+def failures_bytes(failures: Iterable[Mapping[str, str]]) -> bytes:
+    """`meta/failures.jsonl` as bytes: one json object with `source_path`, `reason`, `detail` a line."""
+    return b"".join(json.dumps(dict(failure)).encode() + b"\n" for failure in failures)
+
+
+def read_failures(root: str | Path) -> list[dict[str, str]]:
+    """The lines of `meta/failures.jsonl`; none where there is no such file: the set did not come from videos.
+
+    Raises:
+        ShardError: a line is damaged.
+    """
+    try:
+        lines = read_file(root, FAILURES).splitlines()
+    except FileNotFoundError:
+        return []
+    failures = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            failure = json.loads(line)
+        except ValueError:
+            failure = None
+        if not isinstance(failure, dict) or set(failure) != {"source_path", "reason", "detail"}:
+            raise ShardError(f"{FAILURES}: line {number} is not source_path, reason and detail")
+        if not all(isinstance(value, str) for value in failure.values()):
+            raise ShardError(f"{FAILURES}: line {number} holds what is no text")
+        failures.append(failure)
+    return failures

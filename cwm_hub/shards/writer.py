@@ -1,0 +1,207 @@
+"""Writes the tars of a shard set: clips and their facts in, bytes that depend on nothing else out."""
+
+import contextlib
+import hashlib
+import os
+import re
+import tarfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from cwm_hub.shards.codecs import CODECS, EXTENSIONS, Frames, H264Encoder, ShardError, encode_clip
+from cwm_hub.shards.index import ClipRow
+from cwm_hub.shards.manifest import ShardRecord
+from cwm_hub.shards.storage import sync
+
+if TYPE_CHECKING:
+    pass
+
+
+KEY = re.compile(r"[a-z0-9_-]{1,90}")
+"""A sample's key: no dots (readers cut the name at the first one) and short enough for a plain ustar header."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedClip:
+    """A clip as it goes into a tar: payload bytes and what is known of the frames before they were encoded."""
+
+    payload: bytes
+    codec: str
+    fps: float
+    num_frames: int
+    width: int
+    height: int
+    motion: float
+    luma: float
+
+    @classmethod
+    def encode(cls, frames: Frames, *, codec: str, fps: float, h264: H264Encoder | None = None) -> Self:
+        """Encode uint8 RGB frames [T, H, W, 3] as `encode_clip` does and measure their motion and luma."""
+        payload = encode_clip(frames, codec, fps, h264=h264)
+        motion, luma = measure_clip(frames)
+        count, height, width, _ = frames.shape
+        return cls(payload, codec, round(float(fps), 6), count, width, height, motion, luma)
+
+
+def measure_clip(frames: Frames) -> tuple[float, float]:
+    """(motion, luma) of uint8 frames [T, H, W, 3] as defined in `ClipRow`, rounded to four digits."""
+    change = np.maximum(frames[1:], frames[:-1])
+    change -= np.minimum(frames[1:], frames[:-1])
+    return round(_mean(change), 4), round(_mean(frames), 4)
+
+
+def _mean(frames: Frames) -> float:
+    """Mean of all pixels, 0 where there are none; 32-bit sums a row are exact, and a third of the time of floats."""
+    sums = frames.sum(axis=(2, 3), dtype=np.uint32)
+    return int(sums.sum(dtype=np.uint64)) / max(1, frames.size)
+
+
+class ShardWriter:
+    """Writes one tar; it appears under its name only when complete, and `rows` then locate every clip in it.
+
+    Use it as a context manager; leaving it by an exception removes what was written. The bytes depend on nothing but
+    the clips and their order.
+
+        with ShardWriter(root / shard_name("train", 0, 1), codec="h264") as writer:
+            clip = EncodedClip.encode(frames, codec="h264", fps=10)
+            writer.add(clip, key="reach_000", split="train", source="reach_000")
+        writer.record, writer.rows
+    """
+
+    def __init__(self, path: str | Path, *, codec: str = "h264", name: str | None = None) -> None:
+        """Open a temporary file beside `path`.
+
+        Args:
+            path: local path of the tar.
+            codec: of every clip added, one of `CODECS`.
+            name: how rows and record call the file; default: its last two parts, `data/FILE`.
+
+        Raises:
+            ShardError: unknown codec.
+        """
+        if codec not in CODECS:
+            raise ShardError(f"unknown codec {codec!r}, expected one of {', '.join(CODECS)}")
+        self.path = Path(path)
+        self.codec = codec
+        self.name = name if name is not None else "/".join(self.path.parts[-2:])
+        self.rows: list[ClipRow] = []
+        self.record: ShardRecord | None = None
+        self._keys: set[str] = set()
+        self._sha256 = hashlib.sha256()
+        self._bytes = 0
+        self._temporary = self.path.with_name(f".tmp-{self.path.name}.{os.getpid()}")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._temporary.open("wb")
+
+    def add(
+        self,
+        clip: EncodedClip,
+        *,
+        key: str,
+        split: str,
+        source: str,
+        source_path: str = "",
+        source_frames: int | None = None,
+        start_frame: int = 0,
+        label: int = -1,
+        label_text: str = "",
+    ) -> ClipRow:
+        """Append a clip that was encoded with this writer's codec; the fields are those of `ClipRow`.
+
+        Raises:
+            ShardError: as `append`.
+        """
+        row = ClipRow(
+            key=key,
+            split=split,
+            shard="",
+            offset=0,
+            size=0,
+            num_frames=clip.num_frames,
+            fps=clip.fps,
+            start_frame=start_frame,
+            source=source,
+            source_path=source_path,
+            source_frames=clip.num_frames if source_frames is None else source_frames,
+            label=label,
+            label_text=label_text,
+            width=clip.width,
+            height=clip.height,
+            codec=clip.codec,
+            motion=clip.motion,
+            luma=clip.luma,
+        )
+        return self.append(row, clip.payload)
+
+    def append(self, row: ClipRow, payload: bytes) -> ClipRow:
+        """Append a clip as it stood in another shard; returns its row, which tells its place in this one.
+
+        Raises:
+            ShardError: the key is malformed or was used before in this shard, or the codec differs.
+        """
+        if not KEY.fullmatch(row.key):
+            raise ShardError(f"sample key {row.key!r} is not 1 to 90 of [a-z0-9_-]")
+        if row.key in self._keys:
+            raise ShardError(f"sample key {row.key!r} occurs twice in {self.name}")
+        if row.codec != self.codec:
+            raise ShardError(f"a {row.codec} clip cannot go into a {self.codec} shard")
+        row = replace(row, shard=self.name, offset=self._bytes + tarfile.BLOCKSIZE, size=len(payload))
+        self._add_member(f"{row.key}.{EXTENSIONS[row.codec]}", payload)
+        self._add_member(f"{row.key}.json", row.sample_json())
+        self._keys.add(row.key)
+        self.rows.append(row)
+        return row
+
+    def _add_member(self, name: str, data: bytes) -> None:
+        member = tarfile.TarInfo(name)  # mtime 0, uid 0, no owner
+        member.size = len(data)
+        self._write(member.tobuf(tarfile.USTAR_FORMAT))
+        self._write(data)
+        self._write(bytes(-len(data) % tarfile.BLOCKSIZE))
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._sha256.update(data)
+        self._bytes += len(data)
+
+    def close(self) -> ShardRecord:
+        """Finish the tar: two end blocks, fsync, rename; returns its record."""
+        self._write(bytes(2 * tarfile.BLOCKSIZE))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._temporary.replace(self.path)
+        sync(self.path.parent)
+        self.record = ShardRecord(
+            file=self.name,
+            samples=len(self.rows),
+            frames=sum(row.num_frames for row in self.rows),
+            bytes=self._bytes,
+            sha256=self._sha256.hexdigest(),
+        )
+        return self.record
+
+    def abort(self) -> None:
+        """Drop what was written; the final name is not touched."""
+        with contextlib.suppress(OSError):  # a full disk fails again on close
+            self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.abort()
+            return
+        try:
+            self.close()
+        except OSError:
+            self.abort()
+            raise

@@ -1,0 +1,1 @@
+"""Curation: look at, check, cut down and publish finished shard directories."""

@@ -1,0 +1,170 @@
+"""`cwm-dataprep filter`: a smaller shard directory from a larger one, by columns of its index, without decoding a clip.
+
+    cwm-dataprep filter shards/ssv2 --where "motion>=1.5" --where "num_frames>=25" --out shards/ssv2-moving
+
+Something-Something-v2 has many clips in which nothing moves. The same conditions can be given to the loader instead
+(`ClipSource(where=...)`), which costs no disk; a filtered copy is for keeping, moving and publishing.
+"""
+
+import argparse
+import hashlib
+import json
+import operator
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from cwm_hub.shards.index import INDEX, ClipRow, index_bytes, read_index
+from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, shard_name
+from cwm_hub.shards.storage import list_files, local_path, read_file, read_range, write_file
+from cwm_hub.shards.writer import ShardWriter
+from dataprep.errors import EXIT_DONE, InputError
+
+COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "!=": operator.ne,
+    "=": operator.eq,
+    ">": operator.gt,
+    "<": operator.lt,
+    "~": lambda value, part: part in value,
+}
+"""By how a condition writes them; `~` is "contains" and for text only."""
+CONDITION = re.compile(r"\s*(\w+)\s*(>=|<=|!=|=|>|<|~)\s*(.*?)\s*")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """`motion>=1.5`, `label=93`, `label_text~left`."""
+
+    column: str
+    """A field of `ClipRow`."""
+    comparison: str
+    """A key of `COMPARISONS`."""
+    value: str | int | float
+
+    def __str__(self) -> str:
+        return f"{self.column}{self.comparison}{self.value}"
+
+    def holds(self, row: ClipRow) -> bool:
+        """Whether the clip stays."""
+        return COMPARISONS[self.comparison](getattr(row, self.column), self.value)
+
+    @classmethod
+    def parse(cls, text: str) -> "Condition":
+        """Read what a person wrote.
+
+        Raises:
+            InputError: It is no condition, or the column is unknown or of another type.
+        """
+        types: dict[str, Any] = {field.name: field.type for field in fields(ClipRow)}
+        match = CONDITION.fullmatch(text)
+        if match is None:
+            raise InputError(f"expected a condition such as motion>=1.5 or label_text~left, got {text!r}")
+        column, comparison, value = match.groups()
+        if column not in types:
+            raise InputError(f"the index has no column {column!r}, but {', '.join(types)}")
+        if (comparison == "~") and types[column] is not str:
+            raise InputError(f"~ asks what a text contains, and {column} is a number")
+        try:
+            return cls(column, comparison, types[column](value))
+        except ValueError as error:
+            raise InputError(f"{column} is a number, got {value!r}") from error
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this sub-command's options."""
+    parser.add_argument("root", metavar="ROOT", help="shard directory or fsspec URL")
+    parser.add_argument(
+        "--where",
+        action="append",
+        required=True,
+        metavar="CONDITION",
+        help="column, one of >= <= != = > < or ~ (contains), value; given several times, all must hold",
+    )
+    parser.add_argument("--out", required=True, metavar="OUT", help="new local directory")
+    parser.add_argument("--name", help="of the new set (default: as before)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Copy what fits; exit code 0."""
+    conditions = [Condition.parse(text) for text in args.where]
+    manifest = filter_shards(args.root, args.out, conditions, name=args.name)
+    before = sum(record.samples for record in Manifest.load(args.root).shards)
+    print(
+        f"{args.out}: {sum(record.samples for record in manifest.shards)} of {before} clips, manifest {manifest.hash[:12]}"
+    )
+    return EXIT_DONE
+
+
+def filter_shards(
+    root: str, out: str, conditions: Sequence[Condition], *, name: str | None = None
+) -> Manifest:
+    """Write the clips for which every condition holds, encoded as they are, shard by shard in their order.
+
+    Args:
+        root: Shard directory, local or an fsspec URL.
+        out: New local directory.
+        conditions: All must hold.
+        name: Of the new set.
+
+    Raises:
+        InputError: No clip is left, or `out` is remote or not empty.
+    """
+    manifest, rows = Manifest.load(root), read_index(root)
+    home = local_path(out)
+    if home is None:
+        raise InputError(f"filter writes to a local directory, got {out}")
+    if list_files(out, "data") or list_files(out, "meta"):
+        raise InputError(f"{out} already holds a data set: choose another --out")
+    kept = [row for row in rows if all(condition.holds(row) for condition in conditions)]
+    if not kept:
+        raise InputError(f"no clip of {root} has {' and '.join(map(str, conditions))}")
+    groups: dict[str, dict[str, list[ClipRow]]] = {}
+    for row in kept:
+        groups.setdefault(row.split, {}).setdefault(row.shard, []).append(row)
+    splits: dict[str, tuple[ShardRecord, ...]] = {}
+    written: list[ClipRow] = []
+    for split, shards in groups.items():
+        records = []
+        for number, clips in enumerate(shards.values()):
+            record, new = _copy(
+                root, clips, ShardWriter(home / shard_name(split, number, len(shards)), codec=manifest.codec)
+            )
+            records.append(record)
+            written += new
+        splits[split] = tuple(records)
+    filtered = replace(
+        manifest,
+        name=name or manifest.name,
+        splits=splits,
+        config=_with_filter(manifest, conditions),
+        plan_hash=hashlib.sha256(json.dumps([manifest.hash, *map(str, conditions)]).encode()).hexdigest(),
+    )
+    write_file(out, INDEX, index_bytes(written))
+    _copy_failures(root, out)
+    filtered.save(out)
+    return filtered
+
+
+def _copy(root: str, clips: Sequence[ClipRow], writer: ShardWriter) -> tuple[ShardRecord, list[ClipRow]]:
+    with writer:
+        for row in clips:
+            writer.append(row, read_range(root, row.shard, row.offset, row.size))
+    assert writer.record is not None
+    return writer.record, writer.rows
+
+
+def _with_filter(manifest: Manifest, conditions: Sequence[Condition]) -> dict[str, Any]:
+    """The configuration as it was, and what was done since."""
+    done = {"parent": manifest.hash, "where": [str(condition) for condition in conditions]}
+    return {**manifest.config, "filters": [*manifest.config.get("filters", []), done]}
+
+
+def _copy_failures(root: str, out: str) -> None:
+    try:
+        data = read_file(root, FAILURES)
+    except FileNotFoundError:
+        return
+    write_file(out, FAILURES, data)

@@ -1,0 +1,259 @@
+"""`cwm-dataprep verify`: is a shard directory, here or on a hub, what its manifest says?
+
+    quick   manifest, index and failures agree; every tar is there with its size, none is left over; no source
+            video is in two splits (on the Hub also the sha256 that it keeps of each file): nothing is read but meta/
+    index   and every tar is walked header by header: names, places and json as in the index, both ends in place
+    full    and every tar's sha256 is recomputed and every clip decoded
+
+A tar that was cut at a member's edge opens without an error in every reader, so sizes and ends are checked by hand.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import sys
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BufferedIOBase
+from typing import Any, Literal, get_args
+
+from cwm_hub.shards.codecs import EXTENSIONS, ShardError, decode_clip
+from cwm_hub.shards.index import ClipRow, read_index
+from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, read_failures
+from cwm_hub.shards.storage import list_files, locate, remote_errors
+from dataprep.errors import EXIT_DONE, EXIT_VERIFY, InputError
+
+Level = Literal["quick", "index", "full"]
+BLOCK = tarfile.BLOCKSIZE
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is not as the manifest says."""
+
+    where: str
+    """File inside the root."""
+    what: str
+    """A clause for people."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this sub-command's options."""
+    parser.add_argument(
+        "root", metavar="ROOT", help="shard directory or fsspec URL, e.g. hf://datasets/me/clips"
+    )
+    parser.add_argument("--level", choices=get_args(Level), default="index", help="(default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print every problem; exit code 0 or 3, and 1 where there is no shard directory at all."""
+    try:
+        with remote_errors():
+            problems = verify(args.root, args.level, watch=_say)
+    except OSError as error:
+        raise InputError(f"cannot read {args.root}: {error}") from error
+    for problem in problems:
+        print(f"{problem.where}: {problem.what}")
+    if problems:
+        print(f"{args.root}: {len(problems)} problems at level {args.level}", file=sys.stderr)
+        return EXIT_VERIFY
+    manifest = Manifest.load(args.root)
+    clips = sum(record.samples for record in manifest.shards)
+    print(
+        f"{args.root}: {len(manifest.shards)} shards, {clips} clips, as the manifest {manifest.hash[:12]} says"
+    )
+    return EXIT_DONE
+
+
+def verify(
+    root: str, level: Level = "quick", *, watch: Callable[[str], None] = lambda line: None
+) -> list[Problem]:
+    """Every problem found; an empty list is a clean bill.
+
+    Args:
+        root: Local path or fsspec URL.
+        level: How deep to look; each includes the ones before.
+        watch: Called with a line now and then.
+
+    Raises:
+        ShardError: There is no manifest or index, or they are damaged: nothing can be compared.
+    """
+    manifest, rows = Manifest.load(root), read_index(root)
+    by_shard: dict[str, list[ClipRow]] = {record.file: [] for record in manifest.shards}
+    problems = list(_check_index(manifest, rows, by_shard)) + list(_check_files(root, manifest))
+    problems += _check_failures(root)
+    if level == "quick":
+        return problems
+    spoiled = {problem.where for problem in problems}
+    for number, record in enumerate(manifest.shards, start=1):
+        if record.file not in spoiled:
+            watch(f"{record.file} ({number}/{len(manifest.shards)})")
+            problems += _check_shard(root, record, by_shard[record.file], full=level == "full")
+    return problems
+
+
+def _check_index(
+    manifest: Manifest, rows: Sequence[ClipRow], by_shard: dict[str, list[ClipRow]]
+) -> Iterator[Problem]:
+    """Sort the rows to their shards and compare sums; every clip's key and every source's split must be one."""
+    keys: set[str] = set()
+    splits: dict[str, str] = {}
+    for row in rows:
+        if row.shard not in by_shard:
+            yield Problem(
+                row.shard, f"the index places clip {row.key} in a shard that the manifest does not list"
+            )
+            continue
+        by_shard[row.shard].append(row)
+        if row.codec not in EXTENSIONS:
+            yield Problem(row.shard, f"clip {row.key} has the unknown codec {row.codec!r}")
+        if row.key in keys:
+            yield Problem(row.shard, f"clip key {row.key} occurs twice")
+        keys.add(row.key)
+        if splits.setdefault(row.source, row.split) != row.split:
+            yield Problem(row.shard, f"source {row.source} is in {splits[row.source]} and in {row.split}")
+    for record in manifest.shards:
+        mine = by_shard[record.file]
+        found = (len(mine), sum(row.num_frames for row in mine))
+        if found != (record.samples, record.frames):
+            yield Problem(
+                record.file,
+                f"the index lists {found[0]} clips with {found[1]} frames, "
+                f"the manifest {record.samples} with {record.frames}",
+            )
+
+
+def _check_files(root: str, manifest: Manifest) -> Iterator[Problem]:
+    """Sizes, left-overs, and checksums where the store keeps them."""
+    present = _sizes(root, manifest)
+    remote = _remote_sha256(root) if root.startswith("hf://") else {}
+    for record in manifest.shards:
+        size = present.pop(record.file, None)
+        if size is None:
+            yield Problem(record.file, "missing")
+        elif size != record.bytes:
+            yield Problem(record.file, f"{size} bytes, the manifest says {record.bytes}")
+        elif remote.get(record.file, record.sha256) != record.sha256:
+            yield Problem(record.file, "another sha256 than the manifest's")
+    for file in sorted(present):
+        yield Problem(file, "not in the manifest")
+
+
+def _sizes(root: str, manifest: Manifest) -> dict[str, int]:
+    """Bytes of every file in data/; over plain http, which lists nothing, of those that the manifest names."""
+    if not root.startswith(("http://", "https://")):
+        return {f"data/{name}": size for name, size in list_files(root, "data").items()}
+    sizes = {}
+    for record in manifest.shards:
+        filesystem, path = locate(root, record.file)
+        with contextlib.suppress(FileNotFoundError):
+            sizes[record.file] = filesystem.size(path)
+    return sizes
+
+
+def _remote_sha256(root: str) -> dict[str, str]:
+    """The sha256 that the Hub keeps of every large file, by name; no file is downloaded."""
+    filesystem, folder = locate(root, "data")
+    entries = filesystem.ls(folder, detail=True, refresh=True)
+    sums = {}
+    for entry in entries:
+        lfs: Any = entry.get("lfs")
+        if lfs:
+            sums["data/" + entry["name"].rpartition("/")[2]] = lfs["sha256"]
+    return sums
+
+
+def _check_failures(root: str) -> list[Problem]:
+    try:
+        read_failures(root)
+    except ShardError as error:
+        return [Problem(FAILURES, str(error).removeprefix(f"{FAILURES}: "))]
+    return []
+
+
+def _check_shard(root: str, record: ShardRecord, rows: list[ClipRow], *, full: bool) -> list[Problem]:
+    """Walk one tar; a tar tells at most one structural problem, because after it nothing has a place."""
+    filesystem, path = locate(root, record.file)
+    try:
+        with remote_errors(), filesystem.open(path, "rb") as file:
+            _compare(file, record, sorted(rows, key=lambda row: row.offset))
+            return list(_check_content(file, record, rows)) if full else []
+    except ShardError as error:
+        return [Problem(record.file, str(error))]
+    except OSError as error:
+        return [Problem(record.file, f"cannot be read: {error.strerror or error}")]
+
+
+def _compare(file: BufferedIOBase, record: ShardRecord, rows: Sequence[ClipRow]) -> None:
+    """Raise ShardError at the first member that is not where, or what, the index says."""
+    expected: list[tuple[str, int | None, int, bytes]] = []
+    for row in rows:
+        data = row.sample_json()
+        expected.append((f"{row.key}.{EXTENSIONS[row.codec]}", row.offset, row.size, b""))
+        expected.append((f"{row.key}.json", None, len(data), data))
+    members = walk(file, record.bytes)
+    for name, offset, size, data in expected:
+        member = next(members, None)
+        if member is None:
+            raise ShardError(f"ends before {name}")
+        if member.name != name:
+            raise ShardError(f"holds {member.name} where the index says {name}")
+        if member.size != size or (offset is not None and member.offset_data != offset):
+            raise ShardError(
+                f"{name} has {member.size} bytes at {member.offset_data}, the index says otherwise"
+            )
+        if data:
+            file.seek(member.offset_data)
+            if file.read(size) != data:
+                raise ShardError(f"{name} and the index differ")
+    extra = next(members, None)
+    if extra is not None:
+        raise ShardError(f"holds {extra.name}, which is not in the index")
+
+
+def walk(file: BufferedIOBase, size: int) -> Iterator[tarfile.TarInfo]:
+    """Members of an uncompressed tar of `size` bytes, by its headers alone.
+
+    Raises:
+        ShardError: A header is damaged, a member reaches beyond the file, or the two end blocks are not its end.
+    """
+    offset = 0
+    while True:
+        file.seek(offset)
+        block = file.read(BLOCK)
+        if len(block) < BLOCK:
+            raise ShardError(f"truncated: the end blocks are missing after {offset} bytes")
+        if not any(block):
+            break
+        try:
+            member = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
+        except tarfile.HeaderError as error:
+            raise ShardError(f"damaged tar header at byte {offset}: {error}") from error
+        member.offset_data = offset + BLOCK
+        offset = member.offset_data + -(-member.size // BLOCK) * BLOCK
+        if offset > size:
+            raise ShardError(f"truncated: {member.name} ends at byte {offset} of {size}")
+        yield member
+    if any(file.read(BLOCK)) or size != offset + 2 * BLOCK:
+        raise ShardError(f"expected two end blocks from byte {offset} to the end of {size} bytes")
+
+
+def _check_content(file: BufferedIOBase, record: ShardRecord, rows: Sequence[ClipRow]) -> Iterator[Problem]:
+    file.seek(0)
+    if hashlib.file_digest(file, "sha256").hexdigest() != record.sha256:
+        yield Problem(record.file, "another sha256 than the manifest's")
+    for row in rows:
+        file.seek(row.offset)
+        try:
+            frames = decode_clip(file.read(row.size), row.codec)
+        except ShardError as error:
+            yield Problem(record.file, f"clip {row.key}: {error}")
+            continue
+        if frames.shape != (row.num_frames, row.height, row.width, 3):
+            yield Problem(record.file, f"clip {row.key} decodes to {frames.shape}, the index says otherwise")
+
+
+def _say(line: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{line}", end="\x1b[K", file=sys.stderr, flush=True)

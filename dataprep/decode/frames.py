@@ -1,0 +1,349 @@
+"""Decode one video file into small RGB frames, streamed, or say in one word why it cannot be used.
+
+The fast path is PyAV with one filter graph kept for the whole file: crop, scale and convert in one step, never a
+full-size RGB array. Everything else in this file is a lesson from damaged or hostile files (what concerns opening them
+is in `video_file`):
+
+- one decoding thread: with frame threads a damaged H.264 stream loses its error flags and can deadlock;
+- errors are counted packet by packet, and the file is refused above a stated share;
+- a truncated WebM ends without an error, so the last timestamp is compared with the promised duration.
+
+Axes: H W are the output's height and width, both `DecodeSettings.size`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from dataprep.decode.hdr import HDR_TRANSFERS
+from dataprep.decode.resize import FITS, RESIZES, Crop, FrameConverter, quarter_turns
+from dataprep.decode.video_file import REASONS, VideoError, check_regular, open_container, pick_stream
+
+__all__ = ["REASONS", "DecodeSettings", "VideoError", "VideoInfo", "VideoReader", "open_video"]
+
+LONGEST_GAP_SECONDS = 60.0
+LARGEST_SIZE = 4096
+"""Of an output side, pixels."""
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """How a source video becomes frames. The defaults are this project's; the paper's are named per field."""
+
+    size: int = 64
+    """Height and width of the output, pixels."""
+    resize: Literal["area", "bicubic", "official"] = "area"
+    """`area` averages; `bicubic` is the paper's ffmpeg command (Something-Something-v2); `official` is
+    bilinear without antialiasing, the paper's cv2 default (Human3.6M, YouTube driving)."""
+    fit: Literal["squash", "center-crop"] = "squash"
+    """`squash` ignores the aspect ratio, as the paper does; `center-crop` takes the largest centred square."""
+    stride: int = 1
+    """Keep every n-th frame: those whose index is a multiple of it."""
+    skip_head: int = 0
+    """Drop this many frames at the start (the paper drops 99 of each driving video)."""
+    fps: float | None = None
+    """Resample to this rate by timestamps, nearest frame; `None` keeps every frame. Applied before stride."""
+    min_frames: int = 25
+    """Fewer kept frames than this is `too_short`: one training window of the paper."""
+    max_pixels: int = 4096 * 4096
+    """Largest source frame, width x height; checked before decoding (0.8 MB of file can ask 768 MB a frame)."""
+    max_damaged_share: float = 0.01
+    """Largest share of packets that fail or frames flagged corrupt; failed ones are missing from the output."""
+    hdr: Literal["convert", "refuse"] = "convert"
+    """PQ and HLG video: tone-mapped to SDR, or refused as `hdr_unsupported`."""
+
+    def __post_init__(self):
+        for name in ("size", "stride", "min_frames", "max_pixels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.size > LARGEST_SIZE:
+            raise ValueError(f"size must be at most {LARGEST_SIZE}, got {self.size}")
+        if self.skip_head < 0:
+            raise ValueError(f"skip_head must not be negative, got {self.skip_head}")
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise ValueError(f"fps must be in (0, 1000] or None, got {self.fps}")
+        if not 0 <= self.max_damaged_share <= 1:
+            raise ValueError(f"max_damaged_share must be in [0, 1], got {self.max_damaged_share}")
+        for name, allowed in (("resize", RESIZES), ("fit", FITS), ("hdr", ("convert", "refuse"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the header says, upright: width and height after rotation. None of it is trusted for counting."""
+
+    width: int
+    """Pixels, after rotation."""
+    height: int
+    """Pixels, after rotation."""
+    fps: float
+    """Mean rate, frames per second; 25 where the file does not say."""
+    duration: float
+    """Seconds, as promised by the header; 0 where the file does not say."""
+    rotation: int
+    """Degrees counter-clockwise that bring the first frame upright: 0, 90, 180 or 270."""
+    container: str
+    """FFmpeg's name of the real container, whatever the suffix says."""
+    codec: str
+    """FFmpeg's name of the codec."""
+    hdr: bool
+    """True where the transfer function is PQ or HLG."""
+
+
+def open_video(
+    path: str | os.PathLike[str], settings: DecodeSettings, *, crop: Crop | None = None
+) -> VideoReader:
+    """Open a file for streaming; use the result as a context manager and iterate it once.
+
+    Args:
+        path: A local file, judged by its content and never by its suffix.
+        settings: Output size, rate and limits.
+        crop: Per-frame crop of the upright source frame; replaces `settings.fit`.
+
+    Raises:
+        VideoError: The file cannot be used; iteration raises it too, because some damage shows only at the end.
+    """
+    file = Path(os.path.abspath(path))  # noqa: PTH100  (resolve() would fail on a link loop)
+    file_bytes = check_regular(file)
+    container = open_container(file)
+    try:
+        return VideoReader(container, pick_stream(container), settings, file_bytes=file_bytes, crop=crop)
+    except BaseException:
+        container.close()
+        raise
+
+
+class VideoReader:
+    """Iterates u8 [H, W, 3] RGB frames; holds one decoded frame at a time. Made by `open_video`."""
+
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        settings: DecodeSettings,
+        *,
+        file_bytes: int,
+        crop: Crop | None,
+    ):
+        self.settings = settings
+        self.source_frames = 0
+        """Frames decoded from the source so far; the source's length after exhaustion."""
+        self.kept_frames = 0
+        """Frames yielded so far."""
+        self.damaged = 0
+        """Packets that failed to decode plus frames flagged corrupt."""
+        self._container = container
+        self._stream = stream
+        self._file_bytes = file_bytes
+        self._packets = 0
+        self._cut_short = False
+        self._first_seconds: float | None = None
+        self._end_seconds = 0.0
+        self._tick_seconds: dict[int, float] = {}  # per stream, as floats: fractions are slow
+        self._check_size(stream.codec_context.width, stream.codec_context.height)
+        self._decoded = self._decode()
+        self._first = next(self._decoded, None)  # the frame knows what the header hides: rotation, transfer
+        self.info = self._read_info(self._first)
+        self._to_pixels = FrameConverter(
+            settings.size, resize=settings.resize, fit=settings.fit, aspect=_pixel_aspect(stream), crop=crop
+        )
+        if self._first is None:
+            self._check_end()
+        if self.info.hdr and settings.hdr == "refuse":
+            raise VideoError(
+                "hdr_unsupported", "the transfer function is PQ or HLG; hdr='convert' tone-maps it"
+            )
+
+    @property
+    def output_fps(self) -> float:
+        """Rate of the yielded frames, per second."""
+        return (self.settings.fps or self.info.fps) / self.settings.stride
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        timed = self._chain()
+        if self.settings.fps is not None:
+            timed = _resample(timed, self.settings.fps)
+        for index, (source_index, _, frame) in enumerate(timed):
+            if index >= self.settings.skip_head and index % self.settings.stride == 0:
+                try:
+                    pixels = self._to_pixels(frame, source_index)
+                except av.error.FFmpegError as error:
+                    detail = f"frame {source_index} cannot be converted: {error.strerror}"
+                    raise VideoError("decode_error", detail) from error
+                self.kept_frames += 1
+                yield pixels
+        self._check_end()
+
+    def _chain(self) -> Iterator[tuple[int, float, VideoFrame]]:
+        """(index, seconds, frame) with seconds that always grow, whatever the file's timestamps do."""
+        last: float | None = None
+        first, self._first = self._first, None
+        frames = iter(()) if first is None else _prepend(first, self._decoded)
+        for index, frame in enumerate(frames):
+            seconds = frame.time
+            if seconds is None or (last is not None and seconds <= last):
+                seconds = 0.0 if last is None else last + 1.0 / self.info.fps
+            yield index, seconds, frame
+            last = seconds
+
+    def _decode(self) -> Iterator[VideoFrame]:
+        """Packet by packet: one that fails is counted and the next one tried."""
+        # Where only the container promises a duration, sound may be what fills it: read every stream's packets.
+        streams = (self._stream,) if self._promised_seconds(own=True) else self._container.streams.get()
+        try:
+            for packet in self._container.demux(*streams):
+                self._note_time(packet)
+                if packet.stream.index != self._stream.index:
+                    continue  # (stream_index, which looks the same, is wrong on the flushing packet)
+                self._packets += packet.size > 0
+                if packet.size:
+                    self._cut_short = packet.is_corrupt  # smaller than it should be: the file ends inside it
+                if self._packets == 1 and packet.has_sidedata("encryption_info"):
+                    raise VideoError("encrypted", "encrypted (DRM)")
+                try:
+                    frames = packet.decode()
+                except av.error.FFmpegError:
+                    self.damaged += 1
+                    continue
+                for frame in frames:
+                    assert isinstance(frame, VideoFrame)
+                    self.source_frames += 1
+                    self.damaged += bool(frame.is_corrupt)
+                    self._check_size(frame.width, frame.height)
+                    yield frame
+        except (av.error.FFmpegError, IndexError):  # the demuxer gave up, or met a stream it did not announce
+            self.damaged += 1
+            self._cut_short = True
+
+    def _note_time(self, packet: av.Packet) -> None:
+        ticks = packet.dts if packet.pts is None else packet.pts
+        if ticks is None:
+            return
+        tick = self._tick_seconds.get(packet.stream.index)
+        if tick is None:
+            tick = self._tick_seconds[packet.stream.index] = float(packet.time_base)
+        seconds = ticks * tick
+        self._first_seconds = seconds if self._first_seconds is None else min(self._first_seconds, seconds)
+        self._end_seconds = max(self._end_seconds, seconds + (packet.duration or 0) * tick)
+
+    def _check_size(self, width: int, height: int) -> None:
+        if width * height > self.settings.max_pixels:
+            raise VideoError(
+                "too_large", f"{width}x{height} is more than {self.settings.max_pixels} pixels a frame"
+            )
+
+    def _promised_seconds(self, *, own: bool = False) -> float:
+        """Duration by the stream's own word, else (unless `own`) the container's; 0 if nobody says."""
+        stream, time_base = self._stream, self._stream.time_base
+        if stream.duration and time_base:
+            return float(stream.duration * time_base)
+        tagged = _clock_seconds(stream.metadata.get("DURATION", ""))
+        if tagged or own:
+            return tagged
+        return (self._container.duration or 0) / av.time_base
+
+    def _read_info(self, first: VideoFrame | None) -> VideoInfo:
+        codec = self._stream.codec_context
+        rotation = 0 if first is None else quarter_turns(first.rotation)
+        width, height = codec.width, codec.height
+        if rotation % 180:
+            width, height = height, width
+        rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
+        return VideoInfo(
+            width=width,
+            height=height,
+            fps=rate if 0.01 <= rate <= 1000 else 25.0,
+            duration=self._promised_seconds(),
+            rotation=rotation,
+            container=self._container.format.name,
+            codec=codec.name,
+            hdr=first is not None and first.color_trc in HDR_TRANSFERS,
+        )
+
+    def _check_end(self) -> None:
+        """What only the whole file can tell; the most specific reason first."""
+        promised = self._promised_seconds()
+        if self.source_frames == 0:
+            detail = (
+                f"the index promises {self._stream.frames} frames, none can be read"
+                if self._stream.frames
+                else ""
+            )
+            raise VideoError("zero_frames", detail or "no frame can be decoded")
+        # Matroska counts its duration from zero, the others from the first frame.
+        start = 0.0 if "matroska" in self.info.container else self._first_seconds or 0.0
+        seen = self._end_seconds - start
+        tolerance = max(2.0 / self.info.fps, 0.25)
+        # A header that leaves less than a byte for each promised frame is lying, not cut short.
+        lies = promised * self.info.fps > self._file_bytes
+        if self._cut_short or (self._end_seconds and seen < promised - tolerance and not lies):
+            raise VideoError(
+                "truncated", f"ends after {seen:.2f} s of {promised:.2f} s, {self.source_frames} frames"
+            )
+        share = self.damaged / max(self._packets, self.source_frames)
+        if share > self.settings.max_damaged_share:
+            detail = f"{self.damaged} of {self._packets} packets damaged, {self.source_frames} frames decoded"
+            raise VideoError("decode_error", detail)
+        if self.kept_frames < self.settings.min_frames:
+            raise VideoError("too_short", f"{self.kept_frames} < {self.settings.min_frames} frames")
+
+
+def _prepend(first: VideoFrame, rest: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+    yield first
+    del first  # or the generator would hold it as long as the video lasts
+    yield from rest
+
+
+def _resample(
+    timed: Iterator[tuple[int, float, VideoFrame]], fps: float
+) -> Iterator[tuple[int, float, VideoFrame]]:
+    """The nearest frame to each tick of a clock at `fps` that starts with the first frame."""
+    tick, start, previous = 0, 0.0, None
+    for index, seconds, frame in timed:
+        if previous is None:
+            start = seconds
+        else:
+            if seconds - previous[1] > LONGEST_GAP_SECONDS:
+                gap = f"{seconds - previous[1]:.0f} s without a frame before frame {index}"
+                raise VideoError("timestamps", f"{gap}; longest allowed {LONGEST_GAP_SECONDS:.0f} s")
+            while start + tick / fps <= (previous[1] + seconds) / 2:
+                yield previous
+                tick += 1
+        previous = (index, seconds, frame)
+    # A quarter of a tick absorbs rounded timestamps, so that resampling to the native rate changes nothing.
+    while previous is not None and start + tick / fps <= previous[1] + 0.25 / fps:
+        yield previous
+        tick += 1
+
+
+def _pixel_aspect(stream: VideoStream) -> float:
+    """Width of a pixel over its height; matters only to a centre crop."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if 0.1 <= aspect <= 10 else 1.0
+
+
+def _clock_seconds(text: str) -> float:
+    """Seconds of Matroska's `hh:mm:ss.fraction` tag; 0 for anything else."""
+    try:
+        hours, minutes, seconds = text.split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,289 @@
+"""What a run leaves in `.state/` so that the next one can go on, and how finished shards become a data set.
+
+    .state/run.lock                     held while a run writes; released by the system however the run ends
+    .state/plan.json                    configuration, source list's hash, library versions, shards of each split
+    .state/shards/train-00000-of-N.json one for every finished shard (see `worker.ShardState`)
+
+`finalize` needs nothing but these files, so it can run after shards were written by many machines.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import platform
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+import cwm_hub
+from cwm_hub.config import to_dict
+from cwm_hub.shards.index import INDEX, index_bytes, index_table
+from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, failures_bytes, shard_name
+from cwm_hub.shards.storage import list_files, local_path, read_file, write_file
+from dataprep.errors import InputError
+from dataprep.sharding.plan import SKIPS, Failure, Plan, ShardTask, count_reasons
+from dataprep.sharding.worker import OutputError, ShardState, remove_leftovers, writing
+
+PLAN = ".state/plan.json"
+LOCK = ".state/run.lock"
+STATES = ".state/shards"
+PLAN_FIELDS = frozenset(
+    "plan_hash sources_hash videos config versions shards failures licence redistributable".split()
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the manifest says of the data set beyond the configuration."""
+
+    licence: str = "unknown"
+    """Licence of the source videos."""
+    redistributable: bool = False
+    """Whether that licence lets others publish shards of them."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finalised set holds, for the summary and the exit code."""
+
+    manifest: Manifest
+    videos: int
+    """Source videos that gave at least one clip."""
+    failures: int
+    """Source videos that gave none, skips aside."""
+    skips: int
+    """Source videos passed over with nothing wrong: too short, or a second name of another file."""
+    reasons: dict[str, int]
+    """Failures and skips by reason."""
+
+
+@contextlib.contextmanager
+def run_lock(root: str, part: str = "") -> Iterator[None]:
+    """Keep a second run off this output; parts of a `--shard-range` run exclude only a whole run and their like.
+
+    A remote root has no lock: there, one run at a time is the caller's promise.
+
+    Raises:
+        InputError: another run is writing there.
+        OutputError: the folder cannot be written.
+    """
+    home = local_path(root)
+    if home is None:
+        yield
+        return
+    with contextlib.ExitStack() as held:
+        try:
+            (home / LOCK).parent.mkdir(parents=True, exist_ok=True)
+            _lock(held, home / LOCK, shared=bool(part))
+            if part:
+                _lock(held, home / f"{LOCK}-{part}")
+        except BlockingIOError as error:
+            raise InputError(
+                f"another run is writing to {root}: wait for it, or choose another --out"
+            ) from error
+        except OSError as error:
+            raise OutputError(error.errno, f"cannot write to {root}: {error.strerror}") from error
+        yield
+
+
+def _lock(held: contextlib.ExitStack, path: Path, *, shared: bool = False) -> None:
+    file = held.enter_context(path.open("ab"))
+    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what decides the bytes of a shard."""
+    names = ("av", "numpy", "pillow")
+    return {"cwm-hub": cwm_hub.__version__, "python": platform.python_version()} | {
+        n: version(n) for n in names
+    }
+
+
+def begin(root: str, plan: Plan, origin: Origin) -> None:
+    """Record the plan in an empty output, or check that it is the one recorded there.
+
+    Raises:
+        InputError: the output holds other work; the sentence names what differs.
+    """
+    record = {
+        "plan_hash": plan.hash,
+        "sources_hash": plan.sources_hash,
+        "videos": plan.videos,
+        "config": to_dict(plan.config),
+        "versions": library_versions(),
+        "shards": dict(Counter(task.split for task in plan)),
+        "failures": [dataclasses.astuple(failure) for failure in plan.listed_failures],
+        "licence": origin.licence,
+        "redistributable": origin.redistributable,
+    }
+    record = json.loads(json.dumps(record))
+    before = _read_plan(root)
+    if before is None:
+        if list_files(root, "data"):
+            raise InputError(
+                f"{root}/data already holds files that no recorded run wrote: choose another --out"
+            )
+    elif before != record:
+        _refuse(root, before, record)
+    if before is None:
+        with writing(root):
+            write_file(root, PLAN, json.dumps(record, indent=1).encode())
+
+
+def unfinished(root: str, tasks: Sequence[ShardTask], plan_hash: str) -> list[ShardTask]:
+    """The tasks without a commit marker, or whose tar is gone or has another size than the marker says.
+
+    Temporary files that killed workers left of these tasks are removed.
+    """
+    states, tars = list_files(root, STATES), list_files(root, "data")
+    remove_leftovers(root, tasks)
+    return [task for task in tasks if not _is_done(root, task, plan_hash, states, tars)]
+
+
+def clear(root: str) -> None:
+    """Remove an earlier run's work (`data`, `meta`, `.state` of a local root), for `--overwrite`.
+
+    Raises:
+        InputError: the folder was not written by a run of this tool, or is remote.
+    """
+    home = local_path(root)
+    if home is None:
+        raise InputError("--overwrite works on local outputs only: remove the remote files yourself")
+    if home.exists() and any(home.iterdir()) and not (home / PLAN).is_file():
+        raise InputError(f"{root} holds files that no run of cwm-dataprep wrote: nothing was removed")
+    for part in ("data", "meta", ".state"):
+        shutil.rmtree(home / part, ignore_errors=True)
+
+
+def finalize(root: str) -> Outcome:
+    """Merge the state files into manifest, index and failures list.
+
+    Raises:
+        InputError: no run was recorded, shards are missing, or no video could be used.
+        OutputError: the output cannot be written.
+    """
+    plan = _read_plan(root)
+    if plan is None:
+        raise InputError(f"{root} holds no recorded run: it has no {PLAN}")
+    splits: dict[str, list[ShardRecord]] = {}
+    failures = [Failure(*values) for values in plan["failures"]]
+    tables: list[pa.Table] = []
+    sources: set[str] = set()
+    for split, state in _read_states(root, plan):
+        failures.extend(state.failures)
+        if state.record is not None:
+            splits.setdefault(split, []).append(state.record)
+            tables.append(index_table(state.rows))
+            sources.update(row.source for row in state.rows)
+    failures.sort(key=lambda failure: failure.source_path)
+    reasons = Counter(failure.reason for failure in failures)
+    with writing(root):
+        if home := local_path(root):  # what a run that was killed here left
+            for path in (home / FAILURES).parent.glob(".tmp-*"):
+                path.unlink(missing_ok=True)
+        write_file(root, FAILURES, failures_bytes(dataclasses.asdict(failure) for failure in failures))
+        if not sources:
+            raise InputError(f"no video could be used: {count_reasons(reasons)}; see {root}/{FAILURES}")
+        write_file(root, INDEX, index_bytes(pa.concat_tables(tables)))
+        manifest = Manifest(
+            name=plan["config"]["name"],
+            codec=plan["config"]["codec"],
+            image_size=plan["config"]["decode"]["size"],
+            splits={split: tuple(records) for split, records in splits.items()},
+            config=plan["config"],
+            versions=plan["versions"],
+            plan_hash=plan["plan_hash"],
+            licence=plan["licence"],
+            redistributable=plan["redistributable"],
+        )
+        manifest.save(root)
+    skips = sum(reasons[reason] for reason in SKIPS)
+    return Outcome(manifest, len(sources), len(failures) - skips, skips, dict(reasons))
+
+
+def _read_plan(root: str) -> dict[str, Any] | None:
+    try:
+        plan = json.loads(read_file(root, PLAN))
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        plan = None
+    if not isinstance(plan, dict) or plan.keys() != PLAN_FIELDS:
+        raise InputError(f"{root}/{PLAN} is damaged: use --overwrite or another --out")
+    return plan
+
+
+def _read_state(root: str, name: str) -> ShardState | None:
+    """None where it is damaged: the shard counts as not written."""
+    try:
+        return ShardState.from_json(read_file(root, name))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _read_states(root: str, plan: dict[str, Any]) -> Iterator[tuple[str, ShardState]]:
+    present = list_files(root, STATES)
+    expected = [
+        (split, Path(shard_name(split, i, n)).stem + ".json")
+        for split, n in plan["shards"].items()
+        for i in range(n)
+    ]
+    missing = [name.removesuffix(".json") for _, name in expected if name not in present]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(expected)} shards are not written yet ({missing[0]}, ...): "
+            "run the same command again, or the missing part of the shard range"
+        )
+    for split, name in expected:
+        state = _read_state(root, f"{STATES}/{name}")
+        if state is None:
+            raise InputError(
+                f"{root}/{STATES}/{name} is damaged: run the same command again, it mends the shard"
+            )
+        if state.plan_hash != plan["plan_hash"]:
+            raise InputError(
+                f"{root}/{STATES}/{name} belongs to another plan: use --overwrite or another --out"
+            )
+        yield split, state
+
+
+def _is_done(
+    root: str, task: ShardTask, plan_hash: str, states: dict[str, int], tars: dict[str, int]
+) -> bool:
+    if Path(task.state_file).name not in states:
+        return False
+    state = _read_state(root, task.state_file)
+    if state is None or state.plan_hash != plan_hash:
+        return False
+    return state.record is None or tars.get(Path(task.file).name) == state.record.bytes
+
+
+def _refuse(root: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    changed = [
+        f"{name.removeprefix('config.')} (was {old!r}, now {new!r})"
+        for name, old, new in _differences(before, now)
+        if name.startswith(("config.", "versions.", "licence", "redistributable"))
+    ]
+    if before["sources_hash"] != now["sources_hash"]:
+        changed.append(f"the source videos (were {before['videos']}, now {now['videos']}, or other files)")
+    if before["failures"] != now["failures"]:
+        changed.append("the files that could not be listed")
+    raise InputError(
+        f"{root} was begun with another configuration, changed: {'; '.join(changed)}. "
+        "Restore it, use --overwrite, or choose another --out"
+    )
+
+
+def _differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(set(before) | set(now)):
+            yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif before != now:
+        yield name, before, now

@@ -1,0 +1,311 @@
+"""The unit of work: one shard from its source videos, in whatever process or machine it runs.
+
+    open -> frames -> pieces of at most `max_clip_frames` -> encode -> spool -> tar -> fsync -> rename -> state file
+
+A source is taken whole or not at all (damage may show only at its end), so its encoded clips wait in a spool until the
+reader has finished. The state file, written last, is the commit marker: a shard without one is done again.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from cwm_hub.shards.codecs import Frames, H264Encoder
+from cwm_hub.shards.index import ClipRow
+from cwm_hub.shards.manifest import ShardRecord
+from cwm_hub.shards.storage import local_path, upload_file, write_file
+from cwm_hub.shards.writer import EncodedClip, ShardWriter
+from dataprep.decode.frames import open_video
+from dataprep.decode.video_file import VideoError
+from dataprep.sharding.plan import SKIPS, Failure, Plan, ShardConfig, ShardTask, SourceVideo
+
+SPOOL_BYTES = 16 << 20
+"""Encoded clips of one source beyond this go to a temporary file."""
+
+
+class FrameReader(Protocol):
+    """What an opener returns: iterated once inside its `with` block, u8 [H, W, 3] frames of one size."""
+
+    @property
+    def output_fps(self) -> float:
+        """Frames per second of what is yielded."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+    def __iter__(self) -> Iterator[Frames]: ...
+
+
+Opener = Callable[[SourceVideo, ShardConfig], FrameReader]
+"""Opens a source for reading; a module-level function, because workers unpickle it. It raises `VideoError`."""
+
+
+def open_file(source: SourceVideo, config: ShardConfig) -> FrameReader:
+    """The plain opener: `source.path` is a video file."""
+    return open_video(source.path, config.decode)
+
+
+class OutputError(OSError):
+    """The output cannot be written (full, read-only, gone); `strerror` is one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A sign of life, counted from the start of the shard."""
+
+    videos: int = 0
+    """Sources finished; the next one is being worked on."""
+    clips: int = 0
+    frames: int = 0
+    bytes: int = 0
+    failures: int = 0
+    """Skips, such as videos that are too short, are none."""
+
+    def __add__(self, other: "Beat") -> "Beat":
+        return Beat(
+            self.videos + other.videos,
+            self.clips + other.clips,
+            self.frames + other.frames,
+            self.bytes + other.bytes,
+            self.failures + other.failures,
+        )
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """Everything a process needs to write one shard."""
+
+    task: ShardTask
+    config: ShardConfig
+    root: str
+    """Output root, a local path or an fsspec URL."""
+    opener: Opener
+    plan_hash: str
+    quarantined: Mapping[str, Failure] = field(default_factory=dict)
+    """Sources not to be touched again, by id: they killed or hung a worker."""
+
+    def without(self, source: SourceVideo, failure: Failure) -> "ShardJob":
+        """The same job with one more source quarantined."""
+        return dataclasses.replace(self, quarantined={**self.quarantined, source.id: failure})
+
+
+def make_jobs(tasks: Iterable[ShardTask], plan: Plan, *, root: str, opener: Opener) -> list[ShardJob]:
+    """The jobs of some of a plan's tasks."""
+    return [ShardJob(task, plan.config, root, opener, plan.hash) for task in tasks]
+
+
+@dataclass(frozen=True)
+class ShardState:
+    """The commit marker of a shard: what became of each of its sources."""
+
+    plan_hash: str
+    record: ShardRecord | None
+    """None where no source gave a clip: then there is no tar."""
+    rows: tuple[ClipRow, ...]
+    failures: tuple[Failure, ...]
+
+    def to_json(self) -> bytes:
+        """Compact json; rows and failures are arrays in the order of their fields."""
+        return json.dumps(
+            {
+                "plan_hash": self.plan_hash,
+                "record": None if self.record is None else dataclasses.astuple(self.record),
+                "rows": [dataclasses.astuple(row) for row in self.rows],
+                "failures": [dataclasses.astuple(failure) for failure in self.failures],
+            }
+        ).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Read what `to_json` wrote."""
+        values: dict[str, Any] = json.loads(data)
+        return cls(
+            plan_hash=values["plan_hash"],
+            record=None if values["record"] is None else ShardRecord(*values["record"]),
+            rows=tuple(ClipRow(*row) for row in values["rows"]),
+            failures=tuple(Failure(*failure) for failure in values["failures"]),
+        )
+
+
+def write_shard(job: ShardJob, report: Callable[[Beat], None]) -> ShardState:
+    """Write the shard and its state file; calls `report` before each source and after each piece of one.
+
+    Raises:
+        OutputError: the output cannot be written.
+    """
+    home = local_path(job.root)
+    failures: list[Failure] = []
+    with writing(job.root), tempfile.TemporaryDirectory(prefix="cwm-dataprep-") as scratch:
+        path = (Path(scratch) if home is None else home) / job.task.file
+        writer = ShardWriter(path, codec=job.config.codec)
+        try:
+            _write_sources(job, writer, failures, report)
+        except BaseException:
+            writer.abort()
+            raise
+        if writer.rows:
+            writer.close()
+        else:
+            writer.abort()
+        if home is None and writer.record is not None:
+            upload_file(job.root, job.task.file, path)
+        state = ShardState(job.plan_hash, writer.record, tuple(writer.rows), tuple(failures))
+        write_file(job.root, job.task.state_file, state.to_json())
+    return state
+
+
+def remove_leftovers(root: str, tasks: Sequence[ShardTask]) -> None:
+    """Remove the temporary files that killed workers left of these shards below a local root."""
+    home = local_path(root)
+    files = [Path(file) for task in tasks for file in (task.file, task.state_file)]
+    if home is None:
+        return
+    names = {file.name for file in files}
+    for folder in {home / file.parent for file in files}:
+        for path in folder.glob(".tmp-*"):
+            if path.name.removeprefix(".tmp-").rpartition(".")[0] in names:
+                path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(root: str) -> Iterator[None]:
+    """What the operating system says of the output ends the run with a sentence."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(error.errno, f"cannot write to {root}: {error.strerror or error}") from error
+
+
+def _write_sources(
+    job: ShardJob, writer: ShardWriter, failures: list[Failure], report: Callable[[Beat], None]
+) -> None:
+    beat = Beat()
+    h264 = H264Encoder()  # the shard's own: its bytes must not depend on what the process wrote before
+    report(beat)
+    for source in job.task.sources:
+        with _Spool() as spool:
+            failure = job.quarantined.get(source.id)
+            if failure is None:
+                failure = _spool_source(source, job, spool, h264, functools.partial(report, beat))
+            if failure is None:
+                _add_source(source, spool, writer)
+            else:
+                failures.append(failure)
+        written = writer.rows[beat.clips :]
+        beat += Beat(
+            videos=1,
+            clips=len(written),
+            frames=sum(row.num_frames for row in written),
+            bytes=sum(row.size for row in written),
+            failures=int(failure is not None and failure.reason not in SKIPS),
+        )
+        report(beat)
+
+
+def _spool_source(
+    source: SourceVideo, job: ShardJob, spool: "_Spool", h264: H264Encoder, alive: Callable[[], None]
+) -> Failure | None:
+    try:
+        with _reading(), job.opener(source, job.config) as reader:
+            for start, frames in cut_pieces(reader, job.config):
+                clip = EncodedClip.encode(frames, codec=job.config.codec, fps=reader.output_fps, h264=h264)
+                spool.append(start, clip)
+                alive()
+    except VideoError as error:
+        return Failure(source.source_path, error.reason, error.detail)
+    if not spool.clips:
+        return Failure(source.source_path, "zero_frames", "no frame was kept")
+    return None
+
+
+def cut_pieces(frames: Iterable[Frames], config: ShardConfig) -> Iterator[tuple[int, Frames]]:
+    """(first frame, u8 [n, H, W, 3]) with n at most `max_clip_frames`; successive pieces share `overlap_frames`.
+
+    One buffer holds every piece in turn: use a piece before asking for the next.
+    """
+    limit, overlap = config.max_clip_frames, config.overlap_frames
+    buffer: Frames | None = None
+    start = count = 0
+    for frame in frames:
+        if buffer is None:
+            buffer = np.empty((limit, *frame.shape), np.uint8)
+        if count == limit:
+            yield start, buffer
+            buffer[:overlap] = buffer[limit - overlap :]
+            start, count = start + limit - overlap, overlap
+        buffer[count] = frame
+        count += 1
+    if buffer is not None:
+        yield start, buffer[:count]
+
+
+def _add_source(source: SourceVideo, spool: "_Spool", writer: ShardWriter) -> None:
+    last_start, last = spool.clips[-1]
+    for number, (start, clip) in enumerate(spool):
+        writer.add(
+            clip,
+            key=source.id if len(spool.clips) == 1 else f"{source.id}_c{number:03d}",
+            split=source.split,
+            source=source.id,
+            source_path=source.source_path,
+            source_frames=last_start + last.num_frames,
+            start_frame=start,
+            label=source.label,
+            label_text=source.label_text,
+        )
+
+
+class _Spool:
+    """Encoded clips of one source in order; their payloads beyond `SPOOL_BYTES` wait on disk."""
+
+    def __init__(self) -> None:
+        self.clips: list[tuple[int, EncodedClip]] = []
+        """(start frame, clip without its payload)."""
+        self._sizes: list[int] = []
+        self._file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  (closed by __exit__)
+
+    def append(self, start: int, clip: EncodedClip) -> None:
+        try:
+            self._file.write(clip.payload)
+        except OSError as error:
+            raise OutputError(
+                error.errno, f"cannot write to {tempfile.gettempdir()}: {error.strerror}"
+            ) from error
+        self._sizes.append(len(clip.payload))
+        self.clips.append((start, dataclasses.replace(clip, payload=b"")))
+
+    def __iter__(self) -> Iterator[tuple[int, EncodedClip]]:
+        self._file.seek(0)
+        for (start, clip), size in zip(self.clips, self._sizes, strict=True):
+            yield start, dataclasses.replace(clip, payload=self._file.read(size))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """What the operating system says of the source, and no decoder has put into words, is `unreadable`."""
+    try:
+        yield
+    except (VideoError, OutputError):
+        raise
+    except OSError as error:
+        raise VideoError("unreadable", error.strerror or str(error)) from error

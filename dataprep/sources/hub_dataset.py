@@ -1,0 +1,286 @@
+"""`cwm-dataprep hub-dataset`: a Hugging Face data set that holds videos, from the Hub or a local folder of that form.
+
+Two forms are met. Where a row names a file of the repository (folders of videos), the row is listed and a worker fetches
+the file when its turn comes. Where the bytes are inside (parquet, WebDataset tars), rows are streamed once, in order,
+into `--cache`, from which the workers read; what was fetched is not fetched again by a rerun. `--limit` stops the stream
+after that many rows of each split.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from cwm_hub.shards.storage import local_path
+from dataprep.decode.frames import open_video
+from dataprep.decode.video_file import VideoError
+from dataprep.errors import InputError
+from dataprep.sharding.command import add_arguments as add_common_arguments
+from dataprep.sharding.command import add_origin_options, dataset_name, make_shards, shard_config
+from dataprep.sharding.dry_run import PROBE_VIDEOS
+from dataprep.sharding.ledger import Origin
+from dataprep.sharding.plan import SPLITS, Failure, Listing, ShardConfig, SourceVideo, printable
+from dataprep.sharding.worker import FrameReader
+from dataprep.sources.folder import video_id
+
+SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation", "eval": "validation"}
+LISTING = "listing.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is read of which data set; another request does not reuse a cache."""
+
+    dataset: str
+    """Hub id or local folder."""
+    config: str | None
+    """Configuration of the data set, None where it has one."""
+    revision: str | None
+    splits: tuple[str, ...]
+    """Names as the data set gives them; empty: all."""
+    column: str | None
+    """Of the video; None: the only one that holds videos."""
+    label_column: str | None
+    text_column: str | None
+    limit: int | None
+    """Rows of each split, from the first."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this sub-command's options."""
+    parser.add_argument("dataset", metavar="DATASET", help="Hub id (owner/name) or a local folder")
+    parser.add_argument("--config", help="the data set's configuration, where it has several")
+    parser.add_argument("--revision", help="branch, tag or commit")
+    parser.add_argument("--splits", nargs="+", default=[], metavar="SPLIT", help="(default: all)")
+    parser.add_argument("--column", help="of the videos (default: the only video column)")
+    parser.add_argument(
+        "--label-column", metavar="COLUMN", help="class; json.label reaches into a dict (default: label)"
+    )
+    parser.add_argument("--text-column", metavar="COLUMN", help="caption (default: the class's name)")
+    parser.add_argument(
+        "--cache", metavar="DIR", help="where streamed videos wait (default: OUT/.state/videos)"
+    )
+    parser.add_argument("--name", help="of the set that is written (default: the data set's)")
+    add_origin_options(parser)
+    add_common_arguments(parser, videos_per_shard=64)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List or stream, plan, shard; returns the exit code."""
+    request = Request(
+        dataset=os.path.abspath(args.dataset) if Path(args.dataset).is_dir() else args.dataset,  # noqa: PTH100
+        config=args.config,
+        revision=args.revision,
+        splits=tuple(args.splits),
+        column=args.column,
+        label_column=args.label_column,
+        text_column=args.text_column,
+        limit=args.limit,
+    )
+    name = args.name or dataset_name(Path(args.dataset).name, default="hub-dataset")
+    asked = {"dataset": args.dataset, "config": args.config, "revision": args.revision, "column": args.column}
+    config = shard_config(args, name, asked)
+    with contextlib.ExitStack() as stack:
+        cache = _cache(args)
+        listing = None if cache is None else read_listing(request, cache)
+        if listing is None and args.dry_run:
+            probe = stack.enter_context(tempfile.TemporaryDirectory(prefix="cwm-dataprep-"))
+            listing = list_rows(request, Path(probe), most_fetched=PROBE_VIDEOS)
+        elif listing is None:
+            assert cache is not None
+            listing = list_rows(request, cache)
+            write_listing(request, listing, cache)
+        origin = Origin(args.licence, args.redistributable)
+        return make_shards(args, listing, config, opener=open_row, origin=origin)
+
+
+def _cache(args: argparse.Namespace) -> Path | None:
+    """Where streamed videos wait; None in a dry run that has no such place."""
+    home = local_path(args.out)
+    if args.cache is None and home is None and not args.dry_run:
+        raise InputError("a remote --out has no place for streamed videos: give --cache")
+    if args.cache is not None:
+        return Path(args.cache)
+    return None if home is None else home / ".state" / "videos"
+
+
+def list_rows(request: Request, cache: Path, *, most_fetched: int | None = None) -> Listing:
+    """A source video for each row; videos whose bytes are inside rows are written to the cache.
+
+    Args:
+        request: What to read.
+        cache: Local folder.
+        most_fetched: Videos of each split that are taken out of rows, None for all; rows after these are not seen.
+
+    Raises:
+        InputError: The data set cannot be opened, has no (or several) video columns, or an unknown split.
+    """
+    rows: list[tuple[SourceVideo, Any]] = []
+    failures: list[Failure] = []
+    notes: list[str] = []
+    for split, dataset in _load(request).items():
+        column = _video_column(dataset, request.column)
+        fetched = 0
+        for source, text in _stream(request, split, dataset, column, cache, failures):
+            if fetched == most_fetched:
+                notes.append(
+                    f"{split}: rows after the first {fetched} were not fetched; what follows is without them"
+                )
+                break
+            rows.append((source, text))
+            fetched += Path(source.path).is_relative_to(cache.absolute())
+    return Listing(tuple(_with_labels(rows)), tuple(failures), tuple(notes))
+
+
+def read_listing(request: Request, cache: Path) -> Listing | None:
+    """What `list_rows` found for the same request before, if its videos are still there."""
+    try:
+        kept = json.loads((cache / LISTING).read_text())
+    except FileNotFoundError:
+        return None
+    sources = tuple(SourceVideo(**source) for source in kept["sources"])
+    here = all("://" in source.path or Path(source.path).is_file() for source in sources)
+    if kept["request"] != json.loads(json.dumps(dataclasses.asdict(request))) or not here:
+        return None
+    return Listing(sources, tuple(Failure(**failure) for failure in kept["failures"]))
+
+
+def write_listing(request: Request, listing: Listing, cache: Path) -> None:
+    """Keep a listing for the next run."""
+    cache.mkdir(parents=True, exist_ok=True)
+    kept = {
+        "request": dataclasses.asdict(request),
+        "sources": [dataclasses.asdict(source) for source in listing.sources],
+        "failures": [dataclasses.asdict(failure) for failure in listing.failures],
+    }
+    temporary = cache / f".tmp-{LISTING}"
+    temporary.write_text(json.dumps(kept))
+    temporary.replace(cache / LISTING)
+
+
+def open_row(source: SourceVideo, config: ShardConfig) -> FrameReader:
+    """Opener of a row: a local file, or a file of the repository, fetched now."""
+    if "://" not in source.path:
+        return open_video(source.path, config.decode)
+    filesystem, remote = fsspec.core.url_to_fs(source.path)
+    # The open video outlives its name. Over NFS it keeps one, which goes with the supervisor's folder.
+    with tempfile.TemporaryDirectory(prefix="cwm-dataprep-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "video"
+        try:
+            filesystem.get_file(remote, str(path))
+        except FileNotFoundError as error:
+            raise VideoError("missing_file", f"no such file: {source.path}") from error
+        return open_video(path, config.decode)
+
+
+def _load(request: Request) -> Mapping[str, Any]:
+    """The streamed data set of each split that was asked for."""
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(
+            request.dataset, request.config, revision=request.revision, streaming=True
+        )
+    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"cannot open the data set {request.dataset}: {reason}") from error
+    unknown = [split for split in request.splits if split not in loaded]
+    if unknown:
+        raise InputError(f"{request.dataset} has no split {unknown[0]!r}, but {', '.join(loaded)}")
+    return {split: loaded[split] for split in request.splits or loaded}
+
+
+def _video_column(dataset: Any, asked: str | None) -> str:
+    import datasets
+
+    columns = dict(dataset.features or next(iter(dataset.take(1)), {}))  # text formats tell no features
+    if asked is not None:
+        if columns and asked not in columns:
+            raise InputError(f"the data set has no column {asked!r}, but {', '.join(columns)}")
+        return asked
+    videos = [name for name, feature in columns.items() if isinstance(feature, datasets.Video)]
+    if len(videos) != 1:
+        found = (
+            f"{len(videos)} video columns"
+            if videos
+            else f"no video column among {', '.join(columns) or 'none'}"
+        )
+        raise InputError(f"the data set has {found}: name one with --column")
+    return videos[0]
+
+
+def _stream(
+    request: Request, split: str, dataset: Any, column: str, cache: Path, failures: list[Failure]
+) -> Iterator[tuple[SourceVideo, Any]]:
+    """(source without its label, raw label and text) of each row; bytes go to the cache."""
+    import datasets
+
+    ours = SPLIT_NAMES.get(split, split)
+    if ours not in SPLITS:
+        raise InputError(f"split {split!r} is none of {', '.join(SPLITS)}: choose others with --splits")
+    feature = (dataset.features or {}).get(column)
+    if isinstance(feature, datasets.Video):
+        dataset = dataset.cast_column(column, datasets.Video(decode=False))
+    names = getattr((dataset.features or {}).get(request.label_column or "label"), "names", None)
+    rows = dataset if request.limit is None else dataset.take(request.limit)
+    for number, row in enumerate(rows):
+        video = {"bytes": row[column]} if isinstance(row[column], bytes) else row[column] or {}
+        data, path = video.get("bytes"), video.get("path")
+        shown = printable(f"{split}/{row.get('__key__') or _file_name(path) or format(number, '08d')}")
+        if data is None and path is None:
+            failures.append(Failure(shown, "missing_file", f"row {number} has no video"))
+            continue
+        source_id = video_id(f"{split}/{number:08d}-{shown.partition('/')[2]}")
+        if data is not None:
+            path, size = _keep(cache / split / source_id, data), len(data)
+        else:
+            size = 0 if "://" in str(path) else Path(str(path)).stat().st_size
+        label = _reach(row, request.label_column or "label")
+        text = _reach(row, request.text_column) if request.text_column else None
+        if text is None and names is not None and isinstance(label, int) and 0 <= label < len(names):
+            text = names[label]
+        yield SourceVideo(source_id, str(path), shown, ours, bytes=size), (label, text)
+
+
+def _keep(path: Path, data: bytes) -> str:
+    """Write a streamed video unless it is there already; the name carries its contents' hash."""
+    target = path.with_name(f"{path.name}-{hashlib.sha256(data).hexdigest()[:16]}").absolute()
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".tmp-{target.name}")
+        temporary.write_bytes(data)
+        temporary.replace(target)
+    return str(target)
+
+
+def _with_labels(rows: Iterable[tuple[SourceVideo, Any]]) -> Iterator[SourceVideo]:
+    """Integers are classes; where classes are words, they are numbered in alphabetical order."""
+    rows = list(rows)
+    words = sorted({label for _, (label, _) in rows if isinstance(label, str) and label})
+    for source, (label, text) in rows:
+        if isinstance(label, str) and label:
+            yield dataclasses.replace(source, label=words.index(label), label_text=str(text or label))
+        else:
+            number = label if isinstance(label, int) and not isinstance(label, bool) else -1
+            yield dataclasses.replace(source, label=number, label_text=str(text or ""))
+
+
+def _reach(row: Mapping[str, Any], column: str) -> Any:
+    """`json.label` is row["json"]["label"]; None where there is none."""
+    value: Any = row
+    for name in column.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _file_name(path: str | None) -> str:
+    return str(path).replace("\\", "/").rpartition("/")[2] if path else ""

@@ -1,0 +1,172 @@
+"""`cwm-dataprep ssv2`: Something-Something-v2, webm files named by id and the label files in either naming style.
+
+    LABELS/{labels,train,validation,test}.json   or   LABELS/something-something-v2-{labels,...}.json
+    VIDEOS/<id>.webm                             or   VIDEOS/20bn-something-something-v2/<id>.webm
+
+`train` and `validation` list `{"id", "label", "template", ...}`; the class is the template without its brackets, looked
+up in `labels` (class name -> index, as a string). `test` lists ids only.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dataprep.errors import InputError
+from dataprep.sharding.command import add_arguments as add_common_arguments
+from dataprep.sharding.command import make_shards, shard_config
+from dataprep.sharding.ledger import Origin
+from dataprep.sharding.plan import Failure, Listing, SourceVideo
+from dataprep.sharding.worker import open_file
+from dataprep.sources.id_lists import add_ids_argument, id_facts, keep_listed
+
+OFFICIAL_COUNTS = {"train": 168_913, "validation": 24_777, "test": 27_157}
+"""Videos of the official lists."""
+
+LICENCE = "Something-Something-v2 research licence (Qualcomm); videos and frames may not be redistributed"
+PREFIX = "something-something-v2-"
+FOLDER = "20bn-something-something-v2"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this sub-command's options."""
+    parser.add_argument("--videos", required=True, metavar="DIR", help="folder of <id>.webm files")
+    parser.add_argument("--labels", required=True, metavar="DIR", help="folder of the label files")
+    parser.add_argument(
+        "--splits",
+        nargs="+",
+        choices=tuple(OFFICIAL_COUNTS),
+        default=list(OFFICIAL_COUNTS),
+        help="(default: all that have a label file)",
+    )
+    parser.add_argument(
+        "--paper-exact", action="store_true", help="as the paper: bicubic squash to 64, every frame"
+    )
+    add_ids_argument(parser)
+    add_common_arguments(parser, videos_per_shard=330)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List, plan, shard; returns the exit code."""
+    listing = list_videos(Path(args.videos), Path(args.labels), args.splits)
+    listing = keep_listed(listing, args.ids, listed_id)
+    exact = (
+        {"size": 64, "resize": "bicubic", "fit": "squash", "stride": 1, "fps": None}
+        if args.paper_exact
+        else {}
+    )
+    config = shard_config(args, "ssv2", {"paper_exact": args.paper_exact} | id_facts(args.ids), **exact)
+    return make_shards(args, listing, config, opener=open_file, origin=Origin(LICENCE, redistributable=False))
+
+
+def list_videos(videos: Path, labels: Path, splits: Sequence[str] = tuple(OFFICIAL_COUNTS)) -> Listing:
+    """The videos that the label files name, in the order of their numeric ids within each split.
+
+    Raises:
+        InputError: a directory or `train` list is missing, a label file is damaged, or an id is in two splits.
+    """
+    for directory in (videos, labels):
+        if not directory.is_dir():
+            raise InputError(f"there is no directory {directory}")
+    files = _find_videos(videos)
+    classes = _read_classes(labels)
+    sources: list[SourceVideo] = []
+    failures: list[Failure] = []
+    listed: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    for split in splits:
+        entries = _read_list(labels, split)
+        if entries is None:
+            continue
+        counts[split] = len(entries)
+        for entry in entries:
+            video, label, text = _parse(entry, split, classes)
+            if video in listed:
+                raise InputError(f"video {video} is listed in {listed[video]} and again in {split}")
+            listed[video] = split
+            if video not in files:
+                failures.append(Failure(f"{video}.webm", "missing_file", f"named in the {split} list"))
+                continue
+            path, size = files[video]
+            relative = os.path.relpath(path, videos)
+            sources.append(SourceVideo(f"ssv2_{video.zfill(6)}", path, relative, split, label, text, size))
+    if not counts:
+        raise InputError(f"{labels} holds no train.json, validation.json or test.json, nor {PREFIX}*.json")
+    return Listing(
+        tuple(sorted(sources, key=lambda source: source.id)),
+        tuple(failures),
+        tuple(_notes(files, listed, sources, classes)),
+        {split: OFFICIAL_COUNTS[split] for split in counts},
+    )
+
+
+def listed_id(name: str) -> str | None:
+    """`78687` or `78687.webm` -> `ssv2_078687`."""
+    video = name.removesuffix(".webm")
+    return f"ssv2_{video.zfill(6)}" if video.isdecimal() else None
+
+
+def _find_videos(directory: Path) -> dict[str, tuple[str, int]]:
+    """Absolute path and size of every webm, by id."""
+    folder = directory / FOLDER if (directory / FOLDER).is_dir() else directory
+    with os.scandir(folder.absolute()) as entries:
+        return {
+            entry.name.removesuffix(".webm"): (entry.path, entry.stat().st_size)
+            for entry in entries
+            if entry.name.endswith(".webm") and not entry.name.startswith(".") and entry.is_file()
+        }
+
+
+def _read_json(labels: Path, stem: str) -> Any:
+    """The label file of either name, None where there is neither."""
+    for path in (labels / f"{stem}.json", labels / f"{PREFIX}{stem}.json"):
+        if path.is_file():
+            try:
+                return json.loads(path.read_text(encoding="utf-8"))
+            except (ValueError, OSError) as error:
+                raise InputError(f"cannot read the label file {path}: {error}") from error
+    return None
+
+
+def _read_list(labels: Path, split: str) -> list[Any] | None:
+    entries = _read_json(labels, split)
+    if entries is not None and not isinstance(entries, list):
+        raise InputError(f"{labels}: the {split} list is no json array")
+    return entries
+
+
+def _read_classes(labels: Path) -> dict[str, int]:
+    classes = _read_json(labels, "labels")
+    if classes is None:
+        return {}
+    try:
+        return {str(name): int(index) for name, index in classes.items()}
+    except (AttributeError, ValueError, TypeError) as error:
+        raise InputError(f"{labels}: the labels file is no json object of class name to index") from error
+
+
+def _parse(entry: Any, split: str, classes: dict[str, int]) -> tuple[str, int, str]:
+    """(id, class index or -1, class name or "")."""
+    if not isinstance(entry, dict) or not str(entry.get("id", "")).isdigit():
+        raise InputError(f"the {split} list has an entry without a numeric id: {entry!r}")
+    name = str(entry.get("template", "")).replace("[", "").replace("]", "")
+    return str(entry["id"]), classes.get(name, -1), name
+
+
+def _notes(
+    files: dict[str, Any], listed: dict[str, str], sources: list[SourceVideo], classes: dict[str, int]
+) -> list[str]:
+    notes = []
+    extra = len(files.keys() - listed.keys())
+    if extra:
+        notes.append(f"{extra} webm files are in no list and were left alone")
+    if not classes:
+        notes.append("there is no labels file: every label is -1")
+    unknown = sum(source.label == -1 and source.split != "test" for source in sources) if classes else 0
+    if unknown:
+        notes.append(
+            f"{unknown} videos have a template that the labels file does not list: their label is -1"
+        )
+    return notes

@@ -1,0 +1,317 @@
+"""`cwm-dataprep youtube-driving`: the driving videos of ACO, as extracted frames, as their zip, or as mp4 files.
+
+    --frames DIR       dir-0/1.jpg, dir-0/2.jpg, ..., dir-1/...      or the folder above (newytb/dir-0/...)
+    --frames X.zip     the same inside a zip, read in place: 8.6 million files are never unpacked
+    --videos DIR       mp4 files; --list names those to use (csv or jsonl as for `folder`)
+
+A folder is cut into runs wherever its numbers jump; a run is one source video. Of each run the first 99 frames are
+dropped (title cards) and then those kept whose number is a multiple of 5, centre square, cv2's bilinear where
+`--paper-exact`. Steering (`--meta`, lines `dir-0/1.jpg VALUE`) goes to `meta/steering.parquet`, a row for each stored
+frame: source, frame (as `start_frame` counts), steering.
+"""
+
+import argparse
+import dataclasses
+import os
+import re
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cwm_hub.shards.storage import write_file
+from dataprep.decode.pictures import FolderStore, PictureReader, ZipStore
+from dataprep.decode.zip_directory import ZipDirectoryError, read_directory
+from dataprep.errors import InputError
+from dataprep.sharding.command import add_arguments as add_common_arguments
+from dataprep.sharding.command import make_shards, shard_config
+from dataprep.sharding.ledger import Origin
+from dataprep.sharding.plan import Listing, ShardConfig, SourceVideo
+from dataprep.sharding.worker import FrameReader, open_file
+from dataprep.sources.folder import list_videos as list_folder
+from dataprep.sources.folder import read_labels
+from dataprep.sources.id_lists import add_ids_argument, id_facts, keep_listed
+
+OFFICIAL_COUNTS = {"train": 88}
+"""Segments of the list that the paper trains on."""
+
+LICENCE = "YouTube videos of several owners, listed by ACO; frames may not be redistributed"
+SKIP_HEAD, STRIDE = 99, 5
+NATIVE_FPS = 20.0
+"""Of the extracted frames: not written down anywhere, from 8.6 million frames of about 120 hours."""
+STEERING = "meta/steering.parquet"
+
+FRAME = re.compile(r"(?:.*/)?dir-(?P<dir>\d+)/(?P<number>\d+)\.jpg")
+
+
+Place = tuple[Any, ...]
+"""What finds a frame: (folder, bytes), or (offset, packed bytes, method) in a zip."""
+
+
+@dataclass
+class Folder:
+    """One dir-<k>: the numbers of all its frames, and the places of those that the stride may keep."""
+
+    numbers: "array[int]" = field(default_factory=lambda: array("q"))
+    places: dict[int, Place] = field(default_factory=dict)
+
+    def add(self, number: int, stride: int, place: Place) -> None:
+        """Take in one frame; millions of them must fit in memory."""
+        self.numbers.append(number)
+        if number % stride == 0:
+            self.places[number] = place
+
+
+@dataclass(frozen=True)
+class Run:
+    """Frames of one folder whose numbers follow each other without a gap."""
+
+    directory: int
+    index: int
+    """Of the run in its folder."""
+    numbers: range
+    kept: dict[int, Place]
+    """The frames that are used, in order."""
+
+    @property
+    def id(self) -> str:
+        """`ytb_dir-07_0`."""
+        return f"ytb_dir-{self.directory:02d}_{self.index}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this sub-command's options."""
+    form = parser.add_mutually_exclusive_group(required=True)
+    form.add_argument("--frames", metavar="PATH", help="folder or zip of dir-<k>/<number>.jpg")
+    form.add_argument("--videos", metavar="DIR", help="folder of mp4 files")
+    parser.add_argument(
+        "--list", metavar="FILE", help="with --videos: csv or jsonl of the paths to use, split optional"
+    )
+    parser.add_argument("--meta", metavar="FILE", help="with --frames: meta.txt, lines of path and steering")
+    parser.add_argument(
+        "--skip-head",
+        type=int,
+        default=SKIP_HEAD,
+        metavar="N",
+        help="frames dropped of each run (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--native-fps",
+        type=float,
+        default=NATIVE_FPS,
+        metavar="RATE",
+        help="of the extracted frames before the stride (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--paper-exact",
+        action="store_true",
+        help="as the paper: centre square, cv2's bilinear to 64, first 99 frames of a run dropped, every fifth kept",
+    )
+    add_ids_argument(parser)
+    add_common_arguments(parser, videos_per_shard=2)
+    parser.set_defaults(stride=STRIDE, fit="center-crop")
+
+
+def run(args: argparse.Namespace) -> int:
+    """List, plan, shard, write the steering; returns the exit code."""
+    exact: dict[str, Any] = {"skip_head": args.skip_head}
+    if args.paper_exact:
+        exact = {
+            "size": 64,
+            "resize": "official",
+            "fit": "center-crop",
+            "stride": STRIDE,
+            "skip_head": SKIP_HEAD,
+        }
+    facts: dict[str, Any] = {"form": "videos" if args.videos else "frames", "native_fps": args.native_fps}
+    facts |= {"paper_exact": args.paper_exact} | id_facts(args.ids)
+    config = shard_config(args, "youtube-driving", facts, **exact)
+    origin = Origin(LICENCE, redistributable=False)
+    if args.videos:
+        if args.meta:
+            raise InputError("--meta tells the steering of extracted frames: give --frames with it")
+        if args.ids:
+            raise InputError("--ids names runs of extracted frames: give --list with --videos")
+        listing = list_videos(Path(args.videos), Path(args.list) if args.list else None)
+        return make_shards(args, listing, config, opener=open_file, origin=origin)
+    if args.list:
+        raise InputError("--list names mp4 files: give --videos with it")
+    if config.decode.fps is not None:
+        raise InputError("--fps resamples videos; frames are thinned with --stride")
+    runs = list(list_runs(Path(args.frames), skip_head=config.decode.skip_head, stride=config.decode.stride))
+    steering = read_steering(Path(args.meta)) if args.meta else None
+    listing = keep_listed(list_sources(Path(args.frames), runs), args.ids, listed_id)
+    code = make_shards(args, listing, config, opener=open_run, origin=origin)
+    if steering is not None and not args.dry_run:
+        used = {source.id for source in listing.sources}
+        write_file(args.out, STEERING, steering_bytes((one for one in runs if one.id in used), steering))
+    return code
+
+
+def list_videos(directory: Path, listed: Path | None) -> Listing:
+    """The mp4 files of a folder, or those of them that a list names.
+
+    Raises:
+        InputError: The folder or the list is missing.
+    """
+    labels = None if listed is None else read_labels(listed)
+    found = list_folder(directory, labels=labels)
+    sources = [
+        dataclasses.replace(source, id=f"ytb_{source.id}", label=-1, label_text="")
+        for source in found.sources
+        if labels is None or source.source_path in labels
+    ]
+    ignored = len(found.sources) - len(sources)
+    notes = (f"{ignored} videos are not in the list and were left alone",) if ignored else ()
+    return dataclasses.replace(found, sources=tuple(sources), notes=notes, official_counts=OFFICIAL_COUNTS)
+
+
+def list_runs(frames: Path, *, skip_head: int, stride: int) -> Iterator[Run]:
+    """The runs of a folder or zip, in the order of directory and number.
+
+    Raises:
+        InputError: It is missing, damaged, or holds no dir-<k>/<number>.jpg.
+    """
+    if not frames.exists():
+        raise InputError(f"there is no folder or zip {frames}")
+    found = _in_folder(frames, stride) if frames.is_dir() else _in_zip(frames, stride)
+    if not found:
+        raise InputError(f"{frames} holds no frame named dir-<k>/<number>.jpg")
+    for directory, folder in sorted(found.items()):
+        for index, numbers in enumerate(split_runs(folder.numbers)):
+            kept = {number: folder.places[number] for number in numbers[skip_head:] if number % stride == 0}
+            yield Run(directory, index, numbers, kept)
+
+
+def split_runs(numbers: Iterable[int]) -> list[range]:
+    """Cut numbers into ranges wherever one is missing.
+
+    >>> split_runs([7, 1, 2, 3, 8])
+    [range(1, 4), range(7, 9)]
+    """
+    runs: list[range] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1].stop:
+            runs[-1] = range(runs[-1].start, number + 1)
+        else:
+            runs.append(range(number, number + 1))
+    return runs
+
+
+def list_sources(frames: Path, runs: Iterable[Run]) -> Listing:
+    """A source video for each run, with what its opener needs of the kept frames."""
+    sources = []
+    for one in runs:
+        shown = f"dir-{one.directory}/{one.numbers.start}-{one.numbers.stop - 1}.jpg"
+        options: tuple[tuple[str, Any], ...]
+        if frames.is_dir():
+            path = next((place[0] for place in one.kept.values()), "")
+            options = (("numbers", list(one.kept)),)
+        else:
+            path = str(frames.absolute())
+            options = (("places", [[number, *place] for number, place in one.kept.items()]),)
+        size = sum(place[1] for place in one.kept.values())
+        sources.append(SourceVideo(one.id, path, shown, bytes=size, options=options))
+    return Listing(tuple(sources), official_counts=OFFICIAL_COUNTS)
+
+
+def listed_id(name: str) -> str | None:
+    """`dir-7_0` -> `ytb_dir-07_0`."""
+    match = re.fullmatch(r"dir-(\d+)_(\d+)", name)
+    return f"ytb_dir-{int(match[1]):02d}_{int(match[2])}" if match else None
+
+
+def open_run(source: SourceVideo, config: ShardConfig) -> FrameReader:
+    """Opener of a run's pictures."""
+    options: dict[str, Any] = dict(source.options)
+    fps = config.source["native_fps"] / config.decode.stride
+    if "places" in options:
+        numbers = [place[0] for place in options["places"]]
+        return PictureReader(ZipStore(source.path, options["places"]), numbers, config.decode, fps=fps)
+    return PictureReader(FolderStore(source.path, "%d.jpg"), options["numbers"], config.decode, fps=fps)
+
+
+def read_steering(meta: Path) -> dict[tuple[int, int], float]:
+    """Steering by (directory, number).
+
+    Raises:
+        InputError: The file is missing, or a line is not a path and a number.
+    """
+    steering = {}
+    try:
+        with meta.open(encoding="utf-8") as file:
+            for count, line in enumerate(file, start=1):
+                name, _, value = line.strip().rpartition(" ")
+                match = FRAME.fullmatch(name)
+                if match is None:
+                    raise InputError(
+                        f"{meta}, line {count}: expected dir-<k>/<number>.jpg and a value, got {line.strip()!r}"
+                    )
+                steering[int(match["dir"]), int(match["number"])] = float(value)
+    except OSError as error:
+        raise InputError(f"cannot read {meta}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(str(error) if isinstance(error, InputError) else f"{meta}: {error}") from error
+    return steering
+
+
+def steering_bytes(runs: Iterable[Run], steering: dict[tuple[int, int], float]) -> bytes:
+    """`meta/steering.parquet`: a row for each stored frame whose steering is known."""
+    import io
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sources: list[str] = []
+    frames: list[int] = []
+    values: list[float] = []
+    for one in runs:
+        for frame, number in enumerate(one.kept):
+            value = steering.get((one.directory, number))
+            if value is not None:
+                sources.append(one.id)
+                frames.append(frame)
+                values.append(value)
+    table = pa.table(
+        {
+            "source": pa.array(sources, pa.string()),
+            "frame": pa.array(frames, pa.int64()),
+            "steering": pa.array(values, pa.float32()),
+        }
+    )
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _in_folder(frames: Path, stride: int) -> dict[int, Folder]:
+    found: dict[int, Folder] = {}
+    for path, folders, _ in os.walk(frames):
+        folders.sort()
+        match = re.fullmatch(r"dir-(\d+)", Path(path).name)
+        if match is None:
+            continue
+        home = str(Path(path).absolute())
+        with os.scandir(home) as entries:
+            for entry in entries:
+                stem, _, suffix = entry.name.rpartition(".")
+                if suffix == "jpg" and stem.isdecimal() and str(int(stem)) == stem and entry.is_file():
+                    folder = found.setdefault(int(match[1]), Folder())
+                    folder.add(int(stem), stride, (home, entry.stat().st_size))
+    return found
+
+
+def _in_zip(path: Path, stride: int) -> dict[int, Folder]:
+    found: dict[int, Folder] = {}
+    try:
+        for entry in read_directory(path):
+            match = FRAME.fullmatch(entry.name)
+            if match:
+                folder = found.setdefault(int(match["dir"]), Folder())
+                folder.add(int(match["number"]), stride, (entry.offset, entry.packed_bytes, entry.method))
+    except ZipDirectoryError as error:
+        raise InputError(f"{path}: {error}") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    return found

@@ -1,0 +1,1 @@
+"""What recipes share: run folder, processes, command line, meters and checkpoints."""

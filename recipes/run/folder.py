@@ -1,0 +1,147 @@
+"""What every recipe does to its run folder and its world: refuse, resume, log. No torch.
+
+A run folder holds `config.yaml`, `metrics.jsonl` and `checkpoints/step-<updates>/`; everything in it is written so
+that a killed run finds it whole.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+
+class RecipeError(ValueError):
+    """What a user can cause and mend: one sentence."""
+
+
+def check_least(config: object, least: Mapping[str, float]) -> None:
+    """Refuse a setting below its least value, or one that is not a number.
+
+    Raises:
+        RecipeError: names the first.
+    """
+    for name, value in least.items():
+        if not getattr(config, name) >= value:  # nan too
+            raise RecipeError(f"{name} must be at least {value}, got {getattr(config, name)}")
+
+
+@contextmanager
+def one_sentence_errors() -> Iterator[None]:
+    """Turn every ValueError (ours all are) and OSError into one line on stderr and exit code 1."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if os.environ.get("CWM_TRACEBACK"):
+            raise
+        sys.exit(f"error: {' '.join(str(error).split())}")
+
+
+def lock_run(run: Path) -> TextIO:
+    """Keep every other process from training in this folder, until the file is closed or this process ends.
+
+    The lock is the process's own: a loader worker that outlives it does not hold it.
+
+    Raises:
+        RecipeError: another process has it.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    file = (run / ".lock").open("w")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, as the system has it
+        file.close()
+        raise RecipeError(f"another process is training in {run}") from None
+    return file
+
+
+def step_directory(checkpoints: Path, updates: int) -> Path:
+    """Name of the checkpoint after so many updates."""
+    return checkpoints / f"step-{updates:08d}"
+
+
+def saved_steps(checkpoints: Path) -> list[int]:
+    """Updates after which there is a whole checkpoint, rising."""
+    names = (path.name for path in checkpoints.glob("step-*") if path.is_dir())
+    return sorted(int(name[5:]) for name in names if name[5:].isdigit())
+
+
+def commit_directory(temporary: Path, target: Path) -> None:
+    """Make a finished directory appear under its name, on disk, in one step."""
+    from cwm_hub.shards.storage import sync
+
+    for path in temporary.rglob("*"):
+        if path.is_file():
+            sync(path)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.replace(target)
+    sync(target.parent)
+
+
+def keep_newest(checkpoints: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints, and what killed runs left half written."""
+    for updates in saved_steps(checkpoints)[:-keep]:
+        shutil.rmtree(step_directory(checkpoints, updates))
+    for leftover in checkpoints.glob("*.tmp"):
+        shutil.rmtree(leftover)
+
+
+def truncate_rows(path: Path, *, counter: str, last: int) -> None:
+    """Drop the rows of a jsonl file whose `counter` lies beyond `last`: a resumed run writes them again."""
+    if path.exists():
+        kept = [json.dumps(row) + "\n" for row in read_rows(path) if row[counter] <= last]
+        write_text(path, "".join(kept))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a jsonl file, none where there is no file; a last line that a kill cut short is left out."""
+    text = path.read_text() if path.is_file() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Add one json line."""
+    with path.open("a") as file:
+        file.write(json.dumps(dict(row)) + "\n")
+
+
+def note_unreadable(path: Path, broken: Iterable[tuple[str, str]], *, updates: int) -> None:
+    """Add the shards and clips of (name, reason) that the file does not name yet; processes of a run share it."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # lockf's lock would go when read_rows closes the file
+        known = {row["name"] for row in read_rows(path)}
+        rows = [{"updates": updates, "name": name, "reason": reason} for name, reason in dict(broken).items()]
+        file.write("".join(json.dumps(row) + "\n" for row in rows if row["name"] not in known))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+class StopSignal:
+    """SIGTERM and Ctrl-C ask for a checkpoint instead of ending the process; `received` is the signal's number."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: Any) -> None:
+        self.received = number
+
+
+def progress_line(text: str, *, last: bool) -> None:
+    """Progress that rewrites its line on a terminal, and has a line each time elsewhere."""
+    if sys.stdout.isatty():
+        print(f"\r{text}", end="\n" if last else "", flush=True)
+    else:
+        print(text, flush=True)

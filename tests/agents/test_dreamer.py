@@ -1,0 +1,257 @@
+"""The agent's update: what trains, what does not, what is skipped, and exact continuation."""
+
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cwm_hub.agents.actor_critic import ActorCriticConfig
+from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
+from cwm_hub.agents.intrinsic import IntrinsicConfig
+from cwm_hub.agents.replay import SequenceBatch
+from cwm_hub.config import ConfigError, override
+from cwm_hub.hub.checkpoint import save_pretrained
+from cwm_hub.hub.pretrained import from_pretrained
+from cwm_hub.models.action_world_model import ActionWorldModelConfig
+from cwm_hub.models.heads import HeadConfig
+from cwm_hub.models.registry import create_model, model_config
+
+HEADS = HeadConfig(layers=1, units=16)
+
+
+def make_config(**changes) -> DreamerConfig:
+    video = model_config("contextwm-debug")
+    world = ActionWorldModelConfig(
+        action_size=2, frame=video.frame, video_rssm=video.rssm, rssm=video.rssm, heads=HEADS
+    )
+    config = DreamerConfig(
+        world=world,
+        behaviour=ActorCriticConfig(heads=HEADS, imagined_steps=3, slow_critic_updates=2),
+        intrinsic=IntrinsicConfig(queue_size=32, projection_size=8, k=4, window_frames=3),
+        batch_sequences=3,
+        sequence_steps=6,
+        held_updates=0,
+    )
+    return replace(config, **changes)
+
+
+def make_agent(**changes) -> DreamerAgent:
+    torch.manual_seed(0)
+    return DreamerAgent(make_config(**changes))
+
+
+def make_batch(seed: int = 0) -> SequenceBatch:
+    rng = np.random.default_rng(seed)
+    is_first = np.zeros((3, 6), bool)
+    is_first[:, 0] = True
+    return SequenceBatch(
+        rng.integers(0, 256, (3, 6, 3, 32, 32), np.uint8),
+        rng.uniform(-1, 1, (3, 6, 2)).astype(np.float32),
+        rng.normal(size=(3, 6)).astype(np.float32),
+        is_first,
+    )
+
+
+def weights(agent: DreamerAgent) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in agent.named_parameters()}
+
+
+def moved(before: dict[str, torch.Tensor], agent: DreamerAgent) -> set[str]:
+    return {name for name, value in weights(agent).items() if not torch.equal(value, before[name])}
+
+
+def test_one_update_trains_every_part() -> None:
+    agent = make_agent()
+    before = weights(agent)
+    metrics = agent.update_on(make_batch())
+    assert all(value.isfinite() for value in metrics.values())
+    still = set(before) - moved(before, agent)
+    # The slow critic is a copy; the KL that would train the video RSSM's prior has weight 0.
+    assert all("slow_critic" in name or "video_rssm.prior_" in name for name in still), still
+    assert not agent.training
+
+
+def test_pretrained_group_is_held_in_the_first_updates_only() -> None:
+    agent = make_agent(held_updates=1)
+    before = weights(agent)
+    agent.update_on(make_batch())
+    pretrained = (
+        "world_model.frame_model.encoder",
+        "world_model.frame_model.context",
+        "world_model.video_rssm",
+    )
+    first = moved(before, agent)
+    assert not any(name.startswith(pretrained) for name in first)
+    assert any(name.startswith("world_model.frame_model.decoder") for name in first)
+    agent.update_on(make_batch())
+    assert any(name.startswith(pretrained) for name in moved(before, agent))
+
+
+def test_slow_critic_is_a_whole_copy_every_few_updates() -> None:
+    agent = make_agent()
+    slow, fast = agent.behaviour.slow_critic.out.weight, agent.behaviour.critic.out.weight
+    initial = fast.clone()
+    agent.update_on(make_batch())
+    agent.update_on(make_batch())
+    assert torch.equal(slow, initial)
+    second = fast.clone()
+    agent.update_on(make_batch())  # the third update begins with a copy
+    assert torch.equal(slow, second)
+    assert not torch.equal(fast, second)
+
+
+def test_behaviour_learning_leaves_the_world_model_alone() -> None:
+    agent = make_agent()
+    agent.train()
+    start, _ = agent._update_world(make_batch())
+    before = weights(agent)
+    gradients = [parameter.grad.clone() for parameter in agent.world_model.rssm.parameters()]
+    agent._update_behaviour(start)
+    assert all(name.startswith("behaviour.") for name in moved(before, agent))
+    for parameter, gradient in zip(agent.world_model.rssm.parameters(), gradients, strict=True):
+        assert torch.equal(parameter.grad, gradient)
+
+
+def test_bonus_reaches_the_behavioural_head_and_not_the_representative_one() -> None:
+    """With beta huge the behavioural loss is huge, and the representative one as without a bonus."""
+    losses = {}
+    for beta in (0.0, 100.0):
+        agent = make_agent(intrinsic=replace(make_config().intrinsic, beta=beta))
+        metrics = agent.update_on(make_batch())
+        losses[beta] = (
+            metrics["behavioural_reward_loss"].item(),
+            metrics["representative_reward_loss"].item(),
+        )
+    assert losses[100.0][0] > 100 * losses[0.0][0]
+    assert losses[100.0][1] == losses[0.0][1]
+
+
+def test_a_non_finite_step_is_skipped_and_counted() -> None:
+    agent = make_agent()
+    agent.update_on(make_batch())
+    before = weights(agent)
+    batch = make_batch()
+    batch.reward[0, 0] = np.nan
+    agent.update_on(batch)
+    assert (agent.updates, agent.skipped_updates) == (2, 1)
+    assert not moved(before, agent)
+    agent.update_on(make_batch())
+    assert agent.skipped_updates == 1
+    assert moved(before, agent)
+
+
+def test_a_skipped_update_leaves_every_buffer() -> None:
+    """BatchNorm's statistics and the bonus's queue: one NaN would stay in them, and acting reads the former."""
+    agent = make_agent()
+    agent.update_on(make_batch())
+    before = {name: buffer.clone() for name, buffer in agent.named_buffers()}
+    batch = make_batch(1)
+    batch.action[0, 2] = np.nan
+    agent.update_on(batch)
+    assert agent.skipped_updates == 1
+    for name, buffer in agent.named_buffers():
+        assert buffer.isfinite().all(), name
+        assert torch.equal(buffer, before[name]), name
+    agent.update_on(make_batch(1))
+    assert agent.skipped_updates == 1
+    assert any(not torch.equal(buffer, before[name]) for name, buffer in agent.named_buffers())
+
+
+def test_dreamerv2_from_scratch_is_the_same_agent_without_a_video_rssm() -> None:
+    config = make_config()
+    world = replace(
+        config.world, video_rssm=None, dual_reward=False, frame=replace(config.world.frame, context=None)
+    )
+    with pytest.raises(ValueError, match="set intrinsic to null"):
+        replace(config, world=world)
+    agent = DreamerAgent(replace(config, world=world, intrinsic=None))
+    metrics = agent.update_on(make_batch())
+    assert not {"intrinsic_bonus", "video_kl", "representative_reward_loss"} & set(metrics)
+    action, state = agent.act(np.zeros((1, 3, 32, 32), np.uint8), agent.initial_state(1), explore=True)
+    assert action.shape == (1, 2)
+    assert state.world.video is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("batch_sequences", 0, "batch_sequences is at least 1, got 0"),
+        ("sequence_steps", 0, "sequence_steps is at least 1, got 0"),
+        ("held_updates", -1, "held_updates is at least 0, got -1"),
+        ("world_lr", -1, "world_lr is at least 0, got -1.0"),
+        ("behaviour_lr", -1, "behaviour_lr is at least 0, got -1.0"),
+        ("adam_eps", 0, "adam_eps is above 0, got 0.0"),
+        ("weight_decay", -1, "weight_decay is at least 0, got -1.0"),
+        ("clip_norm", 0, "clip_norm is above 0, got 0.0"),
+        ("behaviour.imagined_steps", 1, "behaviour: imagined_steps is at least 2, got 1"),
+        ("behaviour.slow_critic_updates", 0, "behaviour: slow_critic_updates is at least 1, got 0"),
+        ("behaviour.discount", 1.1, "behaviour: discount is at least 0 and at most 1, got 1.1"),
+        ("behaviour.lambda_", -1, "behaviour: lambda_ is at least 0 and at most 1, got -1.0"),
+        ("behaviour.entropy_scale", -1, "behaviour: entropy_scale is at least 0, got -1.0"),
+        ("intrinsic.beta", -1, "intrinsic: beta is at least 0, got -1.0"),
+        ("intrinsic.projection_size", 0, "intrinsic: projection_size is at least 1, got 0"),
+        ("intrinsic.k", 0, "intrinsic: k is at least 1, got 0"),
+        ("intrinsic.k", 33, "intrinsic: queue_size=32 is below k=33"),
+        ("intrinsic.window_frames", 0, "intrinsic: window_frames is at least 1, got 0"),
+        ("intrinsic.momentum", 2, "intrinsic: momentum is at least 0 and at most 1, got 2.0"),
+    ],
+)
+def test_a_setting_out_of_range_is_one_sentence(key: str, value: float, sentence: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        override(make_config(), {key: value}, where="agent")
+    assert str(error.value) == f"agent: {sentence}"
+
+
+def test_acting_follows_the_seed_and_explores_only_when_told() -> None:
+    agent = make_agent()
+    image = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), np.uint8)
+
+    def play(seed: int, explore: bool) -> np.ndarray:
+        state, actions = agent.initial_state(2, seed=seed), []
+        for _ in range(3):
+            action, state = agent.act(image, state, explore=explore)
+            actions.append(action)
+        return np.stack(actions)
+
+    assert np.array_equal(play(1, True), play(1, True))
+    assert not np.array_equal(play(1, True), play(2, True))
+    assert not np.array_equal(play(1, True), play(1, False))
+    assert np.abs(play(1, True)).max() < 1
+
+
+def test_pretrained_weights_arrive_and_other_networks_are_refused() -> None:
+    video = create_model("contextwm-debug")
+    agent = DreamerAgent.from_video_world_model(video, make_config())
+    for name, tensor in video.rssm.state_dict().items():
+        assert torch.equal(agent.world_model.video_rssm.state_dict()[name], tensor)
+    plain = create_model("plainwm-debug")
+    with pytest.raises(ValueError, match="does not fit"):
+        DreamerAgent.from_video_world_model(plain, make_config())
+
+
+def test_saved_agent_acts_the_same_in_a_new_object(tmp_path: Path) -> None:
+    agent = make_agent()
+    agent.update_on(make_batch())
+    save_pretrained(agent, tmp_path / "agent")
+    loaded = from_pretrained(tmp_path / "agent", expect=DreamerAgent)
+    image = make_batch().image[:, 0]
+    ours, _ = agent.act(image, agent.initial_state(3, seed=5), explore=True)
+    theirs, _ = loaded.act(image, loaded.initial_state(3, seed=5), explore=True)
+    assert np.array_equal(ours, theirs)
+
+
+def test_update_continues_bit_for_bit_from_weights_and_training_state() -> None:
+    one = make_agent()
+    one.update_on(make_batch(0))
+    two = DreamerAgent(one.config)
+    two.load_state_dict(one.state_dict())
+    two.load_training_state(deepcopy(one.training_state()))
+    for agent in (one, two):
+        torch.manual_seed(7)
+        agent.update_on(make_batch(1))
+    assert two.updates == 2
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(two.state_dict()[name], tensor), name

@@ -1,0 +1,85 @@
+"""Rows of the replay, seeds and success of collected and evaluated episodes, on the dummy environment."""
+
+import numpy as np
+
+from cwm_hub.agents.replay import Replay
+from cwm_hub.agents.rollout import Collector, RandomPolicy, episode_seed, evaluate, evaluation_seeds
+from cwm_hub.envs.table import make_env
+
+
+class BestPolicy:
+    """Reads the environment's own answer."""
+
+    def __init__(self, env):
+        self.env = env
+
+    def initial_state(self, batch_size, *, seed):
+        return None
+
+    def act(self, image, state, *, explore):
+        return self.env.unwrapped.best_action()[None], state
+
+
+def collect(policy, steps: int, *, episodes: int = 0):
+    env = make_env("dummy", image_size=16)
+    replay = Replay(capacity_steps=1000, image_size=16, action_size=1, seed=0)
+    collector = Collector(env, replay, seed=7, episodes=episodes)
+    records = [record for _ in range(steps) if (record := collector.step(policy))]
+    return replay, collector, records
+
+
+def test_collected_rows_replay_the_episode() -> None:
+    replay, collector, records = collect(RandomPolicy(1), 20)
+    assert (replay.steps, replay.episodes, collector.episodes, len(records)) == (20, 1, 1, 1)
+    rows = replay.sample_sequences(1, 21)
+    env = make_env("dummy", image_size=16)
+    frame, _ = env.reset(seed=episode_seed(7, 0))
+    assert np.array_equal(rows.image[0, 0], frame.transpose(2, 0, 1))
+    assert not rows.action[0, 0].any() and rows.reward[0, 0] == 0
+    for t in range(1, 21):
+        frame, reward, *_ = env.step(rows.action[0, t])
+        assert np.array_equal(rows.image[0, t], frame.transpose(2, 0, 1))
+        assert rows.reward[0, t] == np.float32(reward)
+    assert records[0].score == np.float64(rows.reward.astype(np.float64).sum()) or np.isclose(
+        records[0].score, rows.reward.sum()
+    )
+
+
+def test_collection_that_resumes_at_an_episode_start_goes_on_exactly() -> None:
+    whole = collect(RandomPolicy(1), 60)[2]
+    rest = collect(RandomPolicy(1), 40, episodes=1)[2]
+    assert whole[1:] == rest
+    assert len({record.seed for record in whole}) == 3
+
+
+def test_a_policy_keeps_the_episode_it_began() -> None:
+    env = make_env("dummy", image_size=16)
+    replay = Replay(capacity_steps=100, image_size=16, action_size=1, seed=0)
+    collector = Collector(env, replay, seed=0)
+    collector.step(RandomPolicy(1))
+    best = BestPolicy(env)
+    mixed = next(record for _ in range(19) if (record := collector.step(best)))
+    alone = next(record for _ in range(20) if (record := collector.step(best)))
+    assert mixed.success == 0 or mixed.score < alone.score
+    assert alone.success == 1
+
+
+def test_evaluation_is_one_episode_per_seed_and_repeats_exactly() -> None:
+    env = make_env("dummy", image_size=16)
+    seeds = evaluation_seeds(4)
+    best = evaluate(env, BestPolicy(env), seeds=seeds)
+    random = evaluate(env, RandomPolicy(1), seeds=seeds)
+    assert random == evaluate(env, RandomPolicy(1), seeds=seeds)
+    assert [record.seed for record in best] == seeds
+    assert [record.success for record in best] == [1.0] * 4
+    assert all(ours.score > theirs.score for ours, theirs in zip(best, random, strict=True))
+    for record in best:
+        env.reset(seed=record.seed)
+        assert np.isclose(record.score, env.unwrapped.best_return(), atol=1e-3)
+
+
+def test_training_and_evaluation_seeds_are_apart() -> None:
+    training = {episode_seed(run, i) for run in range(5) for i in range(200)}
+    assert len(training) == 1000
+    assert not training & set(evaluation_seeds(200))
+    assert evaluation_seeds(3) == evaluation_seeds(5)[:3]

@@ -1,0 +1,202 @@
+"""Any tree becomes a listing: every video once, labels and splits where given, and a reason for the rest."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from made_videos import FIXTURES, counting_frames, write_video
+
+from cwm_hub.shards.index import read_index
+from dataprep.__main__ import main
+from dataprep.errors import InputError
+from dataprep.sources.folder import Label, list_videos, read_labels, video_id
+
+
+def touch(path: Path, data: bytes = b"x") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def test_videos_are_known_by_their_suffix_and_sorted(tmp_path: Path) -> None:
+    for name in ("b/two.WebM", "a.mp4", "b/notes.txt", "README", "c/d/e/three.mkv"):
+        touch(tmp_path / name)
+    listing = list_videos(tmp_path)
+    assert [source.source_path for source in listing.sources] == ["a.mp4", "b/two.WebM", "c/d/e/three.mkv"]
+    assert [source.path for source in listing.sources] == [
+        str(tmp_path / s.source_path) for s in listing.sources
+    ]
+    assert listing.notes == ("2 files without a video suffix were left alone",)
+
+
+def test_ids_are_keys_and_differ_for_any_two_paths() -> None:
+    paths = [
+        "clip.mp4",
+        "clip.webm",
+        "S1/Walking 1.54138969.mp4",
+        "S1/Walking 1.55011271.mp4",
+        "Ä.mp4",
+        "é.mp4",
+        "__key__.mp4",
+    ]
+    paths += ["x" * 300 + ".mp4", "x" * 299 + ".mp4", b"latin1_\xe9.mp4".decode("utf-8", "surrogateescape")]
+    ids = [video_id(path) for path in paths]
+    assert len(set(ids)) == len(paths)
+    assert all(len(key) <= 80 and set(key) <= set("abcdefghijklmnopqrstuvwxyz0123456789_-") for key in ids)
+    assert video_id("S1/Walking 1.54138969.mp4").startswith("s1-walking-1-54138969-")
+
+
+def test_links_are_followed_after_the_files_themselves(tmp_path: Path) -> None:
+    real = touch(tmp_path / "z/real.mp4")
+    (tmp_path / "a_link.mp4").symlink_to(real)
+    (tmp_path / "elsewhere.mp4").symlink_to(touch(tmp_path.parent / f"{tmp_path.name}-outside.mp4"))
+    (tmp_path / "broken.mp4").symlink_to("nowhere.mp4")
+    (tmp_path / "loop_a.mp4").symlink_to("loop_b.mp4")
+    (tmp_path / "loop_b.mp4").symlink_to("loop_a.mp4")
+    (tmp_path / "z/up").symlink_to("..")
+    (tmp_path / "again").symlink_to("z")
+    os.link(real, tmp_path / "z/zz_hard.mp4")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    listing = list_videos(tmp_path)
+    assert [source.source_path for source in listing.sources] == ["elsewhere.mp4", "z/real.mp4"]
+    assert {f.source_path: f.reason for f in listing.failures} == {
+        "a_link.mp4": "duplicate",
+        "again": "duplicate",
+        "broken.mp4": "missing_file",
+        "loop_a.mp4": "link_loop",
+        "loop_b.mp4": "link_loop",
+        "pipe.mp4": "not_a_file",
+        "z/up": "link_loop",
+        "z/zz_hard.mp4": "duplicate",
+    }
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_folder_that_may_not_be_read_is_a_failure(tmp_path: Path) -> None:
+    touch(tmp_path / "secret/a.mp4").parent.chmod(0)
+    assert [(f.source_path, f.reason) for f in list_videos(tmp_path).failures] == [("secret", "unreadable")]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_labels_and_splits(tmp_path: Path, suffix: str) -> None:
+    rows: list[dict[str, object]] = [
+        {"path": "a.mp4", "label": 3, "label_text": "three", "split": "validation"},
+        {"path": "b/c.mp4", "label": "", "label_text": "", "split": ""},
+    ]
+    file = tmp_path / f"labels.{suffix}"
+    if suffix == "csv":
+        file.write_text(
+            "path,label,label_text,split\n" + "".join(",".join(map(str, r.values())) + "\n" for r in rows)
+        )
+    else:
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_labels(file) == {"a.mp4": Label(3, "three", "validation"), "b/c.mp4": Label()}
+
+
+def test_labels_that_are_words_are_numbered_in_alphabetical_order(tmp_path: Path) -> None:
+    file = touch(tmp_path / "l.csv", b"path,label\na.mp4,walk\nb.mp4,jump\nc.mp4,walk\n")
+    assert [(row.label, row.label_text) for row in read_labels(file).values()] == [
+        (1, "walk"),
+        (0, "jump"),
+        (1, "walk"),
+    ]
+
+
+def test_labels_meet_the_files(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        touch(tmp_path / name)
+    listing = list_videos(tmp_path, labels={"a.mp4": Label(2, "two", "test"), "gone.mp4": Label(1)})
+    assert [(s.source_path, s.label, s.split) for s in listing.sources] == [
+        ("a.mp4", 2, "test"),
+        ("b.mp4", -1, "train"),
+    ]
+    assert [(f.source_path, f.reason) for f in listing.failures] == [("gone.mp4", "missing_file")]
+    assert "1 videos are not in the labels file" in listing.notes
+
+
+def test_a_validation_share_is_drawn_by_the_path(tmp_path: Path) -> None:
+    for number in range(200):
+        touch(tmp_path / f"{number}.mp4")
+    splits = {s.source_path: s.split for s in list_videos(tmp_path, validation_share=0.25).sources}
+    assert 30 < sum(split == "validation" for split in splits.values()) < 70
+    (tmp_path / "0.mp4").unlink()
+    later = {s.source_path: s.split for s in list_videos(tmp_path, validation_share=0.25).sources}
+    assert all(splits[path] == split for path, split in later.items())
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("file,label\na.mp4,1\n", "row 1 has no `path`"),
+        ("path,split\na.mp4,holdout\n", "row 1 has split 'holdout', expected train, validation, test"),
+        ("a.mp4\n", "lists no video: expected a csv with a header that has `path`"),
+        ("path,label\na.mp4," + 200_000 * "x", "damaged csv line: field larger than field limit"),
+        (None, "cannot read the labels file"),
+    ],
+)
+def test_a_labels_file_that_says_nothing_is_a_sentence(
+    tmp_path: Path, text: str | None, sentence: str
+) -> None:
+    file = tmp_path / "labels.csv"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(InputError, match=sentence):
+        read_labels(file)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [(b"{", "damaged jsonl line"), (b"5", "row 2 has no `path`"), (b'{"path": 5}', "row 2 has no `path`")],
+)
+def test_a_damaged_jsonl_is_a_sentence(tmp_path: Path, line: bytes, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        read_labels(touch(tmp_path / "l.jsonl", b'{"path": "a"}\n' + line))
+
+
+def test_from_files_to_shards(tmp_path: Path) -> None:
+    for name in ("left/one.webm", "right/two.mp4"):
+        codec = "libvpx-vp9" if name.endswith("webm") else "libx264"
+        write_video(tmp_path / "in" / name, counting_frames(30), codec=codec)
+    labels = touch(tmp_path / "labels.csv", b"path,label,split\nleft/one.webm,5,validation\n")
+    out = tmp_path / "out"
+    command = [
+        "folder",
+        str(tmp_path / "in"),
+        "--labels",
+        str(labels),
+        "--out",
+        str(out),
+        "--size",
+        "32",
+        "--workers",
+        "1",
+    ]
+    assert main(command) == 0
+    rows = {row.source_path: row for row in read_index(out)}
+    assert {(path, row.split, row.label, row.num_frames, row.width) for path, row in rows.items()} == {
+        ("left/one.webm", "validation", 5, 30, 32),
+        ("right/two.mp4", "train", -1, 30, 32),
+    }
+
+
+@pytest.mark.slow
+def test_every_torture_file_gets_its_verdict(
+    torture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["folder", str(torture), "--out", str(tmp_path), "--max-failures", "100%"]) == 0
+    assert "1 files without a video suffix were left alone" in capsys.readouterr().err  # names/no_extension
+    accepted = {row.source_path: row.source_frames for row in read_index(tmp_path)}
+    lines = [json.loads(line) for line in (tmp_path / "meta/failures.jsonl").read_text().splitlines()]
+    rejected = {line["source_path"]: line["reason"] for line in lines}
+    assert all(line["detail"] for line in lines)
+    cases = {c["name"]: c for c in json.loads((FIXTURES / "videos/torture_expect.json").read_text())}
+    assert not accepted.keys() & rejected.keys()
+    assert accepted.keys() | rejected.keys() == cases.keys() - {"names/no_extension"}
+    for name, case in cases.items():
+        if case["verdict"] == "accept":
+            assert accepted.get(name) == case["frames"], name
+        elif case["verdict"] == "reject":
+            assert name in rejected, name
+    assert rejected["fs/dir_loop"] == "link_loop"
+    assert rejected["fs/link_to_real.mp4"] == "duplicate"

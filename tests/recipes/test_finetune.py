@@ -1,0 +1,268 @@
+"""The fine-tuning recipe: its configurations, exact resume, refusals, and an agent that learns."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import mean
+
+import pytest
+import torch
+
+from cwm_hub.agents.dreamer import DreamerAgent
+from cwm_hub.agents.rollout import RandomPolicy, evaluate, evaluation_seeds
+from cwm_hub.envs.table import list_envs, make_env
+from cwm_hub.hub.checkpoint import save_pretrained
+from cwm_hub.hub.pretrained import from_pretrained
+from cwm_hub.models.registry import create_model, model_config
+from recipes.finetune import FinetuneConfig, agent_config, main
+from recipes.run.command_line import parse_config
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "recipes" / "configs" / "finetune"
+TIMES = ("seconds", "_share", "_per_second")
+SMALL = {
+    "model": "contextwm-debug",
+    "env.name": "dummy",
+    "env.image_size": 32,
+    "agent_steps": 200,
+    "prefill_steps": 60,
+    "warmup_updates": 2,
+    "update_every_steps": 10,
+    "replay_steps": 130,
+    "evaluate_every_steps": 60,
+    "evaluation_episodes": 2,
+    "checkpoint_every_steps": 50,
+    "log_every_updates": 3,
+    "device": "cpu",
+    "agent.batch_sequences": 4,
+    "agent.sequence_steps": 8,
+    "agent.held_updates": 1,
+    "agent.world.heads.units": 16,
+    "agent.behaviour.heads.units": 16,
+    "agent.behaviour.imagined_steps": 3,
+    "agent.intrinsic.queue_size": 64,
+}
+
+
+def arguments(run: Path, **changes: object) -> list[str]:
+    settings = SMALL | {"run": run} | {name.replace("__", "."): value for name, value in changes.items()}
+    return [f"--{name}={value}" for name, value in settings.items() if value is not None]
+
+
+def rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def without_times(rows: list[dict]) -> list[dict]:
+    return [{k: v for k, v in row.items() if not k.endswith(TIMES)} for row in rows]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    for name in ("metrics", "episodes", "eval"):
+        assert without_times(rows(one / f"{name}.jsonl")) == without_times(rows(other / f"{name}.jsonl"))
+    ours, theirs = (from_pretrained(run / "agent").state_dict() for run in (one, other))
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert main(arguments(run)) == 0
+    return run
+
+
+def test_run_folder_tells_the_whole_story(whole_run: Path) -> None:
+    metrics, episodes, evaluation = (rows(whole_run / f"{n}.jsonl") for n in ("metrics", "episodes", "eval"))
+    assert len(episodes) == 10
+    assert [row["agent_steps"] for row in evaluation] == [60, 60, 120, 120, 180, 180, 200, 200]
+    assert {row["seed"] for row in evaluation} == set(evaluation_seeds(2))
+    assert metrics[-1]["updates"] == 15  # 2 at step 60, then one every 10 steps to 200: 16, logged by threes
+    assert all(row["image_loss"] > 0 for row in metrics)
+    train = json.loads((whole_run / "agent" / "train.json").read_text())
+    assert train["updates"] == 16
+    assert train["evaluation"]["episodes"] == 2
+    assert isinstance(from_pretrained(whole_run / "agent"), DreamerAgent)
+
+
+def test_a_finished_run_is_left_alone(whole_run: Path, capsys: pytest.CaptureFixture) -> None:
+    before = (whole_run / "metrics.jsonl").read_bytes()
+    assert main(arguments(whole_run)) == 0
+    assert "finished already" in capsys.readouterr().out
+    assert (whole_run / "metrics.jsonl").read_bytes() == before
+
+
+def test_n_then_m_steps_equal_n_plus_m(whole_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert main(arguments(run, agent_steps=120)) == 0
+    assert main(arguments(run)) == 0
+    assert_same_run(whole_run, run)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_resumed_equals_undisturbed(whole_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "recipes/finetune.py", *arguments(run)], cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    while process.poll() is None:
+        if (run / "episodes.jsonl").exists() and len((run / "episodes.jsonl").read_text().splitlines()) >= 6:
+            process.kill()
+        time.sleep(0.01)
+    assert process.wait() == -signal.SIGKILL
+    assert list((run / "checkpoints").glob("step-*"))
+    assert main(arguments(run)) == 0
+    assert_same_run(whole_run, run)
+
+
+def test_resume_with_other_settings_names_them(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    main(arguments(run, agent_steps=120))
+    with pytest.raises(ValueError, match="other values of seed, update_every_steps"):
+        main(arguments(run, seed=3, update_every_steps=5))
+
+
+def test_pretrained_checkpoint_is_named_as_the_parent_by_hash(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_pretrained(create_model("contextwm-debug"), tmp_path / "video")
+    run = tmp_path / "run"
+    assert (
+        main(arguments(run, model=None, init=tmp_path / "video", agent_steps=60, evaluation_episodes=1)) == 0
+    )
+    parent = json.loads((run / "agent" / "train.json").read_text())["parents"]["init"]
+    assert parent["model_type"] == "video_world_model"
+    assert len(parent["weights_sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"model": None}, "either init .* or model"),
+        ({"init": "runs/nowhere/model", "model": None}, "runs/nowhere/model"),
+        ({"env__name": "metaworl:reach"}, "unknown environment|headless OpenGL"),
+        ({"env__image_size": 64}, "set --env.image_size 32"),
+        ({"agent__batch_sequence": 3}, "did you mean 'batch_sequences'"),
+        ({"model": "contextwm-debgu"}, "did you mean 'contextwm-debug'"),
+        ({"model": "dreamerv2-tiny", "agent__intrinsic__beta": 1.0}, "set intrinsic to null|unknown|expect"),
+    ],
+)
+def test_bad_input_is_one_sentence(tmp_path: Path, changes: dict, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence) as error:
+        main(arguments(tmp_path / "run", **changes))
+    assert "\n" not in str(error.value)
+
+
+def test_bad_input_ends_with_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    command = [sys.executable, "recipes/finetune.py", *arguments(tmp_path / "run", agent__batch_sequence=3)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "did you mean 'batch_sequences'" in result.stderr
+
+
+def test_an_agent_is_not_a_start(whole_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="starts from a VideoWorldModel"):
+        main(arguments(tmp_path / "run", model=None, init=whole_run / "agent"))
+
+
+def test_without_gl_the_demo_takes_the_dummy_and_the_paper_stops() -> None:
+    code = (
+        "from recipes.run.command_line import parse_config\n"
+        "from recipes.finetune import FinetuneConfig, with_fallback\n"
+        "import sys\n"
+        "print(with_fallback(parse_config(FinetuneConfig, sys.argv[1:])).env.name)"
+    )
+    outcomes = {}
+    for name in ("demo", "metaworld"):
+        outcomes[name] = subprocess.run(
+            [sys.executable, "-c", code, "--config", str(CONFIGS / f"{name}.yaml")],
+            env=os.environ | {"MUJOCO_GL": "osmesa", "PYOPENGL_PLATFORM": "nowhere"},
+            capture_output=True,
+            text=True,
+        )
+    assert outcomes["demo"].stdout.splitlines()[-1] == "dummy"
+    assert "apt-get install" in outcomes["demo"].stdout
+    assert outcomes["metaworld"].returncode != 0
+    assert "apt-get install" in outcomes["metaworld"].stderr
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_configuration_builds_its_agent_config(path: Path) -> None:
+    config = parse_config(FinetuneConfig, ["--config", str(path)])
+    assert config.env.name in list_envs()
+    preset = config.model or ("contextwm-tiny" if config.env.image_size == 32 else "contextwm")
+    agent = agent_config(config, model_config(preset), 1 if config.env.name == "dummy" else 4)
+    assert agent.world.frame.image_size == config.env.image_size
+    assert config.prefill_steps < config.agent_steps <= config.replay_steps
+    episode_frames = config.env.episode_frames or {"dummy": 20}.get(config.env.name, 500)
+    assert episode_frames // config.env.action_repeat >= agent.sequence_steps
+
+
+def test_paper_configuration_says_what_the_paper_says() -> None:
+    config = parse_config(FinetuneConfig, ["--config", str(CONFIGS / "metaworld.yaml")])
+    assert (config.agent_steps, config.prefill_steps, config.warmup_updates) == (250_000, 5000, 100)
+    assert (config.update_every_steps, config.evaluate_every_steps, config.evaluation_episodes) == (
+        5,
+        10_000,
+        10,
+    )
+    assert (config.env.image_size, config.env.action_repeat, config.env.episode_frames) == (64, 1, None)
+    assert config.env.render_quality == "exact"
+    agent = agent_config(config, model_config("contextwm"), 4)
+    assert (agent.batch_sequences, agent.sequence_steps, agent.favour_ends) == (50, 50, True)
+    assert agent.world.video_rssm == model_config("contextwm").rssm
+    assert agent.world.dual_reward and not agent.world.concat_embed
+    assert (agent.world.free_nats, agent.world.video_kl_scale, agent.world.kl_scale) == (0.0, 0.0, 1.0)
+    assert agent.world.frame.context.augmentation == "erasing"
+    assert (agent.intrinsic.beta, agent.intrinsic.k, agent.intrinsic.queue_size) == (1.0, 16, 4096)
+    assert (agent.world_lr, agent.behaviour_lr, agent.adam_eps, agent.weight_decay) == (
+        3e-4,
+        8e-5,
+        1e-5,
+        1e-6,
+    )
+    assert (agent.behaviour.imagined_steps, agent.behaviour.discount, agent.behaviour.lambda_) == (
+        15,
+        0.99,
+        0.95,
+    )
+    assert (agent.behaviour.entropy_scale, agent.behaviour.slow_critic_updates) == (1e-4, 100)
+    assert (agent.held_updates, agent.clip_norm) == (100, 100.0)
+    scratch = agent_config(
+        parse_config(FinetuneConfig, ["--config", str(CONFIGS / "metaworld-dreamerv2.yaml")]),
+        model_config("dreamerv2"),
+        4,
+    )
+    assert scratch.world.video_rssm is None and scratch.intrinsic is None and not scratch.world.dual_reward
+
+
+def test_help_answers_without_torch() -> None:
+    code = (
+        "import sys, contextlib, recipes.finetune as f\n"
+        "with contextlib.suppress(SystemExit): f.main(['--help'])\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.slow
+def test_the_agent_learns_the_dummy_task_from_pixels(tmp_path: Path) -> None:
+    """From new weights to far above random: 60 % of the way to the best possible (71 %, success 0.85, when measured)."""
+    env = make_env("dummy", image_size=16)
+    seeds = evaluation_seeds(20)
+    random = mean(record.score for record in evaluate(env, RandomPolicy(1), seeds=seeds))
+    best = 0.0
+    for seed in seeds:
+        env.reset(seed=seed)
+        best += env.unwrapped.best_return() / len(seeds)
+    run = tmp_path / "run"
+    assert main(["--config", str(CONFIGS / "dummy.yaml"), "--run", str(run), "--device", "cpu"]) == 0
+    last = rows(run / "eval.jsonl")[-20:]
+    assert {row["seed"] for row in last} == set(seeds)
+    score = mean(row["score"] for row in last)
+    assert (score - random) / (best - random) > 0.6, (random, score, best)
+    assert mean(row["success"] for row in last) > 0.7
