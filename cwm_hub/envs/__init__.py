@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from cwm_hub.envs.table import EnvConfig as EnvConfig
     from cwm_hub.envs.table import list_envs as list_envs
     from cwm_hub.envs.table import make_env as make_env
+    from cwm_hub.envs.table import register_env as register_env
 
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
@@ -21,5 +22,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "gl_problem": "cwm_hub.envs.rendering",
         "list_envs": "cwm_hub.envs.table",
         "make_env": "cwm_hub.envs.table",
+        "register_env": "cwm_hub.envs.table",
     },
 )

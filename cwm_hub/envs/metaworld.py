@@ -7,83 +7,60 @@ v2 rewards on new bindings, and button-press-topdown-wall's reward and success t
 import warnings
 from typing import Any
 
-import gymnasium
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from cwm_hub.config import nearest
+from cwm_hub.envs.pixel_env import Outcome, PixelEnv
 from cwm_hub.envs.rendering import FrameRenderer, QualityName, gl_problem, use_headless_gl
 
-# The six tasks of the paper.
-TASKS = (
-    "lever-pull",
-    "drawer-open",
-    "door-lock",
-    "button-press-topdown-wall",
-    "reach",
-    "dial-turn",
-)
 EPISODE_FRAMES = 500
 CAMERA = "corner"
 
 
-class MetaworldEnv(gymnasium.Env[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "A"]]):
+def make(task: str, *, image_size: int, quality: QualityName) -> "Metaworld":
+    """A task of the suite, the paper's six and every other of the installed Meta-world."""
+    return Metaworld(task, image_size=image_size, quality=quality)
+
+
+class Metaworld:
     """One task with a new goal every episode, seen by the `corner` camera the right way up.
 
-    Episodes last 500 frames and never terminate; `info["success"]` is 1.0 on the steps that solve the task.
+    Episodes last 500 frames and never terminate; `info["success"]` is 1.0 on the frames that solve the task.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 80}  # noqa: RUF012  (gymnasium's own convention)
-    render_mode = "rgb_array"
+    action_size = 4
+    frames_per_second = 80.0
+    episode_frames = EPISODE_FRAMES
 
-    def __init__(
-        self,
-        task: str,
-        *,
-        image_size: int = 64,
-        quality: QualityName = "exact",
-        action_repeat: int = 1,
-    ):
+    def __init__(self, task: str, *, image_size: int, quality: QualityName = "auto"):
         self.task = task
-        self._env = _simulator(task)
-        self._action_repeat = action_repeat
+        self.env = _bare(task)
         # The XML's corner camera is rolled by 180 degrees; mujoco-py returned GL's bottom-up buffer, so that the
         # paper's frames are today's flipped vertically.
         self._renderer = FrameRenderer(
-            self._env.model,
-            self._env.data,
+            self.env.model,
+            self.env.data,
             camera=CAMERA,
             image_size=image_size,
             quality=quality,
             flip_vertical=True,
         )
-        self.observation_space = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (4,), np.float32)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[UInt8[np.ndarray, "H W 3"], dict[str, Any]]:
+    def reset(self, seed: int | None) -> dict[str, Any]:
         """Draws a new goal; the same seed gives the same goal and frame whatever came before."""
         if seed is not None:
-            self._env.seed(seed)  # SawyerXYZEnv.reset ignores its own seed
-        self._env.reset()
+            self.env.seed(seed)  # SawyerXYZEnv.reset ignores its own seed
+        self.env.reset()
         self._settle()
-        return self.render(), {"success": 0.0}
+        return {"success": 0.0}
 
-    def step(
-        self, action: Float[np.ndarray, "A"]
-    ) -> tuple[UInt8[np.ndarray, "H W 3"], float, bool, bool, dict[str, Any]]:
-        """Repeats the action, sums the rewards and draws the last frame only."""
-        total, success, truncated = 0.0, 0.0, False
-        for _ in range(self._action_repeat):
-            _, reward, _, truncated, info = self._env.step(action)
-            total += float(reward)
-            success = max(success, float(info["success"]))
-            if truncated:
-                break
-        return self.render(), total, False, truncated, {"success": success}
+    def step(self, action: Float[np.ndarray, "A"]) -> Outcome:
+        """One control step of five physics steps."""
+        _, reward, _, truncated, info = self.env.step(action)
+        return Outcome(float(reward), truncated=bool(truncated), info={"success": float(info["success"])})
 
-    def render(self) -> UInt8[np.ndarray, "H W 3"]:
+    def draw(self) -> UInt8[np.ndarray, "H W 3"]:
         """The frame of the present state."""
         return self._renderer()
 
@@ -100,7 +77,7 @@ class MetaworldEnv(gymnasium.Env[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "
                 "ignore", UserWarning
             )  # "Constant(s) may be too high": hence the clip below
             expert: Any = ENV_POLICY_MAP[f"{self.task}-v3"]
-            action = expert().get_action(self._env._get_obs())
+            action = expert().get_action(self.env._get_obs())
         return np.clip(action, -1, 1).astype(np.float32)
 
     def _settle(self) -> None:
@@ -111,8 +88,8 @@ class MetaworldEnv(gymnasium.Env[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "
         """
         import mujoco
 
-        mujoco.mj_forward(self._env.model, self._env.data)
-        self._env._prev_obs = self._env._get_curr_obs_combined_no_goal()
+        mujoco.mj_forward(self.env.model, self.env.data)
+        self.env._prev_obs = self.env._get_curr_obs_combined_no_goal()
 
 
 def task_names() -> list[str]:
@@ -135,19 +112,20 @@ def scripted_clip(
     action_noise: float = 0.1,
 ) -> UInt8[np.ndarray, "T H W 3"]:
     """The task's scripted expert at work, with seeded Gaussian noise on its actions so that clips differ."""
-    env = MetaworldEnv(task, image_size=image_size, quality=quality, action_repeat=action_repeat)
+    simulator = Metaworld(task, image_size=image_size, quality=quality)
+    env = PixelEnv(simulator, image_size=image_size, action_repeat=action_repeat)
     noise = np.random.default_rng(seed)
     try:
         clip = [env.reset(seed=seed)[0]]
         while len(clip) < frames:
-            action = env.scripted_action() + action_noise * noise.standard_normal(4)
+            action = simulator.scripted_action() + action_noise * noise.standard_normal(4)
             clip.append(env.step(np.clip(action, -1, 1).astype(np.float32))[0])
     finally:
         env.close()
     return np.stack(clip)
 
 
-def _simulator(task: str) -> Any:
+def _bare(task: str) -> Any:
     """The bare v3 task, drawing a fresh goal from its own generator at each reset.
 
     `gym.make("Meta-World/...")` cannot do this: its goals are 50 pickled ones, or a single one for ever.

@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 if TYPE_CHECKING:
     import mujoco
 
-QualityName = Literal["exact", "close", "fast", "flat"]
+QualityName = Literal["exact", "close", "fast", "flat", "auto"]
 
 INSTALL_GL = "apt-get install libegl1 libgl1-mesa-dri"
 SOFTWARE_RASTERISERS = ("llvmpipe", "softpipe", "swrast", "SWR")
@@ -55,7 +55,7 @@ class RenderQuality:
     """Each shadow light and each reflecting plane draws the whole scene once more."""
 
 
-QUALITIES: dict[QualityName, RenderQuality] = {
+QUALITIES: dict[str, RenderQuality] = {
     "exact": RenderQuality(),
     "close": RenderQuality(shadow_size=512),
     "fast": RenderQuality(supersample=2, multisamples=0, shadow_size=512),
@@ -94,17 +94,17 @@ class FrameRenderer:
         model: "mujoco.MjModel",
         data: "mujoco.MjData",
         *,
-        camera: str | int,
+        camera: "str | int | mujoco.MjvCamera",
         image_size: int = 64,
-        quality: QualityName = "exact",
+        quality: QualityName = "auto",
         flip_vertical: bool = False,
     ):
         use_headless_gl()
-        _load_triton_first()
+        load_triton_first()
         import mujoco
 
         self._data, self._camera, self._flip = data, camera, flip_vertical
-        settings = QUALITIES[quality]
+        settings = QUALITIES[resolve_quality(quality)]
         self._block = settings.supersample
         side = image_size * settings.supersample
         model.vis.global_.offwidth = model.vis.global_.offheight = side
@@ -124,6 +124,14 @@ class FrameRenderer:
         if self._flip:
             frame = frame[::-1]
         return np.ascontiguousarray(_average_blocks(frame, self._block))
+
+    def upload_textures(self) -> None:
+        """Sends the model's textures to the GL context again, after they were edited."""
+        import mujoco
+
+        self._renderer._gl_context.make_current()
+        for texture in range(self._renderer.model.ntex):
+            mujoco.mjr_uploadTexture(self._renderer.model, self._renderer._mjr_context, texture)
 
     def close(self) -> None:
         """Frees the GL context."""
@@ -170,14 +178,14 @@ def use_headless_gl() -> None:
     os.environ.setdefault("MUJOCO_GL", backend.name)
 
 
-def resolve_quality(quality: QualityName | Literal["auto"]) -> QualityName:
+def resolve_quality(quality: QualityName) -> QualityName:
     """`auto` is exact on a GPU and close (44 dB to exact, 1.8 times as fast) where the CPU draws."""
     if quality != "auto":
         return quality
     return "close" if gl_backend().is_software else "exact"
 
 
-def _load_triton_first() -> None:
+def load_triton_first() -> None:
     """Imports triton, where torch brought it, before Mesa's software GL loads its own LLVM.
 
     The other way round the first torch optimiser of the process, which imports triton, dies of a segmentation

@@ -17,7 +17,7 @@ class BestPolicy:
         return None
 
     def act(self, image, state, *, explore):
-        return self.env.unwrapped.best_action()[None], state
+        return self.env.unwrapped.simulator.best_action()[None], state
 
 
 def collect(policy, steps: int, *, episodes: int = 0):
@@ -75,7 +75,7 @@ def test_evaluation_is_one_episode_per_seed_and_repeats_exactly() -> None:
     assert all(ours.score > theirs.score for ours, theirs in zip(best, random, strict=True))
     for record in best:
         env.reset(seed=record.seed)
-        assert np.isclose(record.score, env.unwrapped.best_return(), atol=1e-3)
+        assert np.isclose(record.score, env.unwrapped.simulator.best_return(), atol=1e-3)
 
 
 def test_training_and_evaluation_seeds_are_apart() -> None:

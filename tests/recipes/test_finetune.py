@@ -258,7 +258,7 @@ def test_the_agent_learns_the_dummy_task_from_pixels(tmp_path: Path) -> None:
     best = 0.0
     for seed in seeds:
         env.reset(seed=seed)
-        best += env.unwrapped.best_return() / len(seeds)
+        best += env.unwrapped.simulator.best_return() / len(seeds)
     run = tmp_path / "run"
     assert main(["--config", str(CONFIGS / "dummy.yaml"), "--run", str(run), "--device", "cpu"]) == 0
     last = rows(run / "eval.jsonl")[-20:]

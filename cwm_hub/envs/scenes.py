@@ -1,0 +1,111 @@
+"""The paper's problem in miniature: simple dynamics before a background that is another one in every episode.
+
+A disc is steered sideways under a mark. What must be controlled is one number; what fills the picture, a random scene
+of waves, boxes and colours, is drawn anew at each reset and has nothing to do with the task: context, in the paper's
+word. It is small enough that an agent learns it within minutes on a CPU.
+"""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from cwm_hub.envs.pixel_env import Outcome
+
+EPISODE_FRAMES = 25
+SPEED = 0.25
+"""Way of the disc in a frame at full action; the track is [-1, 1]."""
+BEST_REWARD = 10.0
+GOAL_RADIUS = 0.1
+TRACK = 0.8
+"""Half of the track's length, as a share of half the picture."""
+SIZE = 0.16
+"""Radius of disc and mark, as a share of half the picture."""
+HEIGHTS = {"disc": 0.3, "mark": -0.3}
+"""Row of each, from -1 (top) to 1."""
+WAVES = 4
+BOXES = 3
+
+
+def make(task: str, *, image_size: int, quality: str) -> "Scenes":
+    """The one task of this suite; it is drawn without GL, so that `quality` says nothing."""
+    if task:
+        raise ValueError(f"scenes has no tasks, got {task!r}")
+    return Scenes(image_size=image_size)
+
+
+class Scenes:
+    """One action moves the disc by up to 0.25 a frame on [-1, 1]; no physics, no GL.
+
+    Reward of a frame: 10 * (1 - |disc - mark|), from -10 to 10. `info["success"]` is 1.0 within 0.1 of the mark.
+    Disc, mark and background follow from the seed.
+    """
+
+    action_size = 1
+    frames_per_second = 10.0
+    episode_frames = EPISODE_FRAMES
+
+    def __init__(self, *, image_size: int):
+        axis = (np.arange(image_size) + 0.5) / image_size * 2 - 1
+        self._y, self._x = np.meshgrid(axis, axis, indexing="ij")
+        self._edge = 2 / image_size
+        self._random = np.random.default_rng()
+        self.disc = self.mark = 0.0
+        self.background = np.zeros((image_size, image_size, 3))
+
+    def reset(self, seed: int | None) -> dict[str, Any]:
+        """Draws disc, mark and background."""
+        if seed is not None:
+            self._random = np.random.default_rng(seed)
+        self.disc, self.mark = map(float, self._random.uniform(-1, 1, 2))
+        self.background = self._scene()
+        return {"success": self._success()}
+
+    def step(self, action: Float[np.ndarray, "A"]) -> Outcome:
+        """Moves the disc."""
+        self.disc = float(np.clip(self.disc + SPEED * action[0], -1, 1))
+        reward = BEST_REWARD * (1 - abs(self.disc - self.mark))
+        return Outcome(reward, info={"success": self._success()})
+
+    def draw(self) -> UInt8[np.ndarray, "H W 3"]:
+        """A white disc with a black rim below a black mark with a white rim, on the background."""
+        frame = self.background.copy()
+        for name, place, inside in (("disc", self.disc, 1.0), ("mark", self.mark, 0.0)):
+            distance = np.hypot(self._x - TRACK * place, self._y - HEIGHTS[name])
+            for radius, level in ((SIZE, 1 - inside), (0.65 * SIZE, inside)):
+                cover = np.clip((radius - distance) / self._edge + 0.5, 0, 1)[..., None]
+                frame = cover * level + (1 - cover) * frame
+        return (255 * frame).round().astype(np.uint8)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def best_action(self) -> Float[np.ndarray, "A"]:
+        """The optimal action here: straight under the mark, at full speed."""
+        return np.clip([(self.mark - self.disc) / SPEED], -1, 1).astype(np.float32)
+
+    def best_return(self, frames: int = EPISODE_FRAMES) -> float:
+        """The highest return to be had from here in so many frames, in closed form."""
+        distance = np.maximum(0, abs(self.mark - self.disc) - SPEED * np.arange(1, frames + 1))
+        return float(BEST_REWARD * (1 - distance).sum())
+
+    def _success(self) -> float:
+        return float(abs(self.disc - self.mark) < GOAL_RADIUS)
+
+    def _scene(self) -> Float[np.ndarray, "H W 3"]:
+        """Waves of random length, direction and colour, and boxes of one colour on them; between 0.1 and 0.9."""
+        draw = self._random
+        scene = np.broadcast_to(draw.uniform(0.2, 0.8, 3), self.background.shape).copy()
+        for _ in range(WAVES):
+            angle, length, phase = draw.uniform(0, np.pi), draw.uniform(0.3, 2.0), draw.uniform(0, 2 * np.pi)
+            along = self._x * np.cos(angle) + self._y * np.sin(angle)
+            scene += 0.2 * np.sin(2 * np.pi * along / length + phase)[..., None] * draw.uniform(-1, 1, 3)
+        for _ in range(BOXES):
+            centre, half, colour = (
+                draw.uniform(-1, 1, 2),
+                draw.uniform(0.1, 0.4, 2),
+                draw.uniform(0.1, 0.9, 3),
+            )
+            inside = (abs(self._x - centre[0]) < half[0]) & (abs(self._y - centre[1]) < half[1])
+            scene[inside] = colour
+        return scene.clip(0.1, 0.9)
