@@ -25,6 +25,35 @@ if TYPE_CHECKING:
     from cwm_hub.models.video_world_model import VideoWorldModel as VideoWorldModel
 
 
+EXTRAS = {
+    "data": ("datasets", "imagehash", "psutil", "webdataset"),
+    "train": (
+        "accelerate",
+        "jsonargparse",
+        "markdown_it",
+        "matplotlib",
+        "scipy",
+        "timm",
+        "torchmetrics",
+        "yaml",
+    ),
+    "envs": ("dm_control", "gymnasium", "metaworld", "mujoco"),
+    "figures": ("sklearn",),
+    "h5": ("h5py",),
+    "ray": ("ray",),
+}
+"""Extra of the package -> modules that it brings."""
+
+
+def missing_extra(error: ImportError) -> str:
+    """One sentence: what is not installed, and which extra brings it; the error's own words where none does."""
+    module = (error.name or "").partition(".")[0]
+    extra = next((name for name, modules in EXTRAS.items() if module in modules), None)
+    if extra is None or not isinstance(error, ModuleNotFoundError):
+        return str(error)
+    return f"{module} is not installed: pip install 'cwm-hub[{extra}]'"
+
+
 def lazy_names(
     package: str, modules: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
@@ -38,7 +67,10 @@ def lazy_names(
     def load(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(modules[name]), name)
+        try:
+            return getattr(importlib.import_module(modules[name]), name)
+        except ModuleNotFoundError as error:
+            raise ImportError(f"{package}.{name}: {missing_extra(error)}", name=error.name) from error
 
     return load, lambda: sorted(modules), list(modules)
 

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from cwm_hub import missing_extra
 from dataprep.errors import EXIT_INPUT, EXIT_INTERRUPTED
 
 COMMANDS = {
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known = [str(part) for part in (error.filename, error.strerror) if part]
         return _fail(": ".join(known) or str(error))
     except ImportError as error:  # of an extra, or of what opens a kind of URL: it names the package
-        return _fail(str(error))
+        return _fail(missing_extra(error))
 
 
 def _fail(sentence: str) -> int:

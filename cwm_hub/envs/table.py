@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cwm_hub import missing_extra
 from cwm_hub.config import nearest
 from cwm_hub.envs.rendering import QualityName, RenderingError, gl_problem
 
@@ -114,9 +115,11 @@ def make_env(
         ValueError: the name is not one of `list_envs()`' forms, or the suite's maker does not know an option.
         RenderingError: the task needs headless GL and this machine has none.
     """
-    from cwm_hub.envs.gym_adapter import as_simulator
-    from cwm_hub.envs.pixel_env import PixelEnv
-
+    try:
+        from cwm_hub.envs.gym_adapter import as_simulator
+        from cwm_hub.envs.pixel_env import PixelEnv
+    except ModuleNotFoundError as error:
+        raise ImportError(missing_extra(error), name=error.name) from error
     if episode_frames is not None and episode_frames % action_repeat:
         raise ValueError(
             f"episode_frames={episode_frames} is not a multiple of action_repeat={action_repeat}"

@@ -1,1 +1,7 @@
 """What recipes share: run folder, processes, command line, meters and checkpoints."""
+
+import importlib.util
+import sys
+
+if any(importlib.util.find_spec(module) is None for module in ("accelerate", "jsonargparse")):
+    sys.exit("error: the recipes need accelerate and jsonargparse: pip install 'cwm-hub[all]'")
