@@ -38,6 +38,7 @@ EXTRAS = {
         "yaml",
     ),
     "envs": ("dm_control", "gymnasium", "metaworld", "mujoco"),
+    "carla": ("carla",),
     "figures": ("sklearn",),
     "h5": ("h5py",),
     "ray": ("ray",),

@@ -98,6 +98,7 @@ class FrameRenderer:
         image_size: int = 64,
         quality: QualityName = "auto",
         flip_vertical: bool = False,
+        fog: bool = False,
     ):
         use_headless_gl()
         load_triton_first()
@@ -113,6 +114,7 @@ class FrameRenderer:
         if settings.shadow_size is not None:
             model.vis.quality.shadowsize = settings.shadow_size
         self._renderer = mujoco.Renderer(model, side, side)
+        self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_FOG] = fog
         if not settings.shadows_and_reflections:
             self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
             self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False

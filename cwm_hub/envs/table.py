@@ -65,6 +65,14 @@ SUITES = {
     ),
     "dmc": Suite("cwm_hub.envs.dm_control:make", ("cheetah_run", "hopper_stand", "walker_run")),
     "dmcr": Suite("cwm_hub.envs.dmc_remastered:make", ("cheetah_run", "hopper_stand", "walker_run")),
+    "road": Suite(
+        "cwm_hub.envs.driving.kinematic:make", ("highway", "highway_wet_sunset", "highway_changing")
+    ),
+    "carla": Suite(
+        "cwm_hub.envs.driving.carla:make",
+        ("highway", "highway_wet_sunset", "highway_changing"),
+        needs_gl=False,
+    ),
     "gym": Suite("cwm_hub.envs.gym_adapter:make", ("Reacher-v5",), needs_gl=False),
 }
 """Suite name -> its row; those with tasks are the paper's (Meta-world, DMC) or an example (gym)."""
