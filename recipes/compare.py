@@ -38,61 +38,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folders = {name: [Path(folder) for folder in rest] for name, *rest in options.design}
     if len(folders) < len(options.design):
         raise RecipeError("two designs have the same name")
-    cards = {name: [read_card(folder) for folder in runs] for name, runs in folders.items()}
-    lengths = {
-        card["updates"]: folder
-        for name in cards
-        for folder, card in zip(folders[name], cards[name], strict=True)
-        if card.get("updates") is not None
-    }
-    if len(lengths) > 1:
-        told = ", ".join(f"{folder} was scored after {updates:,}" for updates, folder in lengths.items())
-        raise RecipeError(f"the runs have different numbers of updates and do not compare: {told}")
 
-    from cwm_hub.evaluation.comparison import compare_designs, markdown_table
+    from cwm_hub.evaluation.comparison import compare_runs, markdown_table
 
-    comparison = compare_designs(cards)
+    comparison = compare_runs(folders)
     parts = list(comparison["sources"])
     parts += ["together"] if len(parts) > 1 else []
     tables = [f"## {title(comparison, part)}\n\n{markdown_table(comparison, part=part)}\n" for part in parts]
     write_text(options.out / "table.md", "\n".join(tables))
-    runs = {name: [str(folder) for folder in found] for name, found in folders.items()}
-    result = comparison | {"runs": runs, "provenance": provenance()}
-    write_text(options.out / "comparison.json", json.dumps(result, indent=1))
+    write_text(
+        options.out / "comparison.json", json.dumps(comparison | {"provenance": provenance()}, indent=1)
+    )
     draw(options.out, folders)
     print("\n".join(tables))
     return 0
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """The scorecard of an evaluation, or of a run: the one after most updates.
-
-    Raises:
-        RecipeError: there is none, or one that is damaged or older than this code.
-    """
-    during = sorted(folder.glob("evaluations/step-*/scorecard.json"))
-    places = [*during[-1:], folder / "evaluation" / "scorecard.json", folder / "scorecard.json"]
-    cards = [_read(path) for path in places if path.is_file()]
-    if not cards:
-        raise RecipeError(
-            f"{folder} has no scorecard.json: run recipes/evaluate.py, or pre-train with --evaluate_every"
-        )
-    return max(reversed(cards), key=lambda card: card.get("updates") or 0)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    from cwm_hub.evaluation.scorecard import SCORECARD_VERSION
-
-    try:
-        card = json.loads(path.read_text())
-        version = card["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise RecipeError(f"{path} is not a scorecard, or damaged: {error!r}") from error
-    if version != SCORECARD_VERSION:
-        raise RecipeError(
-            f"{path} has format {version} and this code reads {SCORECARD_VERSION}: run recipes/evaluate.py again"
-        )
-    return card
 
 
 def title(comparison: dict[str, Any], part: str) -> str:

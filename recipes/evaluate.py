@@ -4,7 +4,7 @@
         --out runs/demo/contextwm-tiny/evaluation
 
 Several shard directories (`--data '[shards/real, shards/metaworld]'`) are scored apart and together. `--compare DIR`
-adds the differences to another evaluation under the same protocol. The folder gets scorecard.json, windows.json,
+adds the differences to another evaluation under the same protocol. The folder gets scorecard.json,
 prediction.png and .mp4, horizon*.png and, where they mean something, attention.png, composition.png, embedding.png
 and comparison.json. `--lpips true` and `--fvd true` add those distances where the networks' files are on this machine
 (without them, one sentence says what to put where); I3D takes about 3 CPU seconds a clip of 25 frames,
@@ -13,22 +13,22 @@ and there are two clips to a window. The tiny model with 16 windows of 25 frames
 
 import json
 import sys
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cwm_hub.evaluation.protocol import ScoringConfig, check_same_protocol
 from cwm_hub.provenance import provenance
-from recipes.compare import read_card
 from recipes.run.command_line import parse_config
 from recipes.run.folder import RecipeError, one_sentence_errors, write_text
-from recipes.run.scoring import Data, ScoringConfig, counted, load_data, make_protocol, score
+from recipes.run.scoring import counted
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import Tensor
 
+    from cwm_hub.evaluation.held_out import HeldOut
     from cwm_hub.models.video_world_model import VideoWorldModel
 
 QUERIES = ((0.3125, 0.3125), (0.3125, 0.6875), (0.6875, 0.3125), (0.6875, 0.6875))
@@ -36,9 +36,6 @@ QUERIES = ((0.3125, 0.3125), (0.3125, 0.6875), (0.6875, 0.3125), (0.6875, 0.6875
 
 COMPOSED_WINDOWS = 3
 """Windows of the composition figure."""
-
-FVD_NOTE = "few clips bias it upwards: compare it only with that of as many clips of as many frames"
-"""What is said wherever an FVD is shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     from cwm_hub.config import to_dict
     from cwm_hub.evaluation import perceptual
-    from cwm_hub.evaluation.comparison import check_same_protocol, compare_designs
+    from cwm_hub.evaluation.comparison import compare_designs, read_scorecard
+    from cwm_hub.evaluation.held_out import make_protocol, read_held_out
+    from cwm_hub.evaluation.predict import score
     from cwm_hub.hub.names import find_checkpoint
     from cwm_hub.models.video_world_model import VideoWorldModel
 
@@ -101,18 +100,14 @@ def main(arguments: list[str] | None = None) -> int:
     name = config.name or _model_name(config.checkpoint)
 
     # Prediction and scores; what cannot be compared is refused before the work too.
-    data = load_data(config, roots, image_size=model.image_size)
-    protocol = make_protocol(config, data)
-    other = read_card(Path(config.compare)) if config.compare else None
+    held_out = read_held_out(config, roots, image_size=model.image_size)
+    protocol = make_protocol(config, held_out)
+    other = read_scorecard(Path(config.compare)) if config.compare else None
     if other is not None:
         check_same_protocol(to_dict(protocol), other["protocol"])
-    card, prediction, context = score(model, data, protocol, lpips=config.lpips)
+    card, prediction, context = score(model, held_out, protocol, lpips=config.lpips, fvd=config.fvd)
     card["name"], card["checkpoint"] = name, checkpoint.identity()
     card["updates"] = (checkpoint.read("train.json") or {}).get("updates")
-    if config.fvd:
-        card["fvd"] = video_distance(
-            prediction[0].to(device), data.video.to(device), protocol.observed_frames
-        )
     card["provenance"] = provenance()
     write_text(out / "scorecard.json", json.dumps(card, indent=1))
 
@@ -124,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
         difference = compared["together"]["designs"][name]["psnr_db"]["minus_first"]
         write_text(out / "comparison.json", json.dumps(compared, indent=1))
     if config.figures:
-        draw(out, model, data, prediction[0], context, cards, config.figure_windows)
+        draw(out, model, held_out, prediction[0], context, cards, config.figure_windows)
     for line in conclusions(cards, difference):
         print(line)
     return 0
@@ -148,41 +143,25 @@ def find_device(name: str) -> "torch.device":
     return device
 
 
-def video_distance(prediction: "Tensor", video: "Tensor", observed_frames: int) -> dict[str, Any]:
-    """FVD of whole windows: the true observed frames followed by the predicted ones, against the true windows."""
-    import torch
-
-    from cwm_hub.evaluation.perceptual import fvd, i3d_sha256
-
-    clips = torch.cat([video[:, :observed_frames], prediction[:, observed_frames:]], 1)
-    return {
-        "model": fvd(clips, video),
-        "clips": len(clips),
-        "observed_frames": observed_frames,
-        "predicted_frames": clips.shape[1] - observed_frames,
-        "network_sha256": i3d_sha256(),
-        "note": FVD_NOTE,
-    }
-
-
 def draw(
     out: Path,
     model: "VideoWorldModel",
-    data: Data,
+    held_out: "HeldOut",
     prediction: "Tensor",
     context: "Tensor | None",
     cards: "dict[str, dict[str, Any]]",
     figure_windows: int,
 ) -> None:
     """Write every figure that means something for this model and these windows; `cards` has this model's first."""
+    from cwm_hub.evaluation.predict import posterior_features
     from cwm_hub.figures import curves, sheet
     from cwm_hub.figures.frames import prediction_grid, write_video
 
     name, protocol = next(iter(cards)), next(iter(cards.values()))["protocol"]
     seen = protocol["observed_frames"]
-    shown = data.shown(figure_windows)
-    captions = data.captions(shown)
-    truth, predictions = data.video[shown], {name: prediction[shown]}
+    shown = held_out.shown(figure_windows)
+    captions = held_out.captions(shown)
+    truth, predictions = held_out.video[shown], {name: prediction[shown]}
     grid = prediction_grid(truth, predictions, observed_frames=seen, captions=captions)
     sheet.save(grid, out / "prediction.png")
     write_video(out / "prediction.mp4", truth, predictions, observed_frames=seen)
@@ -192,24 +171,15 @@ def draw(
         sheet.save(curves.horizon_curves(scores, title=title), path)
 
     horizon(out / "horizon.png", {label: card["together"] for label, card in cards.items()}, "all windows")
-    for source in data.manifests if len(data.manifests) > 1 else ():
+    for source in held_out.manifests if len(held_out.manifests) > 1 else ():
         scores = {label: card["sources"][source] for label, card in cards.items()}
         horizon(out / f"horizon_{source}.png", scores, source)
 
     device = next(model.parameters()).device
-    feature = latents(model, data.video.to(device))
+    feature = posterior_features(model, held_out.video.to(device))
     if context is not None:
-        draw_context(out, model, data.video[shown].to(device), feature[shown], context[shown], captions)
-    draw_embedding(out, feature.mean(1).cpu().numpy(), data)
-
-
-def latents(model: "VideoWorldModel", video: "Tensor") -> "Tensor":
-    """Posterior features [B, T, F] of whole windows, every frame seen."""
-    import torch
-
-    with torch.no_grad():
-        parts = [model.observe(part, sample=False)[0] for part in video.split(16)]
-        return torch.cat([model.rssm.feature(posterior) for posterior in parts])
+        draw_context(out, model, held_out.video[shown].to(device), feature[shown], context[shown], captions)
+    draw_embedding(out, feature.mean(1).cpu().numpy(), held_out)
 
 
 def draw_context(
@@ -241,33 +211,25 @@ def draw_context(
     sheet.save(figure, out / "attention.png")
 
 
-def draw_embedding(out: Path, features: "np.ndarray", data: Data) -> None:
+def draw_embedding(out: Path, features: "np.ndarray", held_out: "HeldOut") -> None:
     """t-SNE of time-averaged latents, a point for each source video; needs scikit-learn."""
-    import numpy as np
-
+    from cwm_hub.evaluation.probes import labelled_videos
     from cwm_hub.figures import sheet
     from cwm_hub.figures.frames import latent_embedding
 
-    of_video: dict[tuple[str, str], list[int]] = {}
-    for row, (source, video, _, _) in enumerate(data.windows):
-        of_video.setdefault((source, video), []).append(row)
-    counts = Counter(data.labels[rows[0]] for rows in of_video.values())
-    videos = [rows for rows in of_video.values() if data.labels[rows[0]] and counts[data.labels[rows[0]]] > 1]
-    names = sorted({data.labels[rows[0]] for rows in videos})
-    if len(names) < 2:
-        if len(set(data.labels)) > 1:
+    videos = labelled_videos(features, held_out)
+    if len(videos.names) < 2:
+        if len(set(held_out.labels)) > 1:
             print("no embedding.png: it needs two labels with two source videos each among the windows")
         return
-    points = np.stack([features[rows].mean(0) for rows in videos])
-    labels = [names.index(data.labels[rows[0]]) for rows in videos]
     try:
-        figure, numbers = latent_embedding(points, labels, dict(enumerate(names)))
+        figure, numbers = latent_embedding(videos.features, videos.labels, dict(enumerate(videos.names)))
     except ModuleNotFoundError:
         print("no embedding.png: it needs scikit-learn, pip install 'cwm-hub[figures]'")
         return
     sheet.save(figure, out / "embedding.png")
-    windows = sum(len(rows) for rows in videos)
-    write_text(out / "separability.json", json.dumps(numbers | {"videos": len(videos), "windows": windows}))
+    counts = {"videos": len(videos.labels), "windows": videos.windows}
+    write_text(out / "separability.json", json.dumps(numbers | counts))
 
 
 def conclusions(cards: "dict[str, dict[str, Any]]", difference: dict[str, Any] | None) -> list[str]:

@@ -25,6 +25,7 @@ import yaml
 
 from cwm_hub.clips.clip_index import ClipSource
 from cwm_hub.clips.retries import FetchConfig
+from cwm_hub.evaluation.protocol import ScoringConfig
 from cwm_hub.provenance import provenance
 from recipes.run.command_line import parse_config
 from recipes.run.folder import (
@@ -52,7 +53,7 @@ from recipes.run.pretrain_checkpoint import (
     resume,
     save,
 )
-from recipes.run.scoring import Evaluation, ScoringConfig
+from recipes.run.scoring import Evaluation
 from recipes.run.world import check_world, end_with_launcher
 
 if TYPE_CHECKING:

@@ -1,17 +1,69 @@
-"""Designs beside each other: scorecards of several seeds each, all under one protocol, paired window by window.
+"""Designs beside each other: scorecards of several seeds each, all under one protocol, paired window by window. No torch.
 
 Shape key: S seeds, B windows.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from cwm_hub.evaluation.intervals import BOOTSTRAP_FIELDS, mean_interval
-from cwm_hub.evaluation.scorecard import BASELINES, METRICS, ProtocolError
+from cwm_hub.evaluation.protocol import BASELINES, METRICS, SCORECARD_VERSION, check_same_protocol
+
+
+def compare_runs(designs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+    """`compare_designs` of the folders of every design's runs, which are named under `runs`.
+
+    Raises:
+        ValueError: a folder without a scorecard that this code reads, or runs scored after different numbers of updates.
+        ProtocolError: as `compare_designs`.
+    """
+    cards = {design: [read_scorecard(folder) for folder in folders] for design, folders in designs.items()}
+    after = {
+        card["updates"]: folder
+        for design, folders in designs.items()
+        for folder, card in zip(folders, cards[design], strict=True)
+        if card.get("updates") is not None
+    }
+    if len(after) > 1:
+        found = ", ".join(f"{folder} was scored after {updates:,}" for updates, folder in after.items())
+        raise ValueError(f"the runs have different numbers of updates and do not compare: {found}")
+    runs = {design: [str(folder) for folder in folders] for design, folders in designs.items()}
+    return compare_designs(cards) | {"runs": runs}
+
+
+def read_scorecard(folder: Path) -> dict[str, Any]:
+    """The scorecard of an evaluation, or of a run: the one after most updates.
+
+    Raises:
+        ValueError: there is none, or one that is damaged or older than this code.
+    """
+    during = sorted(folder.glob("evaluations/step-*/scorecard.json"))
+    places = [*during[-1:], folder / "evaluation" / "scorecard.json", folder / "scorecard.json"]
+    cards = [_read(path) for path in places if path.is_file()]
+    if not cards:
+        raise ValueError(
+            f"{folder} has no scorecard.json: run recipes/evaluate.py, or pre-train with --evaluate_every"
+        )
+    return max(reversed(cards), key=lambda card: card.get("updates") or 0)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(path.read_text())
+        version = card["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a scorecard, or damaged: {error!r}") from error
+    if version != SCORECARD_VERSION:
+        raise ValueError(
+            f"{path} has format {version} and this code reads {SCORECARD_VERSION}: run recipes/evaluate.py again"
+        )
+    return card
 
 
 def compare_designs(cards: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
@@ -46,19 +98,6 @@ def compare_designs(cards: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[st
         "together": results.pop("together"),
         "sources": {str(name): result for name, result in results.items()},
     }
-
-
-def check_same_protocol(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
-    """Refuses scorecards of these two protocols, which do not compare where any field differs.
-
-    Raises:
-        ProtocolError: the two were measured in different ways; names the differing fields.
-    """
-    differing = [field for field in sorted({*a, *b}) if a.get(field) != b.get(field)]
-    if differing:
-        raise ProtocolError(
-            f"the two scorecards were measured differently and do not compare: {', '.join(differing)}"
-        )
 
 
 def _part(

@@ -13,6 +13,7 @@ import hashlib
 import warnings
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -30,6 +31,9 @@ I3D_SIDE = 224
 
 FVD_MIN_FRAMES = 10
 """Shortest clip: I3D divides time by eight and then averages over pairs, and public implementations begin at ten."""
+
+FVD_NOTE = "few clips bias it upwards: compare it only with that of as many clips of as many frames"
+"""What is said wherever an FVD is shown."""
 
 _I3D_CLIPS = 4
 """Clips that pass through I3D at once: one of 25 frames is 15 MB there, and 42 MB behind the first layer."""
@@ -143,10 +147,29 @@ def fvd(prediction: UInt8[Tensor, "B T 3 H W"], target: UInt8[Tensor, "M T 3 H W
     return frechet_distance(_i3d_logits(network, prediction), _i3d_logits(network, target))
 
 
-def i3d_sha256() -> str:
-    """Hash of the file that `fvd` reads, to be kept beside its value: a file's name does not say what is in it."""
+def video_distance(
+    prediction: UInt8[Tensor, "B T 3 H W"], video: UInt8[Tensor, "B T 3 H W"], observed_frames: int
+) -> dict[str, Any]:
+    """FVD of whole windows: the true observed frames followed by the predicted ones, against the true windows.
+
+    Beside its value are the facts without which it says nothing: how many clips, of which frames, and the hash of the
+    network's file, whose name does not say what is in it.
+
+    Raises:
+        MetricUnavailableError, ValueError: as `fvd`.
+    """
+    clips = torch.cat([video[:, :observed_frames], prediction[:, observed_frames:]], 1)
+    distance = fvd(clips, video)
     with _cached(I3D_FILE).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        network = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "model": distance,
+        "clips": len(clips),
+        "observed_frames": observed_frames,
+        "predicted_frames": clips.shape[1] - observed_frames,
+        "network_sha256": network,
+        "note": FVD_NOTE,
+    }
 
 
 def _load_i3d(device: torch.device) -> torch.jit.ScriptModule:

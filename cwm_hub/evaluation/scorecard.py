@@ -1,4 +1,4 @@
-"""How good is a video prediction? A scorecard whose protocol travels with its numbers; and IQM for RL results.
+"""How good is a video prediction? A scorecard whose protocol travels with its numbers.
 
 Open-loop prediction: the model sees the first `observed_frames` of a held-out window and predicts the other
 `horizon` without seeing them. Timeline of one window, observed_frames = 5, horizon = 3:
@@ -12,17 +12,14 @@ Open-loop prediction: the model sees the first `observed_frames` of a held-out w
 Where several data sets are scored at once, the mean frame is the average of theirs, each data set weighing the same;
 `source_mean_frame` is then a third and stronger baseline, the average training frame of the window's own data set.
 
-Everything here takes pictures or numbers, never a model or a file; distances in the features of a network (LPIPS,
-FVD) are in `perceptual.py`. Shape key: N samples per window, B windows, T frames of a window, H W pixels, E features,
-R runs.
+Everything here takes pictures, never a model or a file; distances in the features of a network (LPIPS, FVD) are in
+`perceptual.py`. Shape key: N samples per window, B windows, T frames of a window, H W pixels.
 """
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,65 +29,10 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 from cwm_hub.config import to_dict
 from cwm_hub.evaluation.intervals import BOOTSTRAP_FIELDS, bootstrap_interval, mean_interval
-
-SCORECARD_VERSION = 2
-BASELINES = ("copy_last_frame", "mean_frame", "source_mean_frame")
-METRICS = ("psnr_db", "ssim")
-
+from cwm_hub.evaluation.protocol import BASELINES, METRICS, SCORECARD_VERSION, Protocol, ProtocolError
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 """Frames [*batch, 3, H, W] predicted and true, both uint8 -> a number each, [*batch]."""
-
-
-class ProtocolError(ValueError):
-    """Two scorecards were measured in different ways, or a protocol does not fit the data it is applied to."""
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How a scorecard was measured; scorecards compare only where every field is equal."""
-
-    observed_frames: int = 5
-    """Frames the model sees; the paper's figure uses 5."""
-    horizon: int = 20
-    """Frames predicted open loop, after the observed ones; may exceed the window the model was trained on."""
-    context: Literal["last", "first", "official"] = "last"
-    """Frame the context encoder sees: the last or first observed one; `official` draws one from the whole window
-    for every window, as the official code does, and so lets the model look at frames that it is asked to predict."""
-    latents: Literal["sampled", "mode"] = "sampled"
-    """Latents drawn from the model's distribution, or its most probable class at each step."""
-    samples: int = 1
-    """Predictions per window. Scores average over them; the best of them is reported apart."""
-    seed: int = 0
-    """Seed of the windows, the latents and the official protocol's context frames."""
-    image_size: int = 64
-    """Height and width in pixels: PSNR and SSIM of different sizes do not compare."""
-    data: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Data set name -> hash of its shard manifest."""
-    split: str = "validation"
-    """Split the windows come from."""
-    mean_frames: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Data set name -> `picture_hash` of its mean frame, the baseline's constant picture."""
-    windows: tuple[tuple[str, str, str, int], ...] = ()
-    """(data set name, source video, clip key, first frame in the source video) of every window, in order."""
-    psnr_cap_db: float = 60.0
-    """A PSNR above this counts as this: an exact copy of a still clip would otherwise be worth infinity."""
-    resamples: int = 2000
-    """Bootstrap resamples of the source videos behind every interval."""
-    confidence: float = 0.95
-    """Coverage of every interval."""
-
-    def __post_init__(self) -> None:
-        if self.observed_frames < 1 or self.horizon < 1 or self.samples < 1:
-            raise ProtocolError(
-                "observed_frames, horizon and samples must be at least 1, got "
-                f"{self.observed_frames}, {self.horizon} and {self.samples}"
-            )
-
-    @property
-    def window_frames(self) -> int:
-        """Frames of one window: seen and predicted."""
-        return self.observed_frames + self.horizon
 
 
 def psnr(

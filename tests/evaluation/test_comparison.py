@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from cwm_hub.evaluation.comparison import compare_designs, markdown_table
-from cwm_hub.evaluation.scorecard import SCORECARD_VERSION, ProtocolError
+from cwm_hub.evaluation.comparison import compare_designs, markdown_table, read_scorecard
+from cwm_hub.evaluation.protocol import SCORECARD_VERSION, ProtocolError
 from recipes import compare
 from recipes.run.folder import one_sentence_errors
 
@@ -113,10 +113,10 @@ def test_the_scorecard_after_most_updates_counts(tmp_path):
         (tmp_path / place).mkdir(parents=True)
         found = card(1, 2, 3, 4) | {"updates": updates}
         (tmp_path / place / "scorecard.json").write_text(json.dumps(found))
-    assert compare.read_card(tmp_path)["updates"] == 6
+    assert read_scorecard(tmp_path)["updates"] == 6
     later = card(1, 2, 3, 4) | {"updates": 9}
     (tmp_path / "evaluation" / "scorecard.json").write_text(json.dumps(later))
-    assert compare.read_card(tmp_path)["updates"] == 9
+    assert read_scorecard(tmp_path)["updates"] == 9
 
 
 @pytest.mark.parametrize(

@@ -189,3 +189,14 @@ def test_fvd_of_short_clips_or_a_single_one_is_refused(i3d_file):
         perceptual.fvd(clips([0, 255], 0)[:, :9], clips([0, 255], 0)[:, :9])
     with pytest.raises(ValueError, match="two samples on each side, got 1 and 2"):
         perceptual.fvd(clips([0], 0), clips([0, 255], 0))
+
+
+def test_fvd_is_of_true_observed_frames_and_predicted_ones(monkeypatch, tmp_path):
+    # The stand-in's features are the red of the clip and the green of the first frame. All is white in the
+    # truth, black in the prediction; the first five frames of ten are observed, and so are the true ones: the red mean
+    # is 0 against 1, the green of the first frame equal, and no clip differs from another: 1² = 1.
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    write_i3d(tmp_path)
+    video = torch.full((2, 10, 3, 8, 8), 255, dtype=torch.uint8)
+    distance = perceptual.video_distance(torch.zeros_like(video), video, observed_frames=5)
+    assert distance["model"] == pytest.approx(1.0, abs=1e-5)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from cwm_hub.evaluation import intervals, probes
+from cwm_hub.evaluation import intervals
 from cwm_hub.evaluation import scorecard as scoring
 from cwm_hub.evaluation.comparison import compare_designs
-from cwm_hub.evaluation.scorecard import Protocol, ProtocolError, scorecard
+from cwm_hub.evaluation.protocol import Protocol, ProtocolError
+from cwm_hub.evaluation.scorecard import scorecard
 
 
 def grey(level: int, *shape: int) -> torch.Tensor:
@@ -115,16 +116,6 @@ def test_interquartile_mean_resamples_within_tasks():
 def test_interquartile_mean_names_the_empty_task():
     with pytest.raises(ValueError, match="'reach': 0"):
         intervals.interquartile_mean({"reach": []})
-
-
-def test_separability_of_two_distant_clusters_and_of_one():
-    rng = np.random.default_rng(4)
-    labels = [0] * 10 + [1] * 10
-    apart = rng.normal(size=(20, 3)) + 100 * np.array(labels)[:, None]
-    assert probes.separability(apart, labels)["knn_accuracy"] == 1.0
-    assert probes.separability(apart, labels)["silhouette"] > 0.95
-    mixed = probes.separability(rng.normal(size=(20, 3)), labels)
-    assert mixed["chance"] == 0.5 and mixed["knn_accuracy"] < 0.8 and abs(mixed["silhouette"]) < 0.2
 
 
 # --- the scorecard: two windows of a 3-frame protocol, levels chosen so that every score is a constant error

@@ -6,18 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from moving_squares import moving_square, write_clips
+from moving_squares import write_clips
 from stand_in_networks import write_alexnet, write_i3d
 
 from cwm_hub import create_model, save_pretrained
-from cwm_hub.evaluation.scorecard import Protocol, ProtocolError
+from cwm_hub.evaluation import held_out, predict
+from cwm_hub.evaluation.protocol import ProtocolError, ScoringConfig
 from cwm_hub.shards.manifest import Manifest
 from recipes import evaluate
-from recipes.run import scoring
 from recipes.run.folder import one_sentence_errors
+from recipes.run.scoring import Evaluation
 
 FILES = {"scorecard.json", "prediction.png", "prediction.mp4", "horizon.png"}
 SHORT = ["--windows", "4", "--observed_frames", "3", "--horizon", "6", "--device", "cpu"]
@@ -100,57 +100,6 @@ def test_two_data_sets_apart_together_and_compared(place, capsys):
     assert not (place / "plainwm-debug/two/attention.png").exists()
 
 
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(1)
-    return create_model("contextwm-debug").eval()
-
-
-def predicted(model, video: torch.Tensor, **protocol) -> torch.Tensor:
-    settings = Protocol(observed_frames=3, horizon=3, image_size=32, latents="mode", **protocol)
-    generator = torch.Generator().manual_seed(0)
-    context = scoring.context_frames(model, video, settings, generator)
-    return scoring.predict(model, video, context, settings, generator)
-
-
-def test_only_the_official_protocol_sees_the_future(model):
-    video = torch.randint(0, 256, (8, 6, 3, 32, 32), dtype=torch.uint8, generator=torch.manual_seed(2))
-    other_future = video.clone()
-    other_future[:, 3:] = 255 - other_future[:, 3:]
-    for context in ("last", "first"):
-        assert torch.equal(
-            predicted(model, video, context=context), predicted(model, other_future, context=context)
-        )
-    official = predicted(model, video, context="official"), predicted(model, other_future, context="official")
-    assert not torch.equal(*official)
-
-
-def test_context_frame_is_the_one_the_protocol_names(model):
-    video = torch.arange(6, dtype=torch.uint8)[None, :, None, None, None].expand(2, 6, 3, 32, 32)
-    for context, expected in (("last", 2), ("first", 0)):
-        protocol = Protocol(observed_frames=3, horizon=3, image_size=32, context=context)
-        frames = scoring.context_frames(model, video, protocol, torch.Generator())
-        assert frames.unique().tolist() == [expected]
-    protocol = Protocol(observed_frames=3, horizon=3, image_size=32, context="official")
-    many = scoring.context_frames(
-        model, video.expand(2, 6, 3, 32, 32).repeat(50, 1, 1, 1, 1), protocol, torch.Generator()
-    )
-    assert many.unique().tolist() == [0, 1, 2, 3, 4, 5]
-
-
-def test_mean_frame_is_the_average_training_frame(tmp_path):
-    root = write_clips(tmp_path / "clips", clips=2)
-    average = np.concatenate([moving_square(0), moving_square(1)]).mean(
-        0
-    )  # all 28 training frames, each once
-    picture = scoring.mean_frame(str(root), frames=28, seed=0).permute(1, 2, 0).numpy()
-    np.testing.assert_array_equal(picture, average.round().astype(np.uint8))
-
-
-def test_figures_show_every_data_set():
-    assert scoring.shown_windows(["a", "a", "a", "b", "b", "c"], 4) == [0, 1, 3, 5]
-
-
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -160,9 +109,9 @@ def test_figures_show_every_data_set():
         ({"--compare": "nowhere"}, "nowhere has no scorecard.json"),
         ({"--split": "test"}, "has no split 'test'; it has: train, validation"),
         ({"--data": "[{squares}, {squares}]"}, "told apart by their folder's name"),
-        ({"--observed_frames": "0"}, "observed_frames must be at least 1, got 0"),
-        ({"--windows": "1"}, "windows must be at least 2, got 1"),
-        ({"--seed": "-1"}, "seed must be at least 0, got -1"),
+        ({"--observed_frames": "0"}, "observed_frames is at least 1, got 0"),
+        ({"--windows": "1"}, "windows is at least 2, got 1"),
+        ({"--seed": "-1"}, "seed is at least 0, got -1"),
         ({"--figure_windows": "0"}, "figure_windows of at least 1"),
         ({"--data": "[]"}, "at least one shard directory"),
         ({"--device": "nonsense"}, "there is no device 'nonsense' here"),
@@ -188,7 +137,7 @@ def test_what_a_user_can_cause_is_one_sentence(place, changes, sentence):
 def test_another_protocol_is_refused_before_the_work(place, monkeypatch):
     arguments = ["--checkpoint", str(place / "plainwm-debug/model"), "--data", str(place / "squares"), *SHORT]
     evaluate.main([*arguments, "--out", str(place / "first"), "--figures", "false"])
-    monkeypatch.setattr(evaluate, "score", lambda *_, **__: pytest.fail("the work began"))
+    monkeypatch.setattr(predict, "score", lambda *_, **__: pytest.fail("the work began"))
     with pytest.raises(ProtocolError, match=r"do not compare: latents$"):
         evaluate.main(
             [
@@ -205,24 +154,14 @@ def test_another_protocol_is_refused_before_the_work(place, monkeypatch):
 
 def test_scorecards_of_one_run_have_one_protocol(place, tmp_path):
     def evaluation(**changes):
-        config = scoring.ScoringConfig(horizon=6, windows=4, **changes)
-        return scoring.Evaluation(config, [str(place / "squares")], run=tmp_path, image_size=32)
+        config = ScoringConfig(horizon=6, windows=4, **changes)
+        return Evaluation(config, [str(place / "squares")], run=tmp_path, image_size=32)
 
     model = create_model("plainwm-debug")
     evaluation().write(model, 1)
     evaluation().write(model, 2)
     with pytest.raises(ProtocolError, match=r"do not compare: mean_frames, seed, windows$"):
         evaluation(seed=1)
-
-
-def test_the_embedding_has_a_point_for_each_source_video(tmp_path):
-    pytest.importorskip("sklearn")
-    windows = [("set", f"film {number // 2}", "key", 0) for number in range(12)]
-    labels = ["a", "a", "a", "a", "b", "b", "b", "b", "alone", "alone", "", ""]
-    data = scoring.Data(torch.zeros(0), windows, labels, {}, {})
-    evaluate.draw_embedding(tmp_path, np.random.default_rng(0).normal(size=(12, 3)), data)
-    found = json.loads((tmp_path / "separability.json").read_text())
-    assert (found["videos"], found["windows"], found["chance"]) == (4, 8, 0.5)
 
 
 def test_an_action_model_is_refused(place, tmp_path):
@@ -242,7 +181,7 @@ def test_an_action_model_is_refused(place, tmp_path):
 )
 def test_a_metric_without_its_network_stops_before_the_work(place, monkeypatch, tmp_path, flag, sentence):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(evaluate, "load_data", lambda *_, **__: pytest.fail("the work began"))
+    monkeypatch.setattr(held_out, "read_held_out", lambda *_, **__: pytest.fail("the work began"))
     with pytest.raises(ValueError, match=sentence):
         run(place, "plainwm-debug", flag, "true", "--horizon", "7", out="unavailable")
     assert not (place / "plainwm-debug/unavailable").exists()
@@ -269,17 +208,6 @@ def test_lpips_and_fvd_are_in_the_scorecard(place, monkeypatch, tmp_path, capsys
     said = capsys.readouterr().out
     assert f"FVD {fvd['model']:.1f} of 4 clips, few clips bias it upwards" in said
     assert f"LPIPS {distance['mean']:.3f} [" in said
-
-
-def test_fvd_is_of_true_observed_frames_and_predicted_ones(monkeypatch, tmp_path):
-    # The stand-in's features are the red of the clip and the green of the first frame. All is white in the
-    # truth, black in the prediction; the first five frames of ten are observed, and so are the true ones: the red mean
-    # is 0 against 1, the green of the first frame equal, and no clip differs from another: 1² = 1.
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    write_i3d(tmp_path)
-    video = torch.full((2, 10, 3, 8, 8), 255, dtype=torch.uint8)
-    distance = evaluate.video_distance(torch.zeros_like(video), video, observed_frames=5)
-    assert distance["model"] == pytest.approx(1.0, abs=1e-5)
 
 
 def test_help_and_typos_answer_without_torch(capsys):

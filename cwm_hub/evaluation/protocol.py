@@ -1,0 +1,108 @@
+"""Which held-out windows are predicted and how: the settings, and the protocol that travels with the scores. No torch."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cwm_hub.config import check_range
+
+SCORECARD_VERSION = 2
+BASELINES = ("copy_last_frame", "mean_frame", "source_mean_frame")
+METRICS = ("psnr_db", "ssim")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringConfig:
+    """Which held-out windows are predicted, and how."""
+
+    split: str = "validation"
+    """Split whose windows are predicted; the mean frame always comes from `train`."""
+    windows: int = 16
+    """Windows of every shard directory."""
+    observed_frames: int = 5
+    """Frames the model sees."""
+    horizon: int = 20
+    """Frames it predicts open loop."""
+    protocol: Literal["observed", "official"] = "observed"
+    """`official` draws the context frame from the whole window, the frames to predict included, as the official
+    code does."""
+    context: Literal["last", "first"] = "last"
+    """Observed frame that is the context, under the `observed` protocol."""
+    latents: Literal["sampled", "mode"] = "sampled"
+    """Draw latents or take the most probable ones."""
+    samples: int = 1
+    """Predictions per window: scores average over them, the best is reported apart."""
+    seed: int = 0
+    """Of windows, latents and official context frames."""
+    mean_frame_frames: int = 512
+    """Training frames, drawn uniformly, behind the mean frame of a shard directory."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "windows", at_least=2)
+        check_range(self, "observed_frames", "horizon", "samples", "mean_frame_frames", at_least=1)
+        check_range(self, "seed", at_least=0)
+
+
+class ProtocolError(ValueError):
+    """Two scorecards were measured in different ways, or a protocol does not fit the data it is applied to."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a scorecard was measured; scorecards compare only where every field is equal."""
+
+    observed_frames: int = 5
+    """Frames the model sees; the paper's figure uses 5."""
+    horizon: int = 20
+    """Frames predicted open loop, after the observed ones; may exceed the window the model was trained on."""
+    context: Literal["last", "first", "official"] = "last"
+    """Frame the context encoder sees: the last or first observed one; `official` draws one from the whole window
+    for every window, as the official code does, and so lets the model look at frames that it is asked to predict."""
+    latents: Literal["sampled", "mode"] = "sampled"
+    """Latents drawn from the model's distribution, or its most probable class at each step."""
+    samples: int = 1
+    """Predictions per window. Scores average over them; the best of them is reported apart."""
+    seed: int = 0
+    """Seed of the windows, the latents and the official protocol's context frames."""
+    image_size: int = 64
+    """Height and width in pixels: PSNR and SSIM of different sizes do not compare."""
+    data: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Data set name -> hash of its shard manifest."""
+    split: str = "validation"
+    """Split the windows come from."""
+    mean_frames: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Data set name -> `picture_hash` of its mean frame, the baseline's constant picture."""
+    windows: tuple[tuple[str, str, str, int], ...] = ()
+    """(data set name, source video, clip key, first frame in the source video) of every window, in order."""
+    psnr_cap_db: float = 60.0
+    """A PSNR above this counts as this: an exact copy of a still clip would otherwise be worth infinity."""
+    resamples: int = 2000
+    """Bootstrap resamples of the source videos behind every interval."""
+    confidence: float = 0.95
+    """Coverage of every interval."""
+
+    def __post_init__(self) -> None:
+        if self.observed_frames < 1 or self.horizon < 1 or self.samples < 1:
+            raise ProtocolError(
+                "observed_frames, horizon and samples must be at least 1, got "
+                f"{self.observed_frames}, {self.horizon} and {self.samples}"
+            )
+
+    @property
+    def window_frames(self) -> int:
+        """Frames of one window: seen and predicted."""
+        return self.observed_frames + self.horizon
+
+
+def check_same_protocol(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
+    """Refuses scorecards of these two protocols, which do not compare where any field differs.
+
+    Raises:
+        ProtocolError: the two were measured in different ways; names the differing fields.
+    """
+    differing = [field for field in sorted({*a, *b}) if a.get(field) != b.get(field)]
+    if differing:
+        raise ProtocolError(
+            f"the two scorecards were measured differently and do not compare: {', '.join(differing)}"
+        )

@@ -1,0 +1,69 @@
+"""A model on held-out windows sees what the protocol lets it see, and its scores are those of its predictions."""
+
+import pytest
+import torch
+
+from cwm_hub import create_model
+from cwm_hub.evaluation.held_out import HeldOut, make_protocol
+from cwm_hub.evaluation.predict import context_frames, posterior_features, predict, score
+from cwm_hub.evaluation.protocol import Protocol, ScoringConfig
+from cwm_hub.evaluation.scorecard import psnr
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(1)
+    return create_model("contextwm-debug").eval()
+
+
+def predicted(model, video: torch.Tensor, **protocol) -> torch.Tensor:
+    settings = Protocol(observed_frames=3, horizon=3, image_size=32, latents="mode", **protocol)
+    generator = torch.Generator().manual_seed(0)
+    context = context_frames(model, video, settings, generator)
+    return predict(model, video, context, settings, generator)
+
+
+def test_only_the_official_protocol_sees_the_future(model):
+    video = torch.randint(0, 256, (8, 6, 3, 32, 32), dtype=torch.uint8, generator=torch.manual_seed(2))
+    other_future = video.clone()
+    other_future[:, 3:] = 255 - other_future[:, 3:]
+    for context in ("last", "first"):
+        assert torch.equal(
+            predicted(model, video, context=context), predicted(model, other_future, context=context)
+        )
+    official = predicted(model, video, context="official"), predicted(model, other_future, context="official")
+    assert not torch.equal(*official)
+
+
+def test_context_frame_is_the_one_the_protocol_names(model):
+    video = torch.arange(6, dtype=torch.uint8)[None, :, None, None, None].expand(2, 6, 3, 32, 32)
+    for context, expected in (("last", 2), ("first", 0)):
+        protocol = Protocol(observed_frames=3, horizon=3, image_size=32, context=context)
+        frames = context_frames(model, video, protocol, torch.Generator())
+        assert frames.unique().tolist() == [expected]
+    protocol = Protocol(observed_frames=3, horizon=3, image_size=32, context="official")
+    many = context_frames(
+        model, video.expand(2, 6, 3, 32, 32).repeat(50, 1, 1, 1, 1), protocol, torch.Generator()
+    )
+    assert many.unique().tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_scores_are_those_of_the_predictions_and_no_global_draw_is_made(model):
+    video = torch.randint(0, 256, (3, 6, 3, 32, 32), dtype=torch.uint8, generator=torch.manual_seed(3))
+    windows = [("set", f"film {row}", "key", 0) for row in range(3)]
+    held_out = HeldOut(video, windows, [""] * 3, {"set": video[0, 0]}, {"set": "hash"})
+    protocol = make_protocol(ScoringConfig(observed_frames=3, horizon=3, samples=2), held_out)
+    before = torch.get_rng_state()
+    card, prediction, context = score(model, held_out, protocol)
+    assert torch.equal(torch.get_rng_state(), before)
+    expected = psnr(prediction[:, :, 3:], video[:, 3:].expand(2, -1, -1, -1, -1, -1)).mean().item()
+    assert card["together"]["model"]["psnr_db"]["mean"] == pytest.approx(expected)
+    assert torch.equal(context, video[:, 2:3])
+    assert card["frechet_encoder_distance"]["frames"] == 9
+
+
+def test_posterior_features_do_not_depend_on_the_batches(model, monkeypatch):
+    video = torch.randint(0, 256, (3, 4, 3, 32, 32), dtype=torch.uint8, generator=torch.manual_seed(4))
+    whole = posterior_features(model, video)
+    monkeypatch.setattr("cwm_hub.evaluation.predict.BATCH_CLIPS", 2)
+    torch.testing.assert_close(posterior_features(model, video), whole)
