@@ -13,11 +13,9 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cwm_hub.provenance import provenance
 from recipes.run.folder import RecipeError, one_sentence_errors, read_rows, write_text
-from recipes.run.scoring import counted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,29 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(folders) < len(options.design):
         raise RecipeError("two designs have the same name")
 
-    from cwm_hub.evaluation.comparison import compare_runs, markdown_table
+    from cwm_hub.evaluation.comparison import compare_runs, markdown_tables
 
     comparison = compare_runs(folders)
-    parts = list(comparison["sources"])
-    parts += ["together"] if len(parts) > 1 else []
-    tables = [f"## {title(comparison, part)}\n\n{markdown_table(comparison, part=part)}\n" for part in parts]
-    write_text(options.out / "table.md", "\n".join(tables))
+    tables = markdown_tables(comparison)
+    write_text(options.out / "table.md", tables)
     write_text(
         options.out / "comparison.json", json.dumps(comparison | {"provenance": provenance()}, indent=1)
     )
     draw(options.out, folders)
-    print("\n".join(tables))
+    print(tables)
     return 0
-
-
-def title(comparison: dict[str, Any], part: str) -> str:
-    """What the windows of a table are."""
-    result, protocol = comparison["sources"].get(part, comparison["together"]), comparison["protocol"]
-    words = "all data sets" if part == "together" else part
-    return (
-        f"{words}: {counted(result, protocol)}, {protocol['observed_frames']} frames seen, "
-        f"{protocol['horizon']} predicted"
-    )
 
 
 def draw(out: Path, folders: dict[str, list[Path]]) -> None:

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cwm_hub.evaluation import words
 from cwm_hub.evaluation.protocol import ScoringConfig, check_same_protocol
 from cwm_hub.provenance import provenance
 from recipes.run.command_line import parse_config
 from recipes.run.folder import RecipeError, one_sentence_errors, write_text
-from recipes.run.scoring import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -166,14 +166,12 @@ def draw(
     sheet.save(grid, out / "prediction.png")
     write_video(out / "prediction.mp4", truth, predictions, observed_frames=seen)
 
-    def horizon(path: Path, scores: dict[str, Any], words: str) -> None:
-        title = f"{words}: {counted(next(iter(scores.values())), protocol)}"
-        sheet.save(curves.horizon_curves(scores, title=title), path)
-
-    horizon(out / "horizon.png", {label: card["together"] for label, card in cards.items()}, "all windows")
-    for source in held_out.manifests if len(held_out.manifests) > 1 else ():
-        scores = {label: card["sources"][source] for label, card in cards.items()}
-        horizon(out / f"horizon_{source}.png", scores, source)
+    *single, whole = words.parts(next(iter(cards.values())))
+    for part in (whole, *single):
+        scores = {label: words.parts(card)[part] for label, card in cards.items()}
+        title = f"{part}: {words.counted(next(iter(scores.values())), protocol)}"
+        file = "horizon.png" if part == whole else f"horizon_{part}.png"
+        sheet.save(curves.horizon_curves(scores, title=title), out / file)
 
     device = next(model.parameters()).device
     feature = posterior_features(model, held_out.video.to(device))
@@ -234,24 +232,14 @@ def draw_embedding(out: Path, features: "np.ndarray", held_out: "HeldOut") -> No
 
 def conclusions(cards: "dict[str, dict[str, Any]]", difference: dict[str, Any] | None) -> list[str]:
     """Lines that say where the model stands, per data set and together."""
-    from cwm_hub.evaluation.comparison import verdict
-
     names, card = list(cards), next(iter(cards.values()))
-    parts = card["sources"] | ({"together": card["together"]} if len(card["sources"]) > 1 else {})
-    lines = []
-    for part, scores in parts.items():
-        psnr, ssim = scores["model"]["psnr_db"], scores["model"]["ssim"]
-        lines.append(
-            f"{part}: {names[0]} PSNR {psnr['mean']:.2f} dB [{psnr['low']:.2f}, {psnr['high']:.2f}], SSIM {ssim['mean']:.3f}; "
-            f"minus copy-last-frame {scores['model_minus_copy_last_frame']['psnr_db']['mean']:+.2f} dB, "
-            f"minus mean-frame {scores['model_minus_mean_frame']['psnr_db']['mean']:+.2f} dB"
-        )
-        if "lpips" in scores["model"]:
-            lines[-1] += "; LPIPS {mean:.3f} [{low:.3f}, {high:.3f}]".format(**scores["model"]["lpips"])
+    parts = words.parts(card)
+    lines = [f"{part}: {names[0]} {words.standing(scores)}" for part, scores in parts.items()]
     if "fvd" in card:
-        lines.append("FVD {model:.1f} of {clips} clips, {note}".format(**card["fvd"]))
+        lines.append(words.fvd_sentence(card["fvd"]))
     if difference is not None:
-        lines.append("together: " + verdict(names[0], names[1], difference))
+        verdict = words.verdict(*names, difference, confidence=card["protocol"]["confidence"])
+        lines.append(f"{list(parts)[-1]}: {verdict}")
     return lines
 
 

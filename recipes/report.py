@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
+from cwm_hub.evaluation import words
+from cwm_hub.evaluation.protocol import ProtocolError
 from cwm_hub.provenance import provenance
 from recipes.run.folder import RecipeError, one_sentence_errors, read_rows, write_text
 
@@ -30,12 +32,6 @@ TEMPLATE = Path(__file__).with_name("report.html")
 MIME = {".png": "image/png", ".mp4": "video/mp4"}
 SHEET_CLIPS = 12
 """Clips of a contact sheet."""
-BASELINES = {
-    "copy_last_frame": "copy-last-frame",
-    "mean_frame": "mean-frame",
-    "source_mean_frame": "mean-frame of its own data set",
-}
-"""Series of a scorecard that are baselines, in words."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -229,114 +225,61 @@ def score_section(
     """Curves, tables and sentences per data set and together."""
     if not cards:
         return None
-    first = next(iter(cards.values()))
-    names = list(first["sources"])
-    parts = [
-        (
-            name,
-            name,
-            {model: card["sources"][name] for model, card in cards.items() if name in card["sources"]},
-        )
-        for name in names
-    ]
-    if len(names) > 1:
-        parts.append(
-            ("together", "All data sets", {model: card["together"] for model, card in cards.items()})
-        )
-    protocol = first["protocol"]
-    context = (
-        "drawn from the whole window"
-        if protocol["context"] == "official"
-        else f"the {protocol['context']} of them"
-    )
-    own = " (and, harder to beat, that of the data set's own shards)" if len(names) > 1 else ""
-    sentence = (
-        f"Held-out windows of {protocol['observed_frames'] + protocol['horizon']} frames: {protocol['observed_frames']} are "
-        f"seen, the other {protocol['horizon']} are predicted open loop with {protocol['latents']} latents; the context "
-        f"frame is {context}. Two baselines: copy-last-frame repeats the last frame seen, mean-frame is the average "
-        f"frame of all training shards, one constant picture{own}. PSNR and SSIM: higher is better. In brackets: "
-        f"{100 * protocol['confidence']:g} % bootstrap intervals over windows."
-    )
-    return {
-        "protocol": sentence,
-        "parts": [score_part(key, title, scores, cards, beginnings) for key, title, scores in parts],
-    }
+    protocol = next(iter(cards.values()))["protocol"]
+    of_part: dict[str, dict[str, Any]] = {}
+    for model, card in cards.items():
+        for part, scores in words.parts(card).items():
+            of_part.setdefault(part, {})[model] = scores
+    parts = [score_part(part, scores, cards, beginnings) for part, scores in of_part.items()]
+    return {"protocol": words.protocol_sentences(protocol), "parts": parts}
 
 
 def score_part(
-    key: str,
-    title: str,
+    name: str,
     scores: Mapping[str, Mapping[str, Any]],
     cards: Mapping[str, Mapping[str, Any]],
     beginnings: Mapping[str, str],
 ) -> dict[str, Any]:
-    """One data set: who is ahead, curves, and a table with both baselines."""
+    """One data set, or all: who is ahead, curves, and a table with the baselines."""
     from cwm_hub.figures.curves import horizon_curves
 
     first = next(iter(scores.values()))
-    rows = [
-        {
-            "name": model,
-            "kind": "ours",
-            "cells": [
-                cell(part["model"]["psnr_db"], 2),
-                cell(part["model"]["ssim"], 3),
-                cell(part["model_minus_copy_last_frame"]["psnr_db"], 2, sign="+"),
-                cell(part["model_minus_mean_frame"]["psnr_db"], 2, sign="+"),
-            ],
-        }
-        for model, part in scores.items()
-    ]
-    empty = {"mean": "", "interval": ""}
-    rows += [
-        {
-            "name": words,
-            "kind": "",
-            "cells": [cell(first[name]["psnr_db"], 2), cell(first[name]["ssim"], 3), empty, empty],
-        }
-        for name, words in BASELINES.items()
-        if name in first
-    ]
-    caption = "Mean over windows at every predicted step, its interval over videos; the baselines beside it."
-    curves = image_of(horizon_curves(scores), kind="curve", caption=caption)
+    caption = (
+        f"Mean over windows at every predicted step, {words.intervals_over(first)}; the baselines beside it."
+    )
     lines = [
-        *([leader(key, cards, beginnings)] if len(scores) > 1 else []),
-        *(distance(model, part) for model, part in scores.items()),
+        *([leader(name, cards, beginnings)] if len(scores) > 1 else []),
+        *(f"{model}: {words.standing(part)}." for model, part in scores.items()),
     ]
-    title += f" ({first['windows']} windows of {first['videos']} videos)"
-    return {"title": title, "lines": lines, "rows": rows, "curves": curves}
+    counted = words.counted(first, next(iter(cards.values()))["protocol"])
+    return {
+        "title": f"{name} ({counted})",
+        "lines": lines,
+        "models": list(scores),
+        "table": words.score_table(scores),
+        "curves": image_of(horizon_curves(scores), kind="curve", caption=caption),
+    }
 
 
-def leader(key: str, cards: Mapping[str, Mapping[str, Any]], beginnings: Mapping[str, str]) -> str:
+def leader(part: str, cards: Mapping[str, Mapping[str, Any]], beginnings: Mapping[str, str]) -> str:
     """Which of a context model and a plain one is ahead, whatever the answer, of two that began alike."""
-    from cwm_hub.evaluation.comparison import compare_designs, verdict
-    from cwm_hub.evaluation.scorecard import ProtocolError
+    from cwm_hub.evaluation.comparison import compare_designs
 
     designs = [
         (a, b) for a, b in combinations(cards, 2) if a.startswith("context") != b.startswith("context")
     ]
     alike = [pair for pair in designs or combinations(cards, 2) if beginnings[pair[0]] == beginnings[pair[1]]]
     if not alike:
-        had = listed([f"{name} had {beginnings[name]}" for name in cards])
+        had = words.listed([f"{name} had {beginnings[name]}" for name in cards])
         return f"No two designs can be compared: {had}."
     a, b = alike[0]
     try:
         compared = compare_designs({name: [cards[name]] for name in (b, a)})
     except ProtocolError as error:
         return f"{a} and {b}: {error}."
-    part = compared["together"] if key == "together" else compared["sources"][key]
-    return f"{verdict(a, b, part['designs'][a]['psnr_db']['minus_first'])}. Both had {beginnings[a]}."
-
-
-def distance(model: str, part: Mapping[str, Any]) -> str:
-    """How far a model is from the baselines, in words."""
-    words = []
-    for name in ("mean_frame", "source_mean_frame", "copy_last_frame"):
-        if margin := part.get(f"model_minus_{name}", {}).get("psnr_db"):
-            side = "above" if margin["mean"] >= 0 else "below"
-            interval = f"{margin['low']:+.2f} to {margin['high']:+.2f}"
-            words.append(f"{abs(margin['mean']):.2f} dB {side} {BASELINES[name]} (difference {interval})")
-    return f"{model}: {part['model']['psnr_db']['mean']:.2f} dB, {listed(words)}."
+    difference = words.parts(compared)[part]["designs"][a]["psnr_db"]["minus_first"]
+    verdict = words.verdict(a, b, difference, confidence=compared["protocol"]["confidence"])
+    return f"{verdict}. Both had {beginnings[a]}."
 
 
 def finetuning_section(run: Path) -> tuple[dict[str, Any] | None, str]:
@@ -455,11 +398,11 @@ def lead(
 ) -> str:
     """What was run, in one sentence."""
     did = [
-        *([f"sharded {listed([entry['name'] for entry in data])} clips"] if data else []),
-        *([f"pre-trained {listed([path.name for path in runs])}"] if runs else []),
+        *([f"sharded {words.listed([entry['name'] for entry in data])} clips"] if data else []),
+        *([f"pre-trained {words.listed([path.name for path in runs])}"] if runs else []),
         *(["fine-tuned an agent with model-based RL"] if finetuning else []),
     ]
-    return f"This run {listed(did)}." if did else "This run has not done anything yet."
+    return f"This run {words.listed(did)}." if did else "This run has not done anything yet."
 
 
 def findings(scores: Mapping[str, Any] | None, finetuning: Mapping[str, Any] | None) -> list[str]:
@@ -501,19 +444,6 @@ def read_config(path: Path) -> dict[str, Any]:
     import yaml
 
     return yaml.safe_load(path.read_text()) if path.is_file() else {}
-
-
-def cell(score: Mapping[str, float], digits: int, *, sign: str = "") -> dict[str, str]:
-    """Mean and interval as text."""
-    return {
-        "mean": f"{score['mean']:{sign}.{digits}f}",
-        "interval": f"[{score['low']:{sign}.{digits}f}, {score['high']:{sign}.{digits}f}]",
-    }
-
-
-def listed(words: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def mean(values: Iterable[float]) -> float:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from cwm_hub.evaluation import words
 from cwm_hub.evaluation.intervals import BOOTSTRAP_FIELDS, mean_interval
-from cwm_hub.evaluation.protocol import BASELINES, METRICS, SCORECARD_VERSION, check_same_protocol
+from cwm_hub.evaluation.protocol import METRICS, SCORECARD_VERSION, check_same_protocol
 
 
 def compare_runs(designs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def _part(
             designs[design][metric] = scores
     baselines = {
         name: float(_window_column(first, f"{name}_psnr_db")[chosen].mean())
-        for name in BASELINES
+        for name in words.BASELINES
         if f"{name}_psnr_db" in first["windows"][0]
     }
     return {
@@ -155,44 +156,39 @@ def _window_column(card: Mapping[str, Any], metric: str) -> Float[np.ndarray, " 
     return np.array([row[metric] for row in card["windows"]], dtype=float)
 
 
-def verdict(a: str, b: str, difference: Mapping[str, float], *, unit: str = "dB") -> str:
-    """One sentence on who is ahead by how much, from a difference a minus b with its interval; no full stop."""
-    low, high = difference["low"], difference["high"]
-    mean, interval = abs(difference["mean"]), f"95 % interval {low:+.2f} to {high:+.2f} {unit}"
-    first, second = (a, b) if difference["mean"] >= 0 else (b, a)
-    if low <= 0 <= high:
-        return f"{a} and {b} are not told apart: {first} is {mean:.2f} {unit} ahead, {a} minus {b} has the {interval}"
-    return f"{first} is {mean:.2f} {unit} ahead of {second} ({a} minus {b}: {interval})"
+def markdown_tables(comparison: Mapping[str, Any]) -> str:
+    """A table for every data set, and for all of them where there are several, each under a heading that says its windows."""
+    protocol = comparison["protocol"]
+    seen = f"{protocol['observed_frames']} frames seen, {protocol['horizon']} predicted"
+    return "\n".join(
+        f"## {name}: {words.counted(part, protocol)}, {seen}\n\n{_markdown_table(part)}\n"
+        for name, part in words.parts(comparison).items()
+    )
 
 
-def markdown_table(comparison: Mapping[str, Any], *, part: str = "together") -> str:
-    """The comparison of one part (`together`, or a data set) as a table: PSNR in dB, and SSIM.
-
-    Brackets: interval over source videos; after them the mean of each seed.
-    """
-    result = comparison["together"] if part == "together" else comparison["sources"][part]
-    reference = next(iter(result["designs"]))
+def _markdown_table(part: Mapping[str, Any]) -> str:
+    """Brackets: interval over source videos; after them the mean of each seed."""
+    reference = next(iter(part["designs"]))
     lines = [
-        f"| design | PSNR, dB | each seed | SSIM | PSNR minus {reference} |",
+        f"| design | {words.METRICS['psnr_db'].heading} | each seed | SSIM | PSNR minus {reference} |",
         "|---|---|---|---|---|",
     ]
-    for design, scores in result["designs"].items():
-        psnr, ssim = scores["psnr_db"], scores["ssim"]
-        difference = psnr.get("minus_first")
+    for design, scores in part["designs"].items():
+        psnr = scores["psnr_db"]
         cells = [
             design,
-            f"{psnr['mean']:.2f} [{psnr['low']:.2f}, {psnr['high']:.2f}]",
+            words.number(psnr, "psnr_db"),
             ", ".join(f"{value:.2f}" for value in psnr["seeds"]),
-            f"{ssim['mean']:.3f}",
-            "" if difference is None else _signed(difference),
+            words.number(scores["ssim"], "ssim"),
+            _signed(psnr["minus_first"]) if "minus_first" in psnr else "",
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    for name, value in result["baselines_psnr_db"].items():
-        lines.append(f"| *{name.replace('_', '-')}* | {value:.2f} | | | |")
+    for name, value in part["baselines_psnr_db"].items():
+        lines.append(f"| *{words.BASELINES[name]}* | {value:.2f} | | | |")
     return "\n".join(lines)
 
 
 def _signed(difference: Mapping[str, Any]) -> str:
     seeds = ", ".join(f"{value:+.2f}" for value in difference["seeds"])
-    told = f"{difference['mean']:+.2f} [{difference['low']:+.2f}, {difference['high']:+.2f}]"
-    return f"{told}; each seed {seeds}" if seeds else told
+    mean = words.number(difference, "psnr_db", signed=True)
+    return f"{mean}; each seed {seeds}" if seeds else mean

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from cwm_hub.config import check_range
 
 SCORECARD_VERSION = 2
-BASELINES = ("copy_last_frame", "mean_frame", "source_mean_frame")
 METRICS = ("psnr_db", "ssim")
+"""What every scorecard has; `words.METRICS` knows the others."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,8 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 from cwm_hub.config import to_dict
 from cwm_hub.evaluation.intervals import BOOTSTRAP_FIELDS, bootstrap_interval, mean_interval
-from cwm_hub.evaluation.protocol import BASELINES, METRICS, SCORECARD_VERSION, Protocol, ProtocolError
+from cwm_hub.evaluation.protocol import METRICS, SCORECARD_VERSION, Protocol, ProtocolError
+from cwm_hub.evaluation.words import BASELINES
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 """Frames [*batch, 3, H, W] predicted and true, both uint8 -> a number each, [*batch]."""

@@ -9,13 +9,15 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from cwm_hub.evaluation import words
+from cwm_hub.evaluation.protocol import METRICS
 from cwm_hub.figures.sheet import FAINT, STYLE
 
 SERIES_COLOURS = ("#0b62a8", "#bc4c00", "#2f7d4f", "#7a4aa0")
 BASELINE_STYLES = {
-    "copy_last_frame": ("copy last frame", "#57606a", (0, (5, 2))),
-    "mean_frame": ("mean frame", "#8c959f", (0, (1, 1.5))),
-    "source_mean_frame": ("mean frame of the data set", "#8c959f", (0, (4, 1.5, 1, 1.5))),
+    "copy_last_frame": ("#57606a", (0, (5, 2))),
+    "mean_frame": ("#8c959f", (0, (1, 1.5))),
+    "source_mean_frame": ("#8c959f", (0, (4, 1.5, 1, 1.5))),
 }
 
 
@@ -59,14 +61,14 @@ def score_curves(designs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], *
             mean = [float(np.mean([line[update] for line in lines])) for update in shared]
             label = f"{name} ({len(runs)} seeds)" if len(runs) > 1 else name
             axes.plot(shared, mean, color=colour, lw=2, label=label)
-        axes.set(xlabel="update", ylabel="PSNR (dB), open loop")
+        axes.set(xlabel="update", ylabel=f"{words.METRICS['psnr_db'].heading}, open loop")
         axes.legend(fontsize=8)
         figure.suptitle(title, x=0.008, ha="left", fontsize=8, color=FAINT)
     return figure
 
 
 def horizon_curves(scores: Mapping[str, Mapping[str, Any]], *, title: str = "") -> Figure:
-    """PSNR and SSIM at every open-loop step with 95 % intervals, beside the baselines.
+    """PSNR and SSIM at every open-loop step with their intervals, beside the baselines.
 
     Args:
         scores: Model name -> `together` or one of `sources` of its scorecard; baselines come from the first.
@@ -75,22 +77,20 @@ def horizon_curves(scores: Mapping[str, Mapping[str, Any]], *, title: str = "") 
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 3.0), dpi=150, layout="constrained")
         first = next(iter(scores.values()))
-        for axes, (metric, label) in zip(
-            figure.subplots(1, 2), {"psnr_db": "PSNR (dB)", "ssim": "SSIM"}.items(), strict=True
-        ):
-            for baseline, (name, colour, dashes) in BASELINE_STYLES.items():
+        for axes, metric in zip(figure.subplots(1, 2), METRICS, strict=True):
+            for baseline, (colour, dashes) in BASELINE_STYLES.items():
                 if baseline not in first:
                     continue
-                steps = first[baseline][metric]["per_step"]
+                steps, name = first[baseline][metric]["per_step"], words.BASELINES[baseline]
                 axes.plot(_steps(steps), steps["mean"], color=colour, ls=dashes, lw=1.4, label=name)
             for (name, card), colour in zip(scores.items(), itertools.cycle(SERIES_COLOURS)):
                 steps = card["model"][metric]["per_step"]
                 axes.plot(_steps(steps), steps["mean"], color=colour, lw=1.8, label=name)
                 axes.fill_between(_steps(steps), steps["low"], steps["high"], color=colour, alpha=0.15, lw=0)
-            axes.set(title=label, xlabel="frames after the last one seen")
+            axes.set(title=words.METRICS[metric].heading, xlabel="frames after the last one seen")
             axes.xaxis.get_major_locator().set_params(integer=True)
         figure.axes[0].legend(fontsize=8)
-        note = "; ".join([*([title] if title else []), "band: 95 % interval over windows"])
+        note = "; ".join([*([title] if title else []), f"bands: {words.intervals_over(first)}"])
         figure.suptitle(note, x=0.008, ha="left", fontsize=8, color=FAINT)
     return figure
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from cwm_hub.evaluation import words
 from cwm_hub.hub_client import template
 
 PAPER = "arXiv 2305.18499"
@@ -92,19 +93,6 @@ assert action.shape == (1, agent.config.world.action_size)
 }
 """By `model_type`."""
 
-SERIES = {
-    "model": "this model",
-    "best_of_n": "this model, best of N samples",
-    "copy_last_frame": "copy the last frame seen",
-    "mean_frame": "mean frame of the training data",
-    "model_minus_copy_last_frame": "this model minus copy-last-frame",
-    "model_minus_mean_frame": "this model minus mean-frame",
-}
-"""Series of a scorecard shown in the table, in this order, where they are there."""
-
-METRICS = {"psnr_db": ("PSNR (dB)", 2), "ssim": ("SSIM", 3)}
-"""Metrics of a scorecard shown in the table, each in words and with its decimals."""
-
 PICTURES = {
     "prediction.png": "Held-out windows: truth, open-loop prediction and error.",
     "horizon.png": "Scores by horizon step, with the baselines.",
@@ -173,9 +161,9 @@ def model_card(directory: Path, *, name: str, parameters: int) -> str:
         training=_training_facts(train),
         versions=train.get("versions", {}),
         protocol=_protocol_facts(scorecard.get("protocol", {})),
-        scores=_score_tables(scorecard),
-        lpips=scorecard.get("together", {}).get("model", {}).get("lpips", {}).get("mean"),
-        fvd=scorecard.get("fvd"),
+        measured=words.protocol_sentences(scorecard["protocol"]) if "sources" in scorecard else None,
+        scores=_score_tables(scorecard) if "sources" in scorecard else [],
+        fvd=words.fvd_sentence(scorecard["fvd"]) if "fvd" in scorecard else None,
         episodes=_episodes(train),
         video="prediction.mp4" if (directory / "prediction.mp4").is_file() else None,
         pictures=_pictures({path.name for path in directory.glob("*.png")}),
@@ -189,8 +177,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _training_facts(train: Mapping[str, Any]) -> dict[str, str]:
     """What `train.json` says, in words, with nothing in it that would end a table's cell."""
     entries = {**train.get("config", {}), **train}
-    known = {words: entries.get(key) for key, words in TRAINING_FACTS.items()}
-    return {words: str(value).replace("|", r"\|") for words, value in known.items() if value is not None}
+    known = {name: entries.get(key) for key, name in TRAINING_FACTS.items()}
+    return {name: str(value).replace("|", r"\|") for name, value in known.items() if value is not None}
 
 
 def _shard_row(shard: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,36 +203,14 @@ def _protocol_facts(protocol: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _score_tables(scorecard: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A table for each data set, after one for all where there are several."""
-    sources = scorecard.get("sources", {})
-    parts = {"all data sets": scorecard["together"]} | sources if len(sources) > 1 else sources
-    return [_score_table(name, part) for name, part in parts.items()]
-
-
-def _score_table(name: str, part: Mapping[str, Any]) -> dict[str, Any]:
-    rows = [
+    """A table for each data set, and one for all where there are several."""
+    return [
         {
-            "name": words,
-            "cells": [_cell(part[series].get(metric), digits) for metric, (_, digits) in METRICS.items()],
+            "title": f"**{name}** ({words.counted(part, scorecard['protocol'])})",
+            "table": words.score_table({"this model": part}),
         }
-        for series, words in SERIES.items()
-        if series in part
+        for name, part in words.parts(scorecard).items()
     ]
-    return {
-        "name": name,
-        "windows": part["windows"],
-        "videos": part.get("videos"),
-        "metrics": [words for words, _ in METRICS.values()],
-        "rows": rows,
-    }
-
-
-def _cell(score: Mapping[str, float] | None, digits: int) -> str:
-    """Mean and interval."""
-    if score is None:
-        return "-"
-    mean, low, high = (f"{score[key]:.{digits}f}" for key in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
 
 
 def _eval_results(scorecard: Mapping[str, Any], usage: Usage) -> list[EvalResult]:
@@ -254,13 +220,13 @@ def _eval_results(scorecard: Mapping[str, Any], usage: Usage) -> list[EvalResult
             task_type=usage.pipeline_tag,
             dataset_type=name,
             dataset_name=name,
-            metric_type=metric,
-            metric_name=f"{words}, open loop",
-            metric_value=round(part["model"][metric]["mean"], 4),
+            metric_type=key,
+            metric_name=f"{metric.heading}, open loop",
+            metric_value=round(part["model"][key]["mean"], 4),
         )
         for name, part in scorecard.get("sources", {}).items()
-        for metric, (words, _) in METRICS.items()
-        if metric in part.get("model", {}) and math.isfinite(part["model"][metric]["mean"])
+        for key, metric in words.METRICS.items()
+        if key in part["model"] and math.isfinite(part["model"][key]["mean"])
     ]
 
 
@@ -288,9 +254,9 @@ def _episode_results(train: Mapping[str, Any], usage: Usage) -> list[EvalResult]
             dataset_type=train["task"],
             dataset_name=train["task"],
             metric_type=metric,
-            metric_name=f"{words}, {episodes['episodes']} episodes, one seed",
+            metric_name=f"{name}, {episodes['episodes']} episodes, one seed",
             metric_value=round(episodes[metric], 4),
         )
-        for metric, words in (("score", "mean score"), ("success_rate", "success rate"))
+        for metric, name in (("score", "mean score"), ("success_rate", "success rate"))
         if metric in episodes
     ]

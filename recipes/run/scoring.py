@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cwm_hub.evaluation import words
 from cwm_hub.provenance import provenance
 from recipes.run.folder import append_row, step_directory, write_text
 
@@ -56,18 +57,9 @@ class Evaluation:
         sheet.save(grid, folder / "prediction.png")
         row = summary_row(card, updates)
         append_row(self._run / "scores.jsonl", row)
-        print(
-            f"\n{updates:>9,} updates: PSNR {row['psnr_db']:.2f} dB [{row['psnr_db_low']:.2f}, {row['psnr_db_high']:.2f}] on "
-            f"{counted(card['together'], card['protocol'])}, {row['minus_copy_last_frame_db']:+.2f} dB to copy-last-frame, "
-            f"{row['minus_mean_frame_db']:+.2f} dB to mean-frame",
-            flush=True,
-        )
+        where = words.counted(card["together"], card["protocol"])
+        print(f"\n{updates:>9,} updates: {words.standing(card['together'])}, on {where}", flush=True)
         return row
-
-
-def counted(part: dict[str, Any], protocol: dict[str, Any]) -> str:
-    """`16 validation windows of 7 videos`."""
-    return f"{part['windows']} {protocol['split']} windows of {part['videos']} videos"
 
 
 def summary_row(card: dict[str, Any], updates: int) -> dict[str, Any]:

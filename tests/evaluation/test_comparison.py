@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cwm_hub.evaluation.comparison import compare_designs, markdown_table, read_scorecard
+from cwm_hub.evaluation.comparison import compare_designs, markdown_tables, read_scorecard
 from cwm_hub.evaluation.protocol import SCORECARD_VERSION, ProtocolError
 from recipes import compare
 from recipes.run.folder import one_sentence_errors
@@ -51,18 +51,19 @@ def test_means_seeds_and_paired_differences():
     assert result["sources"]["b"]["baselines_psnr_db"] == {"copy_last_frame": 30.0}
 
 
-def test_table_has_a_row_a_design_and_a_baseline():
-    table = markdown_table(compare_designs(CARDS), part="a").splitlines()
-    assert table[2].startswith("| context | 22.00 [21.00, 23.00] | 21.00, 23.00 | 0.220 |")
-    assert "-2.00 [-2.00, -2.00]; each seed -1.00, -3.00" in table[3]
-    assert table[4].startswith("| *copy-last-frame* | 30.00 |") and len(table) == 5
+def test_every_data_set_has_a_table_with_a_row_a_design_and_a_baseline():
+    heading, _, *table = markdown_tables(compare_designs(CARDS)).split("## ")[1].splitlines()
+    assert heading == "a: 2 validation windows of 2 videos, 5 frames seen, 20 predicted"
+    assert table[2].startswith("| context | 22.00 [21.00, 23.00] | 21.00, 23.00 | 0.220 [0.210, 0.230] |")
+    assert table[3].endswith("| -2.00 [-2.00, -2.00]; each seed -1.00, -3.00 |")
+    assert table[4].startswith("| *copy-last-frame* | 30.00 |") and len(table) == 6 and not table[5]
 
 
 def test_designs_of_different_numbers_of_seeds_are_compared_by_their_means():
     result = compare_designs({"context": CARDS["context"], "plain": CARDS["plain"][:1]})
     difference = result["sources"]["a"]["designs"]["plain"]["psnr_db"]["minus_first"]
     assert difference["mean"] == -2.0 and difference["seeds"] == []
-    assert markdown_table(result, part="a").splitlines()[3].endswith("| -2.00 [-2.00, -2.00] |")
+    assert "| -2.00 [-2.00, -2.00] |\n| *copy-last-frame*" in markdown_tables(result)
 
 
 def test_runs_of_different_length_are_refused(tmp_path):

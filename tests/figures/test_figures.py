@@ -187,7 +187,7 @@ def test_an_interval_whose_every_update_was_skipped_is_a_gap():
 def summary(level: float) -> dict:
     values = {"mean": [level, level - 1], "low": [level - 2, level - 3], "high": [level + 2, level + 1]}
     metrics = {metric: {"per_step": values} for metric in ("psnr_db", "ssim")}
-    return {"model": metrics, "copy_last_frame": metrics, "mean_frame": metrics}
+    return {"videos": 3, "model": metrics, "copy_last_frame": metrics, "mean_frame": metrics}
 
 
 def test_score_curves_have_a_line_a_seed_and_their_mean():
@@ -206,9 +206,10 @@ def test_horizon_curves_show_models_baselines_and_intervals():
     psnr = figure.axes[0]
     lines = {line.get_label(): line.get_xydata().tolist() for line in psnr.lines}
     assert lines["plain"] == [[1, 18], [2, 17]]
-    assert lines["copy last frame"] == [[1, 20], [2, 19]]
+    assert lines["copy-last-frame"] == [[1, 20], [2, 19]]
     band = psnr.collections[0].get_paths()[0].vertices
     assert (band[:, 1].min(), band[:, 1].max()) == (17, 22)
+    assert figure.get_suptitle() == "toy; bands: intervals over source videos"
 
 
 def test_finetuning_curve_draws_evaluations_training_and_the_random_policy():

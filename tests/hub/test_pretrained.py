@@ -14,7 +14,8 @@ from huggingface_hub import ModelCard
 from torch import nn
 
 from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
-from cwm_hub.config import override
+from cwm_hub.config import override, to_dict
+from cwm_hub.evaluation.protocol import Protocol
 from cwm_hub.hub import checkpoint, names
 from cwm_hub.hub.checkpoint import CheckpointError, save_pretrained
 from cwm_hub.hub.names import embedded_names, find_checkpoint
@@ -52,6 +53,7 @@ def score(mean: float) -> dict:
 
 SUMMARY = {
     "windows": 8,
+    "videos": 5,
     "model": {"psnr_db": score(21.25), "ssim": score(0.4)},
     "copy_last_frame": {"psnr_db": score(23.0), "ssim": score(0.6)},
     "mean_frame": {"psnr_db": score(15.5), "ssim": score(0.2)},
@@ -59,7 +61,9 @@ SUMMARY = {
 }
 SCORECARD = {
     "format_version": 1,
-    "protocol": {"observed_frames": 5, "horizon": 7, "confidence": 0.95, "windows": [["clips", "a", 0]] * 8},
+    "protocol": to_dict(
+        Protocol(horizon=7, data={"clips": "5e1f"}, windows=(("clips", "film", "a", 0),) * 8)
+    ),
     "together": SUMMARY,
     "sources": {"clips": SUMMARY},
 }
@@ -440,7 +444,9 @@ def test_the_card_shows_what_the_files_say(saved):
         "| learning rate | 0.0003 |",
         r"| command | accelerate launch recipes/pretrain.py \| tee log |",
         "| this model | 21.25 [20.75, 21.75] | 0.400 [-0.100, 0.900] |",
-        "| copy the last frame seen | 23.00 [22.50, 23.50] |",
+        "| copy-last-frame | 23.00 [22.50, 23.50] | 0.600 [0.100, 1.100] |",
+        "**clips** (8 validation windows of 5 videos)",
+        "95 % bootstrap intervals, which resample source videos.",
         "| this model minus copy-last-frame | -1.75 [-2.25, -1.25] |",
         "horizon 7",
         "Initial weights: `contextwm-tiny`",
@@ -462,10 +468,12 @@ def test_the_card_shows_lpips_and_fvd_where_they_were_measured(model, tmp_path, 
         "predicted_frames": 7,
         "note": "few clips bias it",
     }
-    scored = SUMMARY | {"model": SUMMARY["model"] | {"lpips": {"mean": 0.2}}}
-    scorecard = SCORECARD | {"together": scored, "fvd": fvd}
+    scored = SUMMARY | {"model": SUMMARY["model"] | {"lpips": score(0.7)}}
+    scorecard = SCORECARD | {"sources": {"clips": scored}, "fvd": fvd}
     text = (save_pretrained(model, tmp_path / "measured", scorecard=scorecard) / "README.md").read_text()
-    assert "LPIPS (AlexNet), mean over windows and predicted frames: 0.200; lower is better." in text
+    assert "| | PSNR (dB) | SSIM | LPIPS (AlexNet, lower is better) |" in text
+    assert "| this model | 21.25 [20.75, 21.75] | 0.400 [-0.100, 0.900] | 0.700 [0.200, 1.200] |" in text
+    assert "| copy-last-frame | 23.00 [22.50, 23.50] | 0.600 [0.100, 1.100] | - |" in text
     said = " ".join(text.split())
     assert (
         "FVD of 8 windows, 5 true frames followed by 7 predicted ones: 512.3; lower is better, and few"

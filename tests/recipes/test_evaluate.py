@@ -206,7 +206,7 @@ def test_lpips_and_fvd_are_in_the_scorecard(place, monkeypatch, tmp_path, capsys
     assert fvd["model"] > 0 and fvd["network_sha256"] == hashlib.sha256(network).hexdigest()
     assert (fvd["clips"], fvd["observed_frames"], fvd["predicted_frames"]) == (4, 3, 7)
     said = capsys.readouterr().out
-    assert f"FVD {fvd['model']:.1f} of 4 clips, few clips bias it upwards" in said
+    assert f"FVD of 4 windows, 3 true frames followed by 7 predicted ones: {fvd['model']:.1f}; lower" in said
     assert f"LPIPS {distance['mean']:.3f} [" in said
 
 

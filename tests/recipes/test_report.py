@@ -108,9 +108,11 @@ def test_findings_say_who_is_ahead_and_how_far_from_the_baselines(run, html):
     text = words(html)
     assert f"{abs(psnr[0] - psnr[1]):.2f} dB ahead" in text
     assert f"{abs(margin):.2f} dB {'above' if margin >= 0 else 'below'} copy-last-frame" in text
-    assert re.search(r"All data sets \(6 windows of \d videos\)", text)
-    assert text.index("real (3 windows of") > text.index(
-        "metaworld (3 windows of"
+    assert "95 % bootstrap intervals, which resample source videos." in text
+    assert "step, intervals over source videos; the baselines beside it." in text
+    assert re.search(r"all data sets \(6 validation windows of \d videos\)", text)
+    assert text.index("real (3 validation windows of") > text.index(
+        "metaworld (3 validation windows of"
     )  # the order of the evaluation
 
 

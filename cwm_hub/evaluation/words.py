@@ -1,0 +1,163 @@
+"""The one vocabulary of a scorecard: how its scores, intervals, baselines and verdicts are worded wherever they are shown.
+
+The report, the curves, the model card, the comparison's tables and what recipes print all take their words from here. No
+torch. A part below is `together`, or one of `sources`, of a scorecard.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+TOGETHER = "all data sets"
+"""Of a scorecard or a comparison of several."""
+
+BASELINES = {
+    "copy_last_frame": "copy-last-frame",
+    "mean_frame": "mean-frame",
+    "source_mean_frame": "mean-frame of its own data set",
+}
+"""Series of a scorecard that need no model; the third is there where several data sets are."""
+
+
+class Metric(NamedTuple):
+    """How a metric is shown."""
+
+    name: str
+    unit: str
+    """Empty where it has none."""
+    decimals: int
+    heading: str
+    """Of a table's column or a curve's axis."""
+
+
+METRICS = {
+    "psnr_db": Metric("PSNR", "dB", 2, "PSNR (dB)"),
+    "ssim": Metric("SSIM", "", 3, "SSIM"),
+    "lpips": Metric("LPIPS", "", 3, "LPIPS (AlexNet, lower is better)"),
+}
+"""Metrics of a scorecard; LPIPS is there where it was asked for."""
+
+
+def parts(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Every data set of a scorecard or a comparison by its name and, where there are several, all of them last."""
+    sources = card["sources"]
+    return {**sources, TOGETHER: card["together"]} if len(sources) > 1 else dict(sources)
+
+
+def counted(part: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
+    """`16 validation windows of 7 videos`."""
+    return f"{part['windows']} {protocol['split']} windows of {part['videos']} videos"
+
+
+def intervals_over(part: Mapping[str, Any]) -> str:
+    """What the part's intervals resample: the source videos or, where all windows are of one, the windows."""
+    return "intervals over source videos" if part["videos"] > 1 else "intervals over windows of one video"
+
+
+def number(score: Mapping[str, float], metric: str, *, unit: bool = False, signed: bool = False) -> str:
+    """`24.32 [20.48, 27.75]`, the mean and its interval; with its unit, `24.32 dB [20.48, 27.75]`."""
+    form = f"{'+' if signed else ''}.{METRICS[metric].decimals}f"
+    mean, low, high = (format(score[key], form) for key in ("mean", "low", "high"))
+    after = f" {METRICS[metric].unit}" if unit and METRICS[metric].unit else ""
+    return f"{mean}{after} [{low}, {high}]"
+
+
+def standing(part: Mapping[str, Any]) -> str:
+    """How good a model is and how far from the baselines; no full stop.
+
+    `PSNR 24.32 dB [20.48, 27.75], SSIM 0.821 [0.776, 0.889], 0.78 dB below copy-last-frame [-1.30, -0.20], ...`
+    """
+    model = part["model"]
+    said = [
+        f"{metric.name} {number(model[key], key, unit=True)}"
+        for key, metric in METRICS.items()
+        if key in model
+    ]
+    for baseline, name in BASELINES.items():
+        if f"model_minus_{baseline}" in part:
+            margin = part[f"model_minus_{baseline}"]["psnr_db"]
+            side = "above" if margin["mean"] >= 0 else "below"
+            interval = f"[{margin['low']:+.2f}, {margin['high']:+.2f}]"
+            said.append(f"{abs(margin['mean']):.2f} dB {side} {name} {interval}")
+    return ", ".join(said)
+
+
+def verdict(a: str, b: str, difference: Mapping[str, float], *, confidence: float) -> str:
+    """One sentence on who is ahead by how much, from a PSNR difference a minus b with its interval; no full stop."""
+    low, high = difference["low"], difference["high"]
+    ahead = f"{abs(difference['mean']):.2f} dB ahead"
+    interval = f"{100 * confidence:g} % interval {low:+.2f} to {high:+.2f} dB"
+    first, second = (a, b) if difference["mean"] >= 0 else (b, a)
+    if low <= 0 <= high:
+        return f"{a} and {b} are not told apart: {first} is {ahead}, {a} minus {b} has the {interval}"
+    return f"{first} is {ahead} of {second} ({a} minus {b}: {interval})"
+
+
+def protocol_sentences(protocol: Mapping[str, Any]) -> str:
+    """What was predicted, how, beside which baselines, and what the intervals are."""
+    seen, horizon = protocol["observed_frames"], protocol["horizon"]
+    official = protocol["context"] == "official"
+    context = "drawn from the whole window" if official else f"the {protocol['context']} of them"
+    own = " (and, harder to beat, that of the data set's own shards)" if len(protocol["data"]) > 1 else ""
+    times = f", {protocol['samples']} predictions a window" if protocol["samples"] > 1 else ""
+    return (
+        f"Windows of {seen + horizon} frames of the {protocol['split']} split: {seen} are seen, the other {horizon} are "
+        f"predicted open loop with {protocol['latents']} latents{times}; the context frame, where there is one, is "
+        f"{context}. Baselines: {BASELINES['copy_last_frame']} repeats the last frame seen, {BASELINES['mean_frame']} is "
+        f"the average frame of all training shards, one constant picture{own}. Scores are means over windows and "
+        f"predicted frames; PSNR and SSIM: higher is better. In brackets: "
+        f"{100 * protocol['confidence']:g} % bootstrap intervals, which resample source videos."
+    )
+
+
+def fvd_sentence(fvd: Mapping[str, Any]) -> str:
+    """The distance with what it takes to compare it; no full stop."""
+    return (
+        f"FVD of {fvd['clips']} windows, {fvd['observed_frames']} true frames followed by {fvd['predicted_frames']} "
+        f"predicted ones: {fvd['model']:.1f}; lower is better, and {fvd['note']}"
+    )
+
+
+class Table(NamedTuple):
+    """Scores of a part as text."""
+
+    columns: list[str]
+    """Metrics."""
+    rows: dict[str, list[str]]
+    """Series in words -> a cell for every metric, `-` where it was not measured."""
+
+
+def score_table(models: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Models, the baselines (which are the same for all) and the models' distances to them.
+
+    Args:
+        models: Name -> the same part of its scorecard.
+    """
+    keys = [key for key in METRICS if any(key in part["model"] for part in models.values())]
+    return Table(
+        columns=[METRICS[key].heading for key in keys],
+        rows={
+            name: [number(series[key], key, signed=signed) if key in series else "-" for key in keys]
+            for name, series, signed in _series(models)
+        },
+    )
+
+
+def _series(models: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
+    """(words, metric -> score, whether it is a difference) of every row."""
+    for model, part in models.items():
+        yield model, part["model"], False
+        if "best_of_n" in part:
+            yield f"{model}, best of N samples", part["best_of_n"], False
+    first = next(iter(models.values()))
+    for baseline, name in BASELINES.items():
+        if baseline in first:
+            yield name, first[baseline], False
+    for model, part in models.items():
+        for baseline, name in BASELINES.items():
+            if f"model_minus_{baseline}" in part:
+                yield f"{model} minus {name}", part[f"model_minus_{baseline}"], True
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
