@@ -1,28 +1,30 @@
 """Windows per core-second of the loader: h264 and raw shards, beside one JPEG file per frame (the official reader).
 
     OMP_NUM_THREADS=1 python benchmarks/bench_loader.py [--json] [--seconds 4] [--keep DIR]
+    OMP_NUM_THREADS=1 python benchmarks/bench_loader.py --root SHARDS [--json] [--seconds 4]
 
 The clips of `dataprep/samples` (real hands, people and streets) are decoded to 64 x 64, cut or mirrored to
 `--clip-frames` frames (45, about SSv2's mean) and stored three times. The three readers then give the same thing from
 the page cache, batches of 16 uniformly drawn windows of 25 frames as uint8, in one process pinned to one core; CPU
 seconds of that process are counted, not wall time, so that a busy machine disturbs less. The figure is the median of
 five rounds. The JPEG files are written by Pillow at quality 80; every form's bytes per frame are printed beside it.
+With `--root` the figures are those of `cwm-hub bench` on shards of one's own.
 """
 
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from cwm_hub.clips import bench
+from cwm_hub.clips.bench import windows_per_core_second
 from cwm_hub.clips.clip_index import ClipSource
 from cwm_hub.clips.loader import ClipLoader
 from cwm_hub.shards.index import INDEX, index_bytes
@@ -32,7 +34,7 @@ from cwm_hub.shards.writer import EncodedClip, ShardWriter
 from dataprep.decode.frames import DecodeSettings, open_video
 
 SAMPLES = Path(__file__).parents[1] / "dataprep" / "samples"
-WINDOW_FRAMES, BATCH_CLIPS, IMAGE_SIZE, SHARDS, ROUNDS = 25, 16, 64, 4, 5
+WINDOW_FRAMES, BATCH_CLIPS, IMAGE_SIZE, SHARDS = 25, 16, 64, 4
 JPEG_QUALITY = 80
 LIMITS = {"h264_windows_per_core_second": 300, "raw_windows_per_core_second": 10_000}
 
@@ -111,30 +113,18 @@ def shard_batches(root: Path) -> Iterator[object]:
     )
 
 
-def windows_per_core_second(batches: Callable[[], Iterator[object]], seconds: float) -> float:
-    """Median of `ROUNDS` rounds of `seconds` CPU seconds in all, after a warm-up round."""
-    stream, rates = batches(), []
-    for _ in range(ROUNDS + 1):
-        started, count = time.process_time(), 0
-        while time.process_time() - started < seconds / ROUNDS:
-            next(stream)
-            count += BATCH_CLIPS
-        rates.append(count / (time.process_time() - started))
-    return statistics.median(rates[1:])
-
-
 def measure(folder: Path, *, clips: int, clip_frames: int, seconds: float) -> dict[str, float]:
     """Write the three forms and time them in one run."""
     frames = real_clips(clips, clip_frames)
     figures: dict[str, float] = {}
     for codec in ("h264", "raw"):
         write_shards(folder / codec, frames, codec)
-        rate = windows_per_core_second(lambda codec=codec: shard_batches(folder / codec), seconds)
+        rate = windows_per_core_second(shard_batches(folder / codec), BATCH_CLIPS, seconds=seconds)
         figures[f"{codec}_windows_per_core_second"] = round(rate, 1)
         stored = sum(path.stat().st_size for path in (folder / codec / "data").iterdir())
         figures[f"{codec}_bytes_per_frame"] = round(stored / (clips * clip_frames), 1)
     figures["jpeg_files_bytes_per_frame"] = round(write_jpeg_files(folder / "jpeg", frames), 1)
-    rate = windows_per_core_second(lambda: jpeg_batches(folder / "jpeg"), seconds)
+    rate = windows_per_core_second(jpeg_batches(folder / "jpeg"), BATCH_CLIPS, seconds=seconds)
     figures["jpeg_files_windows_per_core_second"] = round(rate, 1)
     return figures
 
@@ -145,11 +135,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    parser.add_argument("--seconds", type=float, default=4.0, help="CPU seconds per reader (default 4)")
+    parser.add_argument("--root", help="shards to measure as `cwm-hub bench` does, instead of the samples")
+    parser.add_argument(
+        "--seconds", type=float, default=4.0, help="CPU seconds per reader, or of all (default 4)"
+    )
     parser.add_argument("--clips", type=int, default=144, help="clips (default 144)")
     parser.add_argument("--clip-frames", type=int, default=45, help="frames of a clip (default 45)")
     parser.add_argument("--keep", type=Path, help="write the data there instead of into a temporary folder")
     options = parser.parse_args()
+    if options.root:
+        for line in bench.report(
+            bench.BenchConfig(root=options.root, seconds=options.seconds), as_json=options.json
+        ):
+            print(line)
+        return
     if options.clip_frames < WINDOW_FRAMES:
         sys.exit(f"a clip needs at least {WINDOW_FRAMES} frames, got {options.clip_frames}")
 

@@ -25,10 +25,6 @@ COMMANDS = {
         "dataprep.curation.stats",
         "lengths, labels, motion, failures; ours beside the official counts",
     ),
-    "bench": (
-        "dataprep.curation.bench",
-        "windows and batches a second that training gets out of it, and what limits",
-    ),
     "preview": ("dataprep.curation.preview", "contact sheet or page of looping clips"),
     "push": ("dataprep.curation.push", "publish a shard directory as a Hub data set"),
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cwm_hub import cli
 from cwm_hub.config import override
 from cwm_hub.hub.checkpoint import save_pretrained
 from cwm_hub.hub.pretrained import from_pretrained
@@ -30,6 +31,9 @@ CASES = {
     "evaluate --checkpoint TMP/absent --data TMP/empty --out TMP/out": "no such directory: TMP/absent",
     "finetune --env.name dummy --init TMP/absent --run TMP/run": "no such directory: TMP/absent",
     "publish --run TMP/absent --to TMP/out": "TMP/absent: no such run folder",
+    "cwm-hub bench TMP/absent": "TMP/absent is not a finished shard directory: it has no meta/manifest.json",
+    "cwm-hub bnch TMP/absent": "invalid choice: 'bnch'",
+    "cwm-hub bench TMP/absent --wokers 2": "unrecognized arguments: --wokers 2",
     # empty directory
     "dataprep folder TMP/empty --out TMP/out": "no video",
     "dataprep verify TMP/empty": "has no meta/manifest.json",
@@ -103,6 +107,8 @@ def run_here(
     with pytest.raises(SystemExit) as exit_:
         if program == "dataprep":
             runpy.run_module("dataprep", run_name="__main__")
+        elif program == "cwm-hub":
+            sys.exit(cli.main())
         else:
             runpy.run_path(str(ROOT / "recipes" / f"{program}.py"), run_name="__main__")
     code = exit_.value.code
@@ -143,7 +149,15 @@ def test_the_process_exits_with_the_code(command):
 
 @pytest.mark.parametrize(
     "code",
-    ["import cwm_hub", "import sys; sys.argv[1:] = ['--help']; from dataprep.__main__ import main; main()"],
+    [
+        "import cwm_hub",
+        "import sys; sys.argv[1:] = ['--help']; from dataprep.__main__ import main; main()",
+        "import sys; sys.argv[1:] = ['--help']; from cwm_hub.cli import main; main()",
+        *(
+            f"import sys; sys.argv[1:] = ['{command}', '--help']; from cwm_hub.cli import main; main()"
+            for command in cli.COMMANDS
+        ),
+    ],
 )
 def test_what_needs_no_torch_starts_within_a_second_without_it(code):
     """Seconds of processor time, the best of three: other processes on the machine do not count."""

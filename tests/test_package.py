@@ -145,9 +145,10 @@ def test_the_wheel_holds_the_library_the_tool_and_the_cards_and_nothing_else(whe
     assert wheel.stat().st_size < 10e6
 
 
-def test_the_command_is_installed(elsewhere, tmp_path):
+def test_the_commands_are_installed(elsewhere, tmp_path):
     result = run(elsewhere, str(elsewhere / "bin" / "cwm-dataprep"), "--help", cwd=tmp_path)
     assert "ssv2" in result.stdout and "folder" in result.stdout
+    assert "bench" in run(elsewhere, str(elsewhere / "bin" / "cwm-hub"), "--help", cwd=tmp_path).stdout
 
 
 def test_a_model_is_published_and_loaded(elsewhere, tmp_path):

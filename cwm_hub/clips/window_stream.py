@@ -156,14 +156,6 @@ class ClipSet:
         row, first = self.index.windows.locate(plan.windows[position : position + 1])
         return int(row[0]), int(first[0])
 
-    def load(self, sample: int, out: Frames) -> int:
-        """Read the bytes that `read` would decode and stop there; returns how many. Measures storage apart from decoding.
-
-        Raises:
-            BrokenShardError: the shard ends inside the clip, or cannot be opened.
-        """
-        return len(self._load(*self.window(sample), out))
-
     def _load(self, row: int, first: int, out: Frames) -> bytes | memoryview:
         """The clip's payload; of a raw clip only the window, read into `out`."""
         descriptor = self._files.open(int(self.index.shard[row]))
