@@ -188,27 +188,20 @@ def training_section(runs: Sequence[Path]) -> dict[str, Any] | None:
 def prediction_section(path: Path) -> dict[str, Any]:
     """Pictures of one evaluation."""
     folder = path / "evaluation"
-    captions = {
-        "prediction.mp4": "Truth beside the open-loop prediction. Grey bar: the model sees the frame; orange bar: it does not.",
-        "prediction.png": "Truth, prediction and absolute error. Grey columns are reconstructions of frames that the model "
-        "has seen, orange ones are predicted without seeing.",
-    }
-    extras = {
-        "attention.png": "Cross-attention of four fixed positions of a reconstructed frame over the context frame.",
-        "composition.png": "The latents of one clip decoded with the context frame of another: what follows the context "
-        "frame is appearance, what stays is dynamics.",
-        "embedding.png": "Time-averaged latents by label, a point for each held-out video.",
-    }
 
-    def there(named: Mapping[str, str]) -> list[dict[str, str]]:
+    def there(files: Sequence[str]) -> list[dict[str, str]]:
         kinds = {"prediction.mp4": "video", "embedding.png": "small"}
         return [
-            image_file(folder / file, caption, kind=kinds.get(file, ""))
-            for file, caption in named.items()
+            image_file(folder / file, words.PICTURES[file], kind=kinds.get(file, ""))
+            for file in files
             if (folder / file).is_file()
         ]
 
-    return {"name": path.name, "pictures": there(captions), "extras": there(extras)}
+    return {
+        "name": path.name,
+        "pictures": there(("prediction.mp4", "prediction.png")),
+        "extras": there(("attention.png", "composition.png", "embedding.png")),
+    }
 
 
 def beginning(path: Path) -> str:

@@ -36,6 +36,19 @@ METRICS = {
 }
 """Metrics of a scorecard; LPIPS is there where it was asked for."""
 
+PICTURES = {
+    "prediction.mp4": "Held-out windows: truth beside the open-loop prediction. Grey bar: the model sees the frame; "
+    "orange bar: it does not.",
+    "prediction.png": "Held-out windows: truth, prediction and absolute error. Grey columns are reconstructions of frames "
+    "that the model has seen, orange ones are predicted without seeing.",
+    "horizon.png": "Scores at every predicted step, with the baselines.",
+    "attention.png": "Cross-attention of four fixed positions of a reconstructed frame over the context frame.",
+    "composition.png": "The latents of one clip decoded with the context frame of another: what follows the context frame is "
+    "appearance, what stays is dynamics.",
+    "embedding.png": "Time-averaged latents by label, a point for each held-out video.",
+}
+"""Captions of what an evaluation draws, in the order of a page."""
+
 
 def parts(card: Mapping[str, Any]) -> dict[str, Any]:
     """Every data set of a scorecard or a comparison by its name and, where there are several, all of them last."""

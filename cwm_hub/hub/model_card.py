@@ -93,15 +93,6 @@ assert action.shape == (1, agent.config.world.action_size)
 }
 """By `model_type`."""
 
-PICTURES = {
-    "prediction.png": "Held-out windows: truth, open-loop prediction and error.",
-    "horizon.png": "Scores by horizon step, with the baselines.",
-    "attention.png": "Where the decoder looks on the context frame, for fixed query positions.",
-    "composition.png": "Dynamics of one clip decoded in the context of another.",
-    "embedding.png": "Time-averaged latents by label, a point for each video.",
-}
-"""Captions of pictures that recipes draw, in the order of the page; others follow, captioned by their name."""
-
 TRAINING_FACTS = {
     "recipe": "recipe",
     "preset": "preset",
@@ -165,8 +156,7 @@ def model_card(directory: Path, *, name: str, parameters: int) -> str:
         scores=_score_tables(scorecard) if "sources" in scorecard else [],
         fvd=words.fvd_sentence(scorecard["fvd"]) if "fvd" in scorecard else None,
         episodes=_episodes(train),
-        video="prediction.mp4" if (directory / "prediction.mp4").is_file() else None,
-        pictures=_pictures({path.name for path in directory.glob("*.png")}),
+        pictures=_pictures({path.name for path in directory.iterdir() if path.suffix in (".mp4", ".png")}),
     ).content
 
 
@@ -231,8 +221,8 @@ def _eval_results(scorecard: Mapping[str, Any], usage: Usage) -> list[EvalResult
 
 
 def _pictures(names: set[str]) -> dict[str, str]:
-    """Captions by file name."""
-    known = {name: caption for name, caption in PICTURES.items() if name in names}
+    """Captions by file name: of an evaluation's pictures, then of others, whose name is all that is known."""
+    known = {name: caption for name, caption in words.PICTURES.items() if name in names}
     others = {name: Path(name).stem.replace("_", " ") for name in sorted(names - known.keys())}
     return known | others
 
