@@ -67,3 +67,24 @@ def test_posterior_features_do_not_depend_on_the_batches(model, monkeypatch):
     whole = posterior_features(model, video)
     monkeypatch.setattr("cwm_hub.evaluation.predict.BATCH_CLIPS", 2)
     torch.testing.assert_close(posterior_features(model, video), whole)
+
+
+def test_every_window_is_predicted_with_its_own_context(model, monkeypatch):
+    monkeypatch.setattr("cwm_hub.evaluation.predict.BATCH_CLIPS", 2)
+    video = torch.randint(0, 256, (4, 6, 3, 32, 32), dtype=torch.uint8, generator=torch.manual_seed(5))
+    apart = torch.cat([predicted(model, part) for part in video.split(2)])
+    assert torch.equal(predicted(model, video), apart)
+
+
+def test_draws_come_from_the_protocols_seed_and_the_mode_has_none(model):
+    video = torch.randint(0, 256, (2, 6, 3, 32, 32), dtype=torch.uint8, generator=torch.manual_seed(6))
+    windows = [("set", f"film {row}", "key", 0) for row in range(2)]
+    held_out = HeldOut(video, windows, ["", ""], {"set": video[0, 0]}, {"set": "hash"})
+
+    def prediction(**settings) -> torch.Tensor:
+        config = ScoringConfig(observed_frames=3, horizon=3, **settings)
+        return score(model, held_out, make_protocol(config, held_out))[1]
+
+    assert torch.equal(prediction(seed=1), prediction(seed=1))
+    assert not torch.equal(prediction(seed=1), prediction(seed=2))
+    assert torch.equal(prediction(seed=1, latents="mode"), prediction(seed=2, latents="mode"))
