@@ -11,6 +11,7 @@ from cwm_hub.shards.codecs import decode_clip
 from cwm_hub.shards.index import read_index
 
 FIXTURES = Path(__file__).parent / "fixtures"
+CASES = FIXTURES / "videos" / "cases"
 
 
 def write_video(

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,9 @@ class NumberedFrames:
     def __init__(self, count: int, *, seconds_per_frame: float = 0.0) -> None:
         self.count = count
         self.seconds_per_frame = seconds_per_frame
+        self.seconds_before = 0.0
+        """At work on frames that are not kept."""
+        self.alive: Callable[[], None] = lambda: None
 
     def __enter__(self) -> "NumberedFrames":
         return self
@@ -30,6 +33,10 @@ class NumberedFrames:
         return None
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        end = time.monotonic() + self.seconds_before
+        while time.monotonic() < end:
+            time.sleep(0.01)
+            self.alive()
         for number in range(self.count):
             time.sleep(self.seconds_per_frame)
             grey = number + np.outer(np.arange(8), np.arange(8) + number)
@@ -42,6 +49,8 @@ def open_numbered(source: SourceVideo, config: ShardConfig) -> NumberedFrames:
     frames = NumberedFrames(int(count))
     if behaviour == "slow":
         frames.seconds_per_frame = 0.002
+    elif behaviour == "rare":
+        frames.seconds_before = 5.0
     elif behaviour == "broken":
         raise VideoError("decode_error", "made up")
     elif behaviour == "segfault":

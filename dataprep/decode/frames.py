@@ -8,13 +8,15 @@ is in `video_file`):
 - errors are counted packet by packet, and the file is refused above a stated share;
 - a truncated WebM ends without an error, so the last timestamp is compared with the promised duration.
 
+When a frame is shown is decided in `timeline`, which way up in `orientation`, what its colours mean in `colour`.
+
 Axes: H W are the output's height and width, both `DecodeSettings.size`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,13 +28,16 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from dataprep.decode.colour import ContainerColour
 from dataprep.decode.hdr import HDR_TRANSFERS
-from dataprep.decode.resize import FITS, RESIZES, Crop, FrameConverter, quarter_turns
+from dataprep.decode.orientation import UPRIGHT, Orientation, orientation_of
+from dataprep.decode.resize import FITS, RESIZES, Crop, FrameConverter
+from dataprep.decode.sample_entry import read_sample_entry
+from dataprep.decode.timeline import ShownFrame, Timeline, resample
 from dataprep.decode.video_file import REASONS, VideoError, check_regular, open_container, pick_stream
 
 __all__ = ["REASONS", "DecodeSettings", "VideoError", "VideoInfo", "VideoReader", "open_video"]
 
-LONGEST_GAP_SECONDS = 60.0
 LARGEST_SIZE = 4096
 """Of an output side, pixels."""
 
@@ -61,7 +66,8 @@ class DecodeSettings:
     max_damaged_share: float = 0.01
     """Largest share of packets that fail or frames flagged corrupt; failed ones are missing from the output."""
     hdr: Literal["convert", "refuse"] = "convert"
-    """PQ and HLG video: tone-mapped to SDR, or refused as `hdr_unsupported`."""
+    """PQ and HLG video: tone-mapped to SDR, or refused as `hdr_unsupported`. Dolby Vision without a base layer that other
+    decoders can show (profile 5) always is."""
 
     def __post_init__(self):
         for name in ("size", "stride", "min_frames", "max_pixels"):
@@ -89,11 +95,13 @@ class VideoInfo:
     height: int
     """Pixels, after rotation."""
     fps: float
-    """Mean rate, frames per second; 25 where the file does not say."""
+    """Mean rate, frames per second, checked against the timestamps; 25 where nothing tells."""
     duration: float
     """Seconds, as promised by the header; 0 where the file does not say."""
     rotation: int
     """Degrees counter-clockwise that bring the first frame upright: 0, 90, 180 or 270."""
+    mirrored: bool
+    """True where left and right are exchanged before that."""
     container: str
     """FFmpeg's name of the real container, whatever the suffix says."""
     codec: str
@@ -119,7 +127,14 @@ def open_video(
     file_bytes = check_regular(file)
     container = open_container(file)
     try:
-        return VideoReader(container, pick_stream(container), settings, file_bytes=file_bytes, crop=crop)
+        stream = pick_stream(container)
+        entry = read_sample_entry(file, track=stream.id, container=container.format.name)
+        if entry.dolby_vision_alone:
+            raise VideoError(
+                "hdr_unsupported", "Dolby Vision that only its own decoders can show (profile 5)"
+            )
+        colour = ContainerColour.read(stream.codec_context, entry)
+        return VideoReader(container, stream, settings, file_bytes=file_bytes, colour=colour, crop=crop)
     except BaseException:
         container.close()
         raise
@@ -135,6 +150,7 @@ class VideoReader:
         settings: DecodeSettings,
         *,
         file_bytes: int,
+        colour: ContainerColour,
         crop: Crop | None,
     ):
         self.settings = settings
@@ -144,15 +160,17 @@ class VideoReader:
         """Frames yielded so far."""
         self.damaged = 0
         """Packets that failed to decode plus frames flagged corrupt."""
+        self.alive: Callable[[], None] = lambda: None
+        """Called for every packet that was decoded, whether its frames are kept or not: the sign of a reader at work."""
         self._container = container
         self._stream = stream
         self._file_bytes = file_bytes
+        self._colour = colour
         self._packets = 0
         self._cut_short = False
-        self._first_seconds: float | None = None
-        self._end_seconds = 0.0
-        self._tick_seconds: dict[int, float] = {}  # per stream, as floats: fractions are slow
         self._check_size(stream.codec_context.width, stream.codec_context.height)
+        # Nothing but resampling asks for the time, which costs 2 % of decoding.
+        self._timeline = Timeline(container, stream, timed=settings.fps is not None)
         self._decoded = self._decode()
         self._first = next(self._decoded, None)  # the frame knows what the header hides: rotation, transfer
         self.info = self._read_info(self._first)
@@ -161,10 +179,6 @@ class VideoReader:
         )
         if self._first is None:
             self._check_end()
-        if self.info.hdr and settings.hdr == "refuse":
-            raise VideoError(
-                "hdr_unsupported", "the transfer function is PQ or HLG; hdr='convert' tone-maps it"
-            )
 
     @property
     def output_fps(self) -> float:
@@ -178,41 +192,27 @@ class VideoReader:
         self._container.close()
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        timed = self._chain()
+        first, self._first = self._first, None
+        frames = iter(()) if first is None else _prepend(first, self._decoded)
         if self.settings.fps is not None:
-            timed = _resample(timed, self.settings.fps)
-        for index, (source_index, _, frame) in enumerate(timed):
+            frames = resample(frames, self.settings.fps)
+        for index, shown in enumerate(frames):
             if index >= self.settings.skip_head and index % self.settings.stride == 0:
                 try:
-                    pixels = self._to_pixels(frame, source_index)
+                    pixels = self._to_pixels(shown.frame, shown.number, shown.orientation)
                 except av.error.FFmpegError as error:
-                    detail = f"frame {source_index} cannot be converted: {error.strerror}"
+                    detail = f"frame {shown.number} cannot be converted: {error.strerror}"
                     raise VideoError("decode_error", detail) from error
                 self.kept_frames += 1
                 yield pixels
         self._check_end()
 
-    def _chain(self) -> Iterator[tuple[int, float, VideoFrame]]:
-        """(index, seconds, frame) with seconds that always grow, whatever the file's timestamps do."""
-        last: float | None = None
-        first, self._first = self._first, None
-        frames = iter(()) if first is None else _prepend(first, self._decoded)
-        for index, frame in enumerate(frames):
-            seconds = frame.time
-            if seconds is None or (last is not None and seconds <= last):
-                seconds = 0.0 if last is None else last + 1.0 / self.info.fps
-            yield index, seconds, frame
-            last = seconds
-
-    def _decode(self) -> Iterator[VideoFrame]:
+    def _decode(self) -> Iterator[ShownFrame]:
         """Packet by packet: one that fails is counted and the next one tried."""
-        # Where only the container promises a duration, sound may be what fills it: read every stream's packets.
-        streams = (self._stream,) if self._promised_seconds(own=True) else self._container.streams.get()
+        orientation: Orientation | None = None
+        seconds = 0.0
         try:
-            for packet in self._container.demux(*streams):
-                self._note_time(packet)
-                if packet.stream.index != self._stream.index:
-                    continue  # (stream_index, which looks the same, is wrong on the flushing packet)
+            for packet in self._timeline.packets():
                 self._packets += packet.size > 0
                 if packet.size:
                     self._cut_short = packet.is_corrupt  # smaller than it should be: the file ends inside it
@@ -223,26 +223,25 @@ class VideoReader:
                 except av.error.FFmpegError:
                     self.damaged += 1
                     continue
+                self.alive()
                 for frame in frames:
                     assert isinstance(frame, VideoFrame)
-                    self.source_frames += 1
                     self.damaged += bool(frame.is_corrupt)
                     self._check_size(frame.width, frame.height)
-                    yield frame
+                    self._colour.complete(frame)
+                    if self.settings.hdr == "refuse" and frame.color_trc in HDR_TRANSFERS:
+                        raise VideoError(
+                            "hdr_unsupported",
+                            "the transfer function is PQ or HLG; hdr='convert' tone-maps it",
+                        )
+                    orientation = orientation_of(frame, orientation)
+                    if self.settings.fps is not None:
+                        seconds = self._timeline.next_frame()
+                    yield ShownFrame(self.source_frames, seconds, orientation, frame)
+                    self.source_frames += 1
         except (av.error.FFmpegError, IndexError):  # the demuxer gave up, or met a stream it did not announce
             self.damaged += 1
             self._cut_short = True
-
-    def _note_time(self, packet: av.Packet) -> None:
-        ticks = packet.dts if packet.pts is None else packet.pts
-        if ticks is None:
-            return
-        tick = self._tick_seconds.get(packet.stream.index)
-        if tick is None:
-            tick = self._tick_seconds[packet.stream.index] = float(packet.time_base)
-        seconds = ticks * tick
-        self._first_seconds = seconds if self._first_seconds is None else min(self._first_seconds, seconds)
-        self._end_seconds = max(self._end_seconds, seconds + (packet.duration or 0) * tick)
 
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self.settings.max_pixels:
@@ -250,54 +249,34 @@ class VideoReader:
                 "too_large", f"{width}x{height} is more than {self.settings.max_pixels} pixels a frame"
             )
 
-    def _promised_seconds(self, *, own: bool = False) -> float:
-        """Duration by the stream's own word, else (unless `own`) the container's; 0 if nobody says."""
-        stream, time_base = self._stream, self._stream.time_base
-        if stream.duration and time_base:
-            return float(stream.duration * time_base)
-        tagged = _clock_seconds(stream.metadata.get("DURATION", ""))
-        if tagged or own:
-            return tagged
-        return (self._container.duration or 0) / av.time_base
-
-    def _read_info(self, first: VideoFrame | None) -> VideoInfo:
+    def _read_info(self, first: ShownFrame | None) -> VideoInfo:
         codec = self._stream.codec_context
-        rotation = 0 if first is None else quarter_turns(first.rotation)
+        mirrored, rotation = UPRIGHT if first is None else first.orientation
         width, height = codec.width, codec.height
         if rotation % 180:
             width, height = height, width
-        rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
         return VideoInfo(
             width=width,
             height=height,
-            fps=rate if 0.01 <= rate <= 1000 else 25.0,
-            duration=self._promised_seconds(),
+            fps=self._timeline.rate,
+            duration=self._timeline.promised,
             rotation=rotation,
+            mirrored=mirrored,
             container=self._container.format.name,
             codec=codec.name,
-            hdr=first is not None and first.color_trc in HDR_TRANSFERS,
+            hdr=first is not None and first.frame.color_trc in HDR_TRANSFERS,
         )
 
     def _check_end(self) -> None:
         """What only the whole file can tell; the most specific reason first."""
-        promised = self._promised_seconds()
         if self.source_frames == 0:
-            detail = (
-                f"the index promises {self._stream.frames} frames, none can be read"
-                if self._stream.frames
-                else ""
-            )
-            raise VideoError("zero_frames", detail or "no frame can be decoded")
-        # Matroska counts its duration from zero, the others from the first frame.
-        start = 0.0 if "matroska" in self.info.container else self._first_seconds or 0.0
-        seen = self._end_seconds - start
-        tolerance = max(2.0 / self.info.fps, 0.25)
-        # A header that leaves less than a byte for each promised frame is lying, not cut short.
-        lies = promised * self.info.fps > self._file_bytes
-        if self._cut_short or (self._end_seconds and seen < promised - tolerance and not lies):
-            raise VideoError(
-                "truncated", f"ends after {seen:.2f} s of {promised:.2f} s, {self.source_frames} frames"
-            )
+            if self._timeline.hidden_packets:
+                raise VideoError("truncated", "ends before the first frame that its edit list shows")
+            promised = f"the index promises {self._stream.frames} frames, none can be read"
+            raise VideoError("zero_frames", promised if self._stream.frames else "no frame can be decoded")
+        self._timeline.check_whole(
+            file_bytes=self._file_bytes, cut_short=self._cut_short, frames=self.source_frames
+        )
         share = self.damaged / max(self._packets, self.source_frames)
         if share > self.settings.max_damaged_share:
             detail = f"{self.damaged} of {self._packets} packets damaged, {self.source_frames} frames decoded"
@@ -306,44 +285,13 @@ class VideoReader:
             raise VideoError("too_short", f"{self.kept_frames} < {self.settings.min_frames} frames")
 
 
-def _prepend(first: VideoFrame, rest: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+def _prepend(first: ShownFrame, rest: Iterator[ShownFrame]) -> Iterator[ShownFrame]:
     yield first
     del first  # or the generator would hold it as long as the video lasts
     yield from rest
-
-
-def _resample(
-    timed: Iterator[tuple[int, float, VideoFrame]], fps: float
-) -> Iterator[tuple[int, float, VideoFrame]]:
-    """The nearest frame to each tick of a clock at `fps` that starts with the first frame."""
-    tick, start, previous = 0, 0.0, None
-    for index, seconds, frame in timed:
-        if previous is None:
-            start = seconds
-        else:
-            if seconds - previous[1] > LONGEST_GAP_SECONDS:
-                gap = f"{seconds - previous[1]:.0f} s without a frame before frame {index}"
-                raise VideoError("timestamps", f"{gap}; longest allowed {LONGEST_GAP_SECONDS:.0f} s")
-            while start + tick / fps <= (previous[1] + seconds) / 2:
-                yield previous
-                tick += 1
-        previous = (index, seconds, frame)
-    # A quarter of a tick absorbs rounded timestamps, so that resampling to the native rate changes nothing.
-    while previous is not None and start + tick / fps <= previous[1] + 0.25 / fps:
-        yield previous
-        tick += 1
 
 
 def _pixel_aspect(stream: VideoStream) -> float:
     """Width of a pixel over its height; matters only to a centre crop."""
     aspect = float(stream.sample_aspect_ratio or 1)
     return aspect if 0.1 <= aspect <= 10 else 1.0
-
-
-def _clock_seconds(text: str) -> float:
-    """Seconds of Matroska's `hh:mm:ss.fraction` tag; 0 for anything else."""
-    try:
-        hours, minutes, seconds = text.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    except ValueError:
-        return 0.0

@@ -8,7 +8,7 @@ its name, and stride counts in those numbers, as the paper's code does.
 import io
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -93,6 +93,8 @@ class PictureReader:
         """
         self.output_fps = fps
         self.source_frames = 0
+        self.alive: Callable[[], None] = lambda: None
+        """Called for every picture that was read."""
         self._store = store
         self._numbers = numbers
         self._settings = settings
@@ -111,6 +113,7 @@ class PictureReader:
         allowed = settings.max_damaged_share * len(self._numbers)
         damaged: list[str] = []
         for number in self._numbers:
+            self.alive()
             try:
                 pixels = self._decode(number)
             except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:

@@ -20,6 +20,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 
 from dataprep.decode.hdr import HDR_TRANSFERS, to_sdr
+from dataprep.decode.orientation import FILTERS, UPRIGHT, Orientation
 
 Resize = Literal["area", "bicubic", "official"]
 Fit = Literal["squash", "center-crop"]
@@ -29,13 +30,6 @@ Crop = Callable[[int, int, int], tuple[int, int, int, int]]
 """`crop(index, width, height) -> (left, top, width, height)` of upright source frame `index`, in pixels."""
 
 _FFMPEG = {"area": Interpolation.AREA, "bicubic": Interpolation.BICUBIC}
-# By the degrees counter-clockwise that bring the picture upright.
-_ROTATE: dict[int, list[tuple[str, str | None]]] = {
-    0: [],
-    90: [("transpose", "cclock")],
-    180: [("hflip", None), ("vflip", None)],
-    270: [("transpose", "clock")],
-}
 _ONE = 2048  # cv2's fixed point: weights in 1/2048
 
 
@@ -73,11 +67,11 @@ class FrameConverter:
         self._source: FilterContext | None = None
         self._sink: FilterContext | None = None
 
-    def __call__(self, frame: VideoFrame, index: int) -> np.ndarray:
+    def __call__(self, frame: VideoFrame, index: int, orientation: Orientation = UPRIGHT) -> np.ndarray:
         """`frame`, the source's number `index`, as u8 [H, W, 3]; upright, SDR, full range."""
-        form = (frame.width, frame.height, frame.format.name, frame.rotation, frame.color_trc)
+        form = (frame.width, frame.height, frame.format.name, orientation, frame.color_trc)
         if form != self._form:
-            self._configure(frame)
+            self._configure(frame, orientation)
             self._form = form
         assert self._source is not None
         assert self._sink is not None
@@ -94,21 +88,21 @@ class FrameConverter:
             pixels = resize_image(pixels, self._size, self._resize)
         return pixels
 
-    def _configure(self, frame: VideoFrame) -> None:
+    def _configure(self, frame: VideoFrame, orientation: Orientation) -> None:
         """The filters for frames like this one; sizes change midstream in some real files."""
         hdr = frame.color_trc in HDR_TRANSFERS
         filters: list[tuple[str, str | None]] = []
         if self._center:
             left, top, width, height = center_square(frame.width, frame.height, self._aspect)
             filters.append(("crop", f"{width}:{height}:{left}:{top}"))
-        filters += _ROTATE[quarter_turns(frame.rotation)]
+        filters += FILTERS[orientation]
         if self._crop is None and self._resize != "official":
             matrix = ":in_color_matrix=bt2020" if hdr else ""
             flags = "area+accurate_rnd" if self._resize == "area" else self._resize
             filters.append(("scale", f"{self._size}:{self._size}:flags={flags}{matrix}"))
             if self._resize == "area" and not hdr:
                 # Straight to rgb24 is half as slow again, and 1.5 grey levels darker.
-                filters.append(("format", "bgr0"))
+                filters.append(("format", "gbrp"))
         filters += [("format", "rgb48le" if hdr else "rgb24"), ("buffersink", None)]
         self._graph = graph = av.filter.Graph()  # held: its nodes do not keep it alive
         graph.threads = 1
@@ -122,11 +116,6 @@ class FrameConverter:
             last = node
         graph.configure()
         self._sink = last
-
-
-def quarter_turns(degrees: int) -> int:
-    """The nearest of 0, 90, 180, 270: display matrices of any angle are legal, and a tilt is part of the picture."""
-    return round(degrees / 90) * 90 % 360
 
 
 def center_square(width: int, height: int, aspect: float = 1.0) -> tuple[int, int, int, int]:

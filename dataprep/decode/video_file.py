@@ -46,6 +46,14 @@ CONTAINERS = (
 )
 
 _EBML = b"\x1a\x45\xdf\xa3"
+APPLE_DOUBLE = (b"\x00\x05\x16\x07", b"\x00\x05\x16\x00")
+"""How the companions begin that macOS leaves beside files on foreign disks (`._x.mp4`), and AppleSingle files."""
+
+_RIFF_VIDEOS = (b"AVI ", b"AVIX", b"CDXA")
+_PICTURE_BRANDS = (b"mif1", b"heic", b"heix", b"heim", b"heis", b"avif", b"crx ")
+_SOUND_BRANDS = (b"M4A ", b"M4B ", b"M4P ")
+_SHARED_SUFFIXES = (".ts", ".mts")  # with TypeScript
+_NO_TEXT = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))
 
 
 class VideoError(ValueError):
@@ -89,7 +97,13 @@ def open_container(file: Path) -> InputContainer:
     """The container of a regular file, if it is on the list."""
     options = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     try:
-        if _is_webm(file):
+        with file.open("rb") as handle:
+            head = handle.read(64)
+        if (
+            head[4:8] == b"ftyp" and head[8:12] in _PICTURE_BRANDS
+        ):  # FFmpeg would play it as a video of one frame
+            raise VideoError("not_a_video", "a picture, not a video")
+        if _is_webm(head):
             # Its header tells all: do not let FFmpeg decode the first picture twice to learn its size.
             # The decoder that we open later is not bound by this.
             options["codec_whitelist"] = "none"
@@ -98,14 +112,28 @@ def open_container(file: Path) -> InputContainer:
         raise VideoError("truncated", "the header is incomplete") from None
     except PermissionError:
         raise VideoError("unreadable", "permission denied") from None
+    except VideoError:
+        raise
     except (av.error.FFmpegError, ValueError):
         raise VideoError(*_what_it_is(file)) from None
 
 
-def _is_webm(file: Path) -> bool:
+def has_only_the_name(file: Path) -> bool:
+    """Whether a regular file is called like a video for another reason: `._x.mp4` of macOS, or a program in TypeScript."""
+    companion, shared = file.name.startswith("._"), file.suffix.lower() in _SHARED_SUFFIXES
+    if not companion and not shared:
+        return False
+    try:
+        with file.open("rb") as handle:
+            head = handle.read(1024)
+    except OSError:
+        return False  # opening it as a video will say why
+    is_text = head.startswith((b"\xff\xfe", b"\xfe\xff")) or len(head.translate(None, _NO_TEXT)) == len(head)
+    return head.startswith(APPLE_DOUBLE) or (shared and bool(head) and is_text)
+
+
+def _is_webm(head: bytes) -> bool:
     """Whether it is Matroska of the kind `webm`: VP8, VP9 or AV1, whose pictures come in order."""
-    with file.open("rb") as handle:
-        head = handle.read(64)
     return head.startswith(_EBML) and b"webm" in head
 
 
@@ -114,6 +142,15 @@ def _what_it_is(file: Path) -> tuple[str, str]:
     with file.open("rb") as handle:
         head = handle.read(512)
     text = head.lstrip().lower()
+    if head.startswith(APPLE_DOUBLE):
+        return "not_a_video", "what macOS keeps beside a file (AppleDouble), not a video"
+    if head.startswith(b"RIFF") and head[8:12] not in _RIFF_VIDEOS:
+        return (
+            "not_a_video",
+            f"a RIFF file of kind {head[8:12].decode('latin-1')!r} (WebP, WAV ...), not a video",
+        )
+    if head[4:8] == b"ftyp" and head[8:12] in _SOUND_BRANDS:
+        return "not_a_video", "sound, not a video"
     if head[4:8] == b"ftyp" or head.startswith((_EBML, b"RIFF", b"FLV", b"OggS")):
         return "truncated", "a video container begins, and what it needs is missing: cut short or damaged"
     if text.startswith(b"ffconcat"):

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import json
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,10 +31,15 @@ from dataprep.sharding.plan import SKIPS, Failure, Plan, ShardConfig, ShardTask,
 
 SPOOL_BYTES = 16 << 20
 """Encoded clips of one source beyond this go to a temporary file."""
+SECONDS_BETWEEN_SIGNS = 0.1
+"""At least, between two signs of life of a reader: each is a message to another process."""
 
 
 class FrameReader(Protocol):
     """What an opener returns: iterated once inside its `with` block, u8 [H, W, 3] frames of one size."""
+
+    alive: Callable[[], None]
+    """Set by the worker and called by the reader whenever it has decoded something, whether that is kept or not."""
 
     @property
     def output_fps(self) -> float:
@@ -140,7 +146,7 @@ class ShardState:
 
 
 def write_shard(job: ShardJob, report: Callable[[Beat], None]) -> ShardState:
-    """Write the shard and its state file; calls `report` before each source and after each piece of one.
+    """Write the shard and its state file; calls `report` before each source and while one is decoded.
 
     Raises:
         OutputError: the output cannot be written.
@@ -221,6 +227,7 @@ def _spool_source(
 ) -> Failure | None:
     try:
         with _reading(), job.opener(source, job.config) as reader:
+            reader.alive = _at_most_every(SECONDS_BETWEEN_SIGNS, alive)
             for start, frames in cut_pieces(reader, job.config):
                 clip = EncodedClip.encode(frames, codec=job.config.codec, fps=reader.output_fps, h264=h264)
                 spool.append(start, clip)
@@ -230,6 +237,20 @@ def _spool_source(
     if not spool.clips:
         return Failure(source.source_path, "zero_frames", "no frame was kept")
     return None
+
+
+def _at_most_every(seconds: float, action: Callable[[], None]) -> Callable[[], None]:
+    """`action`, but calls that come sooner after the last one do nothing."""
+    last = time.monotonic()
+
+    def act() -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= seconds:
+            last = now
+            action()
+
+    return act
 
 
 def cut_pieces(frames: Iterable[Frames], config: ShardConfig) -> Iterator[tuple[int, Frames]]:

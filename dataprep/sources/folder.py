@@ -2,7 +2,8 @@
 
 A file counts as a video by its suffix and is then judged by its content. Links are followed; a file met a second time
 (by link or hard link) is skipped as `duplicate`, a link that leads nowhere or back to itself is a failure with that
-reason. Whatever has another suffix, or none, is counted in the summary and otherwise left alone.
+reason. Whatever has another suffix, or none, is counted in the summary and otherwise left alone; so is what has a video's
+name for another reason, by its first bytes: the companions of macOS (`._x.mp4`), TypeScript in `.ts`.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dataprep.decode.video_file import has_only_the_name
 from dataprep.errors import InputError
 from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import add_origin_options, dataset_name, make_shards, shard_config
@@ -174,6 +176,8 @@ def _split(shown: str, validation_share: float) -> str:
 def _notes(tree: "_Tree", sources: list[SourceVideo], labels: dict[str, Label]) -> Iterator[str]:
     if tree.others:
         yield f"{tree.others} files without a video suffix were left alone"
+    if tree.namesakes:
+        yield f"{tree.namesakes} files that only bear a video's name (macOS companions, TypeScript) were left alone"
     unlabelled = sum(source.source_path not in labels for source in sources)
     if labels and unlabelled:
         yield f"{unlabelled} videos are not in the labels file"
@@ -187,7 +191,9 @@ class _Tree:
     """(path below the top, absolute path, bytes)."""
     failures: list[Failure] = field(default_factory=list)
     others: int = 0
-    """Files left alone."""
+    """Files left alone for their suffix."""
+    namesakes: int = 0
+    """Files left alone because a video's suffix is all they have of one."""
     _folders: list[tuple[str, str]] = field(default_factory=list)
     """To be entered: (absolute path, path below the top that is "" or ends in a slash)."""
     _links: deque["tuple[os.DirEntry[str], str]"] = field(default_factory=deque)
@@ -232,6 +238,8 @@ class _Tree:
             self.others += 1
         elif not stat.S_ISREG(status.st_mode):
             self._fail(relative, "not_a_file", "a FIFO, socket or device")
+        elif has_only_the_name(Path(entry.path)):
+            self.namesakes += 1
         elif self._is_new(status, relative):
             self.files.append((relative, entry.path, status.st_size))
 

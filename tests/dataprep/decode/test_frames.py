@@ -76,6 +76,20 @@ def test_stride_and_skipped_head_keep_absolute_multiples(make_video) -> None:
         assert (video.source_frames, video.kept_frames, video.output_fps) == (60, 12, pytest.approx(12 / 5))
 
 
+def test_every_decoded_packet_is_a_sign_of_life(make_video) -> None:
+    path = make_video("a.mp4", counting_frames(60))
+    signs = 0
+
+    def alive() -> None:
+        nonlocal signs
+        signs += 1
+
+    with open_video(path, DecodeSettings(stride=50, skip_head=10, min_frames=1)) as video:
+        video.alive = alive
+        assert len(list(video)) == 1
+    assert signs >= 55  # of 60; the first ones came before anyone could ask
+
+
 def test_variable_rate_is_resampled_by_timestamps(make_video) -> None:
     times = [0, 100, 200, 1000, 1100, 1200]
     path = make_video("a.mkv", counting_frames(6), times=times)

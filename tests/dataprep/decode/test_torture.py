@@ -120,7 +120,7 @@ for case in CASES:
 @pytest.mark.slow
 def test_an_8k_file_is_read_under_a_gibibyte_where_the_limit_allows_it(torture: Path) -> None:
     code = f"""
-from dataprep.frames import DecodeSettings, open_video
+from dataprep.decode.frames import DecodeSettings, open_video
 with open_video({str(torture / "04_huge_7680x4320.webm")!r}, DecodeSettings(max_pixels=7680 * 4320)) as video:
     print(sum(1 for _ in video))
 {PRINT_PEAK}"""

@@ -131,6 +131,11 @@ def test_a_slow_long_video_is_not_taken_for_a_hang(tmp_path: Path) -> None:
     assert failures_of(tmp_path) == {}
 
 
+def test_frames_that_are_not_kept_are_a_sign_of_life(tmp_path: Path) -> None:
+    make_shards(tmp_path, numbered_listing("rare:30"), timeout_seconds=2.0)  # 5 s of work before the first
+    assert failures_of(tmp_path) == {}
+
+
 @pytest.mark.parametrize("codec", ["raw", "h264"])
 def test_a_worker_killed_once_costs_nothing(tmp_path: Path, codec: str) -> None:
     marker = tmp_path / "marker"

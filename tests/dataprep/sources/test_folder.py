@@ -30,6 +30,31 @@ def test_videos_are_known_by_their_suffix_and_sorted(tmp_path: Path) -> None:
     assert listing.notes == ("2 files without a video suffix were left alone",)
 
 
+def test_what_only_bears_a_videos_name_is_passed_over(tmp_path: Path) -> None:
+    """Companions that macOS leaves on foreign disks, and programs in TypeScript."""
+    companion = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        " + bytes(60)
+    for name in ("._a.mp4", "folder/._b.MOV", "._c.ts"):
+        touch(tmp_path / name, companion)
+    touch(tmp_path / "index.ts", "export const café = () => 1;\n".encode())
+    touch(tmp_path / "latin.mts", "// café\r\n".encode("latin-1"))
+    touch(tmp_path / "windows.ts", "let a = 1".encode("utf-16"))
+    packet = b"\x47\x40\x11\x10\x00" + bytes(183)
+    for name in ("a.mp4", "._really.mp4", "camera.ts", "damaged.ts", "no_companion.mp4"):
+        touch(tmp_path / name, {"camera.ts": packet * 3, "damaged.ts": bytes(50) + packet}.get(name, b"x"))
+    listing = list_videos(tmp_path)
+    assert [source.source_path for source in listing.sources] == [
+        "._really.mp4",
+        "a.mp4",
+        "camera.ts",
+        "damaged.ts",
+        "no_companion.mp4",
+    ]
+    assert listing.failures == ()
+    assert listing.notes == (
+        "6 files that only bear a video's name (macOS companions, TypeScript) were left alone",
+    )
+
+
 def test_ids_are_keys_and_differ_for_any_two_paths() -> None:
     paths = [
         "clip.mp4",
