@@ -4,6 +4,7 @@ import argparse
 import importlib
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 
 from cwm_hub import missing_extra
@@ -49,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from dataprep.sharding.supervisor import EngineError
 
     try:
-        return importlib.import_module(COMMANDS[args.command][0]).run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+            return importlib.import_module(COMMANDS[args.command][0]).run(args)
     except KeyboardInterrupt:
         print(f"\ninterrupted; continue with: cwm-dataprep {shlex.join(arguments)}", file=sys.stderr)
         return EXIT_INTERRUPTED

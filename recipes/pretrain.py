@@ -126,6 +126,8 @@ class PretrainConfig:
     """Loader processes of each process; 0 reads between updates."""
     max_broken: int = 8
     """Shards or clips that a process may find unreadable before the run stops; unreadable.jsonl names them."""
+    max_broken_share: float = 0.5
+    """Share of the clips of each data set of which the same is true, so that a small one is not worn down to its last."""
     fetch: FetchConfig = field(default_factory=FetchConfig)
     """Cache, retries and timeouts for remote roots."""
     seed: int = 0
@@ -345,6 +347,7 @@ def open_loader(config: PretrainConfig, accelerator: Any, *, image_size: int) ->
         image_size=image_size,
         pin_memory=accelerator.device.type == "cuda",
         max_broken=config.max_broken,
+        max_broken_share=config.max_broken_share,
         fetch=config.fetch,
     )
 

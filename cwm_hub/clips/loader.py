@@ -90,6 +90,7 @@ class ClipLoader:
         prefetch_batches: int = 4,
         pin_memory: bool = False,
         max_broken: int = 8,
+        max_broken_share: float = 0.5,
         fetch: FetchConfig | None = None,
     ) -> None:
         """Read manifests and indices once; no video is read before the first batch.
@@ -109,6 +110,7 @@ class ClipLoader:
             prefetch_batches: batches each worker keeps ready.
             pin_memory: give batches in page-locked memory.
             max_broken: shards or clips that may turn out unreadable before the run stops.
+            max_broken_share: share of the clips of each source of which the same is true, in [0, 1].
             fetch: cache, retries and timeouts for remote roots; None takes `FetchConfig()`.
 
         Raises:
@@ -117,6 +119,8 @@ class ClipLoader:
         """
         if not 0 <= rank < world_size:
             raise SamplingError(f"rank {rank} is outside a world of {world_size}")
+        if not 0 <= max_broken_share <= 1:
+            raise SamplingError(f"max_broken_share must be in [0, 1], got {max_broken_share}")
         if batch_clips < 1 or start_batch < 0:
             raise SamplingError(
                 f"a loader needs batch_clips >= 1 and start_batch >= 0, got {batch_clips}, {start_batch}"
@@ -134,6 +138,7 @@ class ClipLoader:
             unit=sampling,
             fetch=fetch or FetchConfig(),
             max_broken=max_broken,
+            max_broken_share=max_broken_share,
         )
         height, width = self._batches.image_size
         if image_size is not None and (height, width) != (image_size, image_size):
@@ -210,6 +215,7 @@ def validation_windows(
         unit="source",
         fetch=fetch or FetchConfig(),
         max_broken=0,
+        max_broken_share=0.0,
     )
     clips = batches.sets[0]
     windows = len(clips.index.windows)
@@ -289,6 +295,7 @@ class _Batches(Dataset[ClipBatch | ShardError]):
         unit: Sampling,
         fetch: FetchConfig,
         max_broken: int,
+        max_broken_share: float,
     ) -> None:
         self._broken, self._memory = BrokenCount(max_broken), _BatchMemory()
         self._shares = sampling.mixture_shares([source.weight for source in sources])
@@ -296,7 +303,13 @@ class _Batches(Dataset[ClipBatch | ShardError]):
         self._rank, self._world_size, self._unit = rank, world_size, unit
         self.sets = [
             open_clip_set(
-                source, window_frames=window_frames, unit=unit, seed=seed, number=number, fetch=fetch
+                source,
+                window_frames=window_frames,
+                unit=unit,
+                seed=seed,
+                number=number,
+                fetch=fetch,
+                max_broken_share=max_broken_share,
             )
             for number, source in enumerate(sources)
         ]

@@ -22,7 +22,7 @@ class BrokenShardError(ShardError):
 
 
 class BrokenCount:
-    """What could not be read so far, and the point at which that is too much."""
+    """What could not be read so far, and the count at which that is too much."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

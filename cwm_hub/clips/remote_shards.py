@@ -7,16 +7,16 @@ process fetches the block that comes next in the background, passing over what a
 """
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import os
+import platform
 import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import fsspec.core
 
@@ -24,6 +24,7 @@ from cwm_hub.clips.local_shards import BrokenShardError, OpenFiles
 from cwm_hub.clips.retries import PERMANENT, FetchConfig, attempt, pause, sentence
 from cwm_hub.shards.codecs import ShardError
 from cwm_hub.shards.manifest import ShardRecord
+from cwm_hub.shards.storage import lock
 
 RANGE_BYTES, SMALLEST_RANGE_BYTES = 8 * 2**20, 64 * 2**10
 """Size of one read; quartered after a failure, doubled after a success."""
@@ -33,6 +34,9 @@ REREADS = 8
 
 ABANDONED_SECONDS = 3600.0
 """A `.partial` file that has not grown for that long may be dropped to make room."""
+
+Lock = Literal["mine", "theirs", "none"]
+"""Held by us, by another one, or the file system has no locks."""
 
 
 def pin_revision(root: str) -> str:
@@ -127,14 +131,16 @@ class RemoteShards:
         if _touch(path, record.bytes):
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.with_suffix(".lock"), wait=wait) as mine:
-            if not mine or _touch(path, record.bytes):
+        with _locked(path.with_suffix(".lock"), wait=wait) as got:
+            if got == "theirs" or _touch(path, record.bytes):
                 return path
             failed = path.with_suffix(".failed")
             if failed.exists() and failed.stat().st_mtime >= self._born:
                 self._broken[shard] = failed.read_text()
                 raise BrokenShardError(record.file, self._broken[shard])
-            partial = path.with_name(f"{record.sha256}-{record.bytes}.partial")
+            # Without locks two may fetch it at once: each into a file of its own.
+            mine = f"-{platform.node()}-{os.getpid()}-{threading.get_ident()}" if got == "none" else ""
+            partial = path.with_name(f"{record.sha256}{mine}-{record.bytes}.partial")
             try:
                 self._make_room(partial, record.bytes)
                 self._download(record, partial)
@@ -236,15 +242,14 @@ class _Process:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold a lock between processes and threads; yields whether it was got. A process that dies lets go."""
+def _locked(path: Path, *, wait: bool) -> Iterator[Lock]:
+    """Hold a lock between processes and threads; yields how it went. A process that dies lets go."""
     with path.open("ab") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            got: Lock = "mine" if lock(file, wait=wait) else "none"
         except BlockingIOError:
-            yield False
-        else:
-            yield True
+            got = "theirs"
+        yield got
 
 
 def _touch(path: Path, size: int) -> bool:

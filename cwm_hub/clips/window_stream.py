@@ -6,8 +6,9 @@ in order, ahead of its use, and never waits for its whole.
 """
 
 import os
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from cwm_hub.shards.codecs import Frames, ShardError, decode_clip, raw_byte_rang
 from cwm_hub.shards.index import INDEX, read_index_table
 from cwm_hub.shards.manifest import MANIFEST, Manifest
 from cwm_hub.shards.storage import local_path
+
+T = TypeVar("T")
 
 REMOTE_BLOCK_SHARDS = 4
 """Shards shuffled together where a remote source does not say: output order is then unrelated to the order on disk."""
@@ -63,6 +66,7 @@ class ClipSet:
         unit: Sampling,
         seed: int,
         block_shards: int,
+        max_broken_share: float,
     ) -> None:
         self.index = index
         self._files, self._unit, self._seed, self._block_shards = files, unit, seed, block_shards
@@ -70,6 +74,8 @@ class ClipSet:
         self._units = index.windows.units(unit, window_frames=window_frames)
         self._epochs: dict[int, _Epoch] = {}
         self._announced: tuple[int, int] | None = None
+        self._max_broken_share = max_broken_share
+        self._unreadable: set[int] = set()  # rows of the index, as this process met them
 
     def __len__(self) -> int:
         """Samples of one epoch."""
@@ -101,6 +107,7 @@ class ClipSet:
             except BrokenShardError as error:
                 passed[error.name] = error.reason
                 broken.add(error.name, error.reason)
+                self._check_share(row, error)
             else:
                 start, label = int(self.index.start[row]) + first, int(self.index.label[row])
                 return Window(self.index.key[row].as_py(), start, label, passed)
@@ -110,6 +117,20 @@ class ClipSet:
             )
         name, reason = passed.popitem()
         raise ShardError(f"{self.index.source.root}: no readable clip in {TRIES} tries; {name}: {reason}")
+
+    def _check_share(self, row: int, error: BrokenShardError) -> None:
+        """A count alone would let a small set shrink to one clip that is drawn again and again."""
+        usable = self.index.windows.row
+        whole_shard = usable[self.index.shard[usable] == self.index.shard[row]]
+        self._unreadable.update([row] if error.name == self._clip_name(row) else whole_shard.tolist())
+        if len(self._unreadable) > self._max_broken_share * len(usable):
+            raise ShardError(
+                f"{self.index.source.root}: {len(self._unreadable)} of {len(usable)} clips cannot be read, more than "
+                f"the share of {self._max_broken_share:g} allowed; the last: {error}"
+            )
+
+    def _clip_name(self, row: int) -> str:
+        return f"clip {self.index.key[row]}"
 
     def _plan(self, epoch: int) -> _Epoch:
         if epoch not in self._epochs:
@@ -164,13 +185,20 @@ class ClipSet:
         if self.index.codec[row].as_py() == "raw":
             skip, size = raw_byte_range(*self.index.image_size, first, first + self._window_frames)
             data = out.data.cast("B")
-            found = os.preadv(descriptor, [data], offset + skip)
+            found = self._from_disk(row, lambda: os.preadv(descriptor, [data], offset + skip))
         else:
-            data = os.pread(descriptor, size, offset)
+            data = self._from_disk(row, lambda: os.pread(descriptor, size, offset))
             found = len(data)
         if found != size:
-            raise BrokenShardError(f"clip {self.index.key[row]}", "the shard ends inside it")
+            raise BrokenShardError(self._clip_name(row), "the shard ends inside it")
         return data
+
+    def _from_disk(self, row: int, read: Callable[[], T]) -> T:
+        """What the system says of one clip (EIO, ESTALE) must not end a run that has the others."""
+        try:
+            return read()
+        except OSError as error:
+            raise BrokenShardError(self._clip_name(row), error.strerror or str(error)) from error
 
     def _read(self, row: int, first: int, out: Frames) -> None:
         data, codec = self._load(row, first, out), self.index.codec[row].as_py()
@@ -179,15 +207,22 @@ class ClipSet:
         try:
             frames = decode_clip(bytes(data), codec, first, first + self._window_frames)
         except ShardError as error:
-            raise BrokenShardError(f"clip {self.index.key[row]}", str(error)) from error
+            raise BrokenShardError(self._clip_name(row), str(error)) from error
         if frames.shape != out.shape:
             difference = f"it decodes to {frames.shape}, the index says {out.shape}"
-            raise BrokenShardError(f"clip {self.index.key[row]}", difference)
+            raise BrokenShardError(self._clip_name(row), difference)
         out[:] = frames
 
 
 def open_clip_set(
-    source: ClipSource, *, window_frames: int, unit: Sampling, seed: int, number: int, fetch: FetchConfig
+    source: ClipSource,
+    *,
+    window_frames: int,
+    unit: Sampling,
+    seed: int,
+    number: int,
+    fetch: FetchConfig,
+    max_broken_share: float,
 ) -> ClipSet:
     """Open source `number` of a mixture: its manifest and index, read once, and its tars, local or behind a URL.
 
@@ -209,5 +244,11 @@ def open_clip_set(
         files = RemoteShards(root, manifest.splits[source.split], fetch=fetch, block_shards=block_shards)
     own_seed = int(sampling.hash_words(seed, number) >> np.uint64(1))
     return ClipSet(
-        index, files, window_frames=window_frames, unit=unit, seed=own_seed, block_shards=block_shards
+        index,
+        files,
+        window_frames=window_frames,
+        unit=unit,
+        seed=own_seed,
+        block_shards=block_shards,
+        max_broken_share=max_broken_share,
     )

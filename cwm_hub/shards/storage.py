@@ -4,10 +4,15 @@ Whatever the client library of a URL raises leaves here as OSError with one line
 """
 
 import contextlib
+import errno
+import fcntl
+import functools
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 import fsspec
 import fsspec.core
@@ -20,6 +25,9 @@ CLIENT_ERRORS = {
     "httpx2": ("HTTPError",),
 }
 """Errors of the libraries that fsspec speaks through, which it passes on as they are; by module."""
+
+UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+"""How network and FUSE file systems say that they have no locks, or cannot sync a folder."""
 
 
 def client_errors() -> tuple[type[Exception], ...]:
@@ -75,7 +83,7 @@ def write_file(root: str | Path, name: str, data: bytes) -> None:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            fsync(file.fileno())
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
@@ -120,6 +128,52 @@ def sync(path: Path) -> None:
     """Make a local file, or the renames inside a local folder, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def fsync(descriptor: int) -> None:
+    """`os.fsync`, or a warning where the file system cannot: what was written is there, but for a power cut."""
+    with _warning_where_unsupported(
+        "this file system cannot sync a folder: a power cut may lose what was written"
+    ):
+        os.fsync(descriptor)
+
+
+def lock(file: IO[Any], *, wait: bool = False, shared: bool = False, of_process: bool = False) -> bool:
+    """Lock an open file between processes; it is held until the file is closed.
+
+    Args:
+        file: opened for writing.
+        wait: until nobody else holds it.
+        shared: with others that hold it shared.
+        of_process: by `lockf`: a child that inherits the file does not hold it.
+
+    Returns:
+        False where the file system has no locks, with a warning: nobody is kept out.
+
+    Raises:
+        BlockingIOError, PermissionError: another one holds it (EAGAIN or EACCES, as the system has it).
+    """
+    how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+    with _warning_where_unsupported("this file system has no locks: nothing keeps two runs off one folder"):
+        (fcntl.lockf if of_process else fcntl.flock)(file, how)
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _warning_where_unsupported(sentence: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        warn_once(f"{sentence} ({os.strerror(error.errno)})")
+
+
+@functools.cache
+def warn_once(sentence: str) -> None:
+    """A RuntimeWarning, once in the life of this process: by the rules of `warnings` others bring it back."""
+    warnings.warn(sentence, RuntimeWarning, stacklevel=1)

@@ -15,7 +15,7 @@ import numpy as np
 from cwm_hub.shards.codecs import CODECS, EXTENSIONS, Frames, H264Encoder, ShardError, encode_clip
 from cwm_hub.shards.index import ClipRow
 from cwm_hub.shards.manifest import ShardRecord
-from cwm_hub.shards.storage import sync
+from cwm_hub.shards.storage import fsync, sync
 
 if TYPE_CHECKING:
     pass
@@ -172,7 +172,7 @@ class ShardWriter:
         """Finish the tar: two end blocks, fsync, rename; returns its record."""
         self._write(bytes(2 * tarfile.BLOCKSIZE))
         self._file.flush()
-        os.fsync(self._file.fileno())
+        fsync(self._file.fileno())
         self._file.close()
         self._temporary.replace(self.path)
         sync(self.path.parent)

@@ -92,7 +92,7 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--workers",
         type=int,
-        default=len(os.sched_getaffinity(0)),
+        default=usable_cores(),
         metavar="N",
         help="processes (default: one per core, %(default)s)",
     )
@@ -121,6 +121,12 @@ def _add_run_options(group: argparse._ArgumentGroup) -> None:
         "--dry-run", action="store_true", help="write nothing; tell the plan, and size and time from a probe"
     )
     group.add_argument("--overwrite", action="store_true", help="remove an earlier run's work first")
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, all of the machine's where the system does not tell (macOS)."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def add_origin_options(parser: argparse.ArgumentParser) -> None:

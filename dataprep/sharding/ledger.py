@@ -9,7 +9,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import platform
 import shutil
@@ -26,7 +25,7 @@ import cwm_hub
 from cwm_hub.config import to_dict
 from cwm_hub.shards.index import INDEX, index_bytes, index_table
 from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, failures_bytes, shard_name
-from cwm_hub.shards.storage import list_files, local_path, read_file, write_file
+from cwm_hub.shards.storage import list_files, local_path, lock, read_file, write_file
 from dataprep.errors import InputError
 from dataprep.sharding.plan import SKIPS, Failure, Plan, ShardTask, count_reasons
 from dataprep.sharding.worker import OutputError, ShardState, remove_leftovers, writing
@@ -68,7 +67,7 @@ class Outcome:
 def run_lock(root: str, part: str = "") -> Iterator[None]:
     """Keep a second run off this output; parts of a `--shard-range` run exclude only a whole run and their like.
 
-    A remote root has no lock: there, one run at a time is the caller's promise.
+    A remote root has no lock, nor have some network file systems: there, one run at a time is the caller's promise.
 
     Raises:
         InputError: another run is writing there.
@@ -94,8 +93,7 @@ def run_lock(root: str, part: str = "") -> Iterator[None]:
 
 
 def _lock(held: contextlib.ExitStack, path: Path, *, shared: bool = False) -> None:
-    file = held.enter_context(path.open("ab"))
-    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    lock(held.enter_context(path.open("ab")), shared=shared)
 
 
 def library_versions() -> dict[str, str]:

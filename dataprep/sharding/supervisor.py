@@ -15,6 +15,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import ModuleType
 
 from dataprep.sharding.plan import Failure, SourceVideo
 from dataprep.sharding.worker import Beat, OutputError, ShardJob, remove_leftovers, write_shard
@@ -176,6 +178,17 @@ def _signals_held() -> Iterator[None]:
         signal.raise_signal(held[0])
 
 
+@contextlib.contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Keep a new process from running the caller's script again, which it would before its own work."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 class _Worker:
     """One process writing one shard, as seen by the supervisor."""
 
@@ -191,7 +204,8 @@ class _Worker:
         context = multiprocessing.get_context("forkserver")
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(job, theirs, str(self._log)), daemon=True)
-        self._process.start()
+        with _no_main_module() if job.opener.__module__ != "__main__" else contextlib.nullcontext():
+            self._process.start()
         theirs.close()
 
     @property

@@ -4,7 +4,6 @@ A run folder holds `config.yaml`, `metrics.jsonl` and `checkpoints/step-<updates
 that a killed run finds it whole.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -50,10 +49,12 @@ def lock_run(run: Path) -> TextIO:
     Raises:
         RecipeError: another process has it.
     """
+    from cwm_hub.shards.storage import lock
+
     run.mkdir(parents=True, exist_ok=True)
     file = (run / ".lock").open("w")
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(file, of_process=True)
     except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, as the system has it
         file.close()
         raise RecipeError(f"another process is training in {run}") from None
@@ -112,8 +113,10 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 
 def note_unreadable(path: Path, broken: Iterable[tuple[str, str]], *, updates: int) -> None:
     """Add the shards and clips of (name, reason) that the file does not name yet; processes of a run share it."""
+    from cwm_hub.shards.storage import lock
+
     with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # lockf's lock would go when read_rows closes the file
+        lock(file, wait=True)  # lockf's lock would go when read_rows closes the file
         known = {row["name"] for row in read_rows(path)}
         rows = [{"updates": updates, "name": name, "reason": reason} for name, reason in dict(broken).items()]
         file.write("".join(json.dumps(row) + "\n" for row in rows if row["name"] not in known))

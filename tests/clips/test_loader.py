@@ -1,5 +1,6 @@
 """The loader's promises, on shards whose pixels say which source and frame they are."""
 
+import errno
 import itertools
 import math
 import os
@@ -18,7 +19,7 @@ from cwm_hub.clips.clip_index import ClipSource
 from cwm_hub.clips.loader import ClipBatch, ClipLoader, validation_windows
 from cwm_hub.clips.sampling import SamplingError, WindowTable, resume_batch
 from cwm_hub.shards.codecs import ShardError, decode_clip
-from cwm_hub.shards.index import INDEX
+from cwm_hub.shards.index import INDEX, read_index
 from cwm_hub.shards.manifest import Manifest, ShardRecord, shard_name
 
 WINDOW = 5
@@ -389,6 +390,58 @@ def test_a_damaged_clip_is_passed_over_counted_and_bounded(tmp_path, workers):
     assert equal(batches, take(loader(root), 6))
     with pytest.raises(ShardError, match="more than 0 allowed; the last: clip s003_0000: damaged JPEG"):
         take(loader(root, workers=workers, max_broken=0), 6)
+
+
+def fail_reads(monkeypatch: pytest.MonkeyPatch, root: Path, clips: set[str], number: int) -> None:
+    """The system fails to read these clips, as a dying disk (EIO) or a file replaced over NFS (ESTALE) does."""
+    places = [(r.offset, r.offset + r.size) for r in read_index(root) if r.key in clips]
+    for name in ("pread", "preadv"):
+        plain = getattr(os, name)
+
+        def read(descriptor, what, offset, *rest, plain=plain):
+            if any(start <= offset < stop for start, stop in places):
+                raise OSError(number, os.strerror(number))
+            return plain(descriptor, what, offset, *rest)
+
+        monkeypatch.setattr(os, name, read)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("codec", "number"), [("raw", errno.EIO), ("jpeg", errno.ESTALE)])
+def test_a_clip_that_the_system_cannot_read_is_passed_over_and_named(
+    tmp_path, monkeypatch, codec, number, workers
+):
+    root = write_shards(tmp_path, [9] * 6, codec=codec, shards=1)
+    fail_reads(monkeypatch, root, {"s003_0000"}, number)
+    clips = loader(root, workers=workers)
+    assert set(keys(take(clips, 6))) == {f"s{n:03d}_0000" for n in (0, 1, 2, 4, 5)}
+    assert clips.broken == {"clip s003_0000": os.strerror(number)}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_source_is_not_worn_down_to_its_last_clips(tmp_path, monkeypatch, workers):
+    """More than half of the clips of one source, though another one is large and whole."""
+    root = write_shards(tmp_path / "small", [9] * 6, shards=1)
+    other = write_shards(tmp_path / "large", [9] * 40, shards=1)
+    fail_reads(monkeypatch, root, {f"s{n:03d}_0000" for n in range(5)}, errno.EIO)
+    small, large = ClipSource(str(root)), ClipSource(str(other), where={"label": (20.0, 39.0)})
+    with pytest.raises(ShardError, match=r"small: 4 of 6 clips cannot be read, more than the share of 0.5"):
+        take(loader(small, large, workers=workers, max_broken=1000), 20)
+    got = keys(take(loader(small, workers=workers, max_broken=5, max_broken_share=0.9), 6))
+    assert set(got) == {"s005_0000"}
+
+
+def test_a_shard_that_is_gone_counts_with_its_clips(tmp_path):
+    root = write_shards(tmp_path, [9] * 6, shards=3)
+    clips = loader(root, max_broken_share=0.3)
+    (root / "data/train-00001-of-00003.tar").unlink()
+    with pytest.raises(ShardError, match=r"2 of 6 clips cannot be read, more than the share of 0.3"):
+        take(clips, 6)
+
+
+def test_a_share_is_a_share(root):
+    with pytest.raises(ValueError, match=r"max_broken_share must be in \[0, 1\], got 8.0"):
+        loader(root, max_broken_share=8.0)
 
 
 # Other tools

@@ -1,5 +1,7 @@
 """Remote roots: the same stream as a local one in the same order, whatever the network does."""
 
+import errno
+import fcntl
 import importlib.util
 import json
 import multiprocessing
@@ -150,6 +152,15 @@ def test_a_killed_process_leaves_its_lock_and_its_bytes(shards, tmp_path):
         tars = {path.name: path.stat().st_size for path in (shards / "data").iterdir()}
         twice = sum(server.bytes_sent[name] for name in tars) - sum(tars.values())
         assert twice <= 2 * remote_shards.RANGE_BYTES  # sent, not yet written when the process died
+
+
+@needs_http
+def test_without_locks_two_processes_fetch_into_files_of_their_own(shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "no locks")))
+    with FlakyServer(shards) as server:
+        clips = loader(server.url, tmp_path, workers=2)
+        assert equal(take(clips, 10), take(loader(shards, tmp_path), 10))
+        assert clips.broken == {}
 
 
 @needs_http

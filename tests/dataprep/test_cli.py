@@ -263,3 +263,35 @@ def test_two_runs_on_one_output_at_once(videos: Path, tmp_path: Path) -> None:
     first.communicate()
     assert first.returncode == 0
     assert sum(record.samples for record in Manifest.load(tmp_path / "out").shards) == 8
+
+
+def run_script(path: Path, lines: str) -> subprocess.CompletedProcess[str]:
+    path.write_text(lines)
+    return subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=120)
+
+
+def test_a_system_without_affinity_and_a_script_without_a_main_guard(videos: Path, tmp_path: Path) -> None:
+    """macOS; and the workers, new processes, must not run the script that called us."""
+    command = folder_command(videos, tmp_path / "out")
+    told = run_script(
+        tmp_path / "script.py",
+        "import os, sys\ndel os.sched_getaffinity\nfrom dataprep.__main__ import main\n"
+        f"print('here')\nsys.exit(main({command!r}))",
+    )
+    assert (told.returncode, told.stdout) == (0, "here\n"), told.stderr
+    assert sum(record.samples for record in Manifest.load(tmp_path / "out").shards) == 8
+
+
+def test_file_systems_without_locks_and_folder_sync_give_one_line_each(videos: Path, tmp_path: Path) -> None:
+    command = folder_command(videos, tmp_path / "out", "--workers", "0")
+    told = run_script(
+        tmp_path / "script.py",
+        "import errno, fcntl, os, stat, sys\nplain = os.fsync\n"
+        "def refuse(*_): raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))\n"
+        "def fsync(file): refuse() if stat.S_ISDIR(os.fstat(file).st_mode) else plain(file)\n"
+        "fcntl.flock = fcntl.lockf = refuse\nos.fsync = fsync\n"
+        f"from dataprep.__main__ import main\nsys.exit(main({command!r}))",
+    )
+    warned = [line for line in told.stderr.splitlines() if line.startswith("warning: ")]
+    assert told.returncode == 0 and len(warned) == 2, told.stderr
+    assert "no locks" in warned[0] and "cannot sync" in warned[1]
