@@ -1,7 +1,7 @@
 """How the frames of one clip become bytes and come back: h264 (default), JPEG film strip, raw.
 
-Frames are uint8 RGB [T, H, W, 3] on both sides. Encoding is deterministic (one thread, no clock, no state beyond one
-shard's), so a shard is byte-identical whichever worker wrote it. Every payload tells its own frame count and size; the
+Frames are uint8 RGB [T, H, W, 3] on both sides. Encoding is deterministic (one thread, no clock, no state), so a
+clip's bytes depend on its frames alone, and a shard is byte-identical whichever worker wrote it. Every payload tells its own frame count and size; the
 random windows of the loader pay only for the frames they ask for where the codec allows it:
 
     h264   about 1 kB a 64-px frame; a window decodes from the key frame before it (at most GOP - 1 frames too many)
@@ -10,16 +10,13 @@ random windows of the loader pay only for the frames they ask for where the code
 """
 
 import io
-import itertools
 import struct
-from collections.abc import Iterator
 from fractions import Fraction
 
 import av
 import av.error
 import numpy as np
 from av.container import InputContainer
-from av.video.frame import PictureType
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -40,8 +37,9 @@ H264_OPTIONS = {
 """Tuned for decoding, then for short clips: 37.7 dB at 0.66 kB a 64-px frame of the sample clips, where ffmpeg's default
 JPEGs have 39.6 dB at 2.4 kB.
 
-The parameters take a quarter off veryfast's time at the same size (0.2 dB less). Half of what remains is start-up (CAVLC
-tables, 2.2 ms), which `H264Encoder` pays once; CABAC, which has none, decodes 1.8 times as slowly.
+The parameters take a quarter off veryfast's time at the same size (0.2 dB less). Two fifths of what remains is x264's
+start-up (CAVLC tables): one encoder for all clips of a shard would save a tenth of the sharding time, and make a clip's
+bytes depend on its neighbours. CABAC has no such start-up and decodes 1.8 times as slowly.
 """
 
 _BOX = Interpolation.AREA | Interpolation.FULL_CHR_H_INP
@@ -60,14 +58,13 @@ class ShardError(ValueError):
     """A clip, shard, manifest or index that cannot be written or read as format v1; the message is one sentence."""
 
 
-def encode_clip(frames: Frames, codec: str, fps: float, *, h264: "H264Encoder | None" = None) -> bytes:
-    """Encode uint8 RGB frames [T, H, W, 3]; the same frames give the same bytes, those before them in `h264` included.
+def encode_clip(frames: Frames, codec: str, fps: float) -> bytes:
+    """Encode uint8 RGB frames [T, H, W, 3]; the same frames give the same bytes.
 
     Args:
         frames: at least one frame; h264 needs even height and width (4:2:0).
         codec: one of `CODECS`.
         fps: frames per second, stored by h264 only.
-        h264: what encoded the clips before this one; None: there are none.
 
     Raises:
         ShardError: unknown codec, wrong shape or type, or a size that the codec cannot hold.
@@ -76,7 +73,7 @@ def encode_clip(frames: Frames, codec: str, fps: float, *, h264: "H264Encoder | 
         raise ShardError(f"a clip is uint8 [T, H, W, 3], got {frames.dtype} {list(frames.shape)}")
     frames = np.ascontiguousarray(frames)
     if codec == "h264":
-        return (h264 or H264Encoder()).encode(frames, fps)
+        return _encode_h264(frames, fps)
     if codec == "jpeg":
         return _encode_jpeg(frames)
     if codec == "raw":
@@ -112,82 +109,29 @@ def _slice(frames: Frames, start: int, stop: int | None) -> Frames:
     return frames[start:stop]
 
 
-class H264Encoder:
-    """Encodes successive clips with one x264, whose start-up is half of a short clip's time.
-
-    A clip begins with a key frame, so it decodes without the others. But x264's rate control remembers the clips before
-    it, so its bytes depend on them, and on nothing else: the same clips in the same order give the same bytes.
-    """
-
-    def __init__(self) -> None:
-        self._x264: _X264 | None = None
-
-    def encode(self, frames: Frames, fps: float) -> bytes:
-        """An mp4 of uint8 RGB frames [T, H, W, 3]; another size or rate than the last clip's starts x264 anew."""
-        _, height, width, _ = frames.shape
-        if height % 2 or width % 2:
-            raise ShardError(f"h264 needs even height and width, got {height}x{width}")
-        if not 0 < fps < 1e6:
-            raise ShardError(f"h264 needs a positive frame rate, got {fps}")
-        form = (height, width, Fraction(fps).limit_denominator(1001))
-        if self._x264 is None or self._x264.form != form:
-            self._x264 = _X264(*form)
-        return self._x264.encode(frames)
-
-
-class _X264:
-    """x264 open for frames of one form."""
-
-    def __init__(self, height: int, width: int, rate: Fraction):
-        self.form = (height, width, rate)
-        self._sent = 0  # frames, padding included: the clock
-        # This file stays empty: its stream is the template of every clip's.
-        self._header = av.open(io.BytesIO(), "w", format="mp4")
-        self._stream = stream = self._header.add_stream("libx264", rate=rate, options=H264_OPTIONS)
+def _encode_h264(frames: Frames, fps: float) -> bytes:
+    _, height, width, _ = frames.shape
+    if height % 2 or width % 2:
+        raise ShardError(f"h264 needs even height and width, got {height}x{width}")
+    if not 0 < fps < 1e6:
+        raise ShardError(f"h264 needs a positive frame rate, got {fps}")
+    rate = Fraction(fps).limit_denominator(1001)
+    target = io.BytesIO()
+    with av.open(target, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        stream = container.add_stream("libx264", rate=rate, options=H264_OPTIONS)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = 1 / rate
         stream.codec_context.thread_count = 1
-        self._header.start_encoding()
-        self._reformatter = VideoReformatter()
-        self._image = np.empty((height, width, 3), np.uint8)
-        self._rgb = av.VideoFrame.from_numpy_buffer(self._image, format="rgb24")  # a view
-        grey = np.full((height * 3 // 2, width), 128, np.uint8)
-        self._grey = av.VideoFrame.from_ndarray(grey, format="yuv420p")
-
-    def __del__(self) -> None:
-        self._header.close()  # until then a file and its stream hold each other, and x264 its memory
-
-    def encode(self, frames: Frames) -> bytes:
-        start = self._sent
-        packets = self._packets(frames)
-        target = io.BytesIO()
-        with av.open(target, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-            stream = container.add_stream_from_template(self._stream)
-            for packet in packets:
-                assert packet.pts is not None
-                packet.pts = packet.dts = packet.pts - start  # equal, for there are no B frames
-                packet.stream = stream
-                container.mux(packet)
-        return target.getvalue()
-
-    def _packets(self, frames: Frames) -> list[av.Packet]:
-        """One a frame. x264 looks ahead: grey frames push out the last ones, because a flush would end its stream."""
-        start = self._sent
-        packets: list[av.Packet] = []
-        for index, frame in enumerate(itertools.chain(self._pictures(frames), itertools.repeat(self._grey))):
-            if len(packets) == len(frames):
-                break
-            is_first = index in (0, len(frames))  # of the clip or of the padding: neither refers to the other
-            frame.pict_type = PictureType.I if is_first else PictureType.NONE
-            frame.pts = self._sent
-            self._sent += 1
-            packets += [packet for packet in self._stream.encode(frame) if (packet.pts or 0) >= start]
-        return packets
-
-    def _pictures(self, frames: Frames) -> Iterator[av.VideoFrame]:
-        for image in frames:
-            self._image[:] = image
-            yield self._reformatter.reformat(self._rgb, format="yuv420p", interpolation=_BOX, threads=1)
+        reformatter = VideoReformatter()
+        image = np.empty((height, width, 3), np.uint8)
+        rgb = av.VideoFrame.from_numpy_buffer(image, format="rgb24")  # a view
+        for number, pixels in enumerate(frames):
+            image[:] = pixels
+            frame = reformatter.reformat(rgb, format="yuv420p", interpolation=_BOX, threads=1)
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return target.getvalue()
 
 
 def _decode_h264(data: bytes, start: int, stop: int | None) -> Frames:

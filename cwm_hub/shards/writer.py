@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from cwm_hub.shards.codecs import CODECS, EXTENSIONS, Frames, H264Encoder, ShardError, encode_clip
+from cwm_hub.shards.codecs import CODECS, EXTENSIONS, Frames, ShardError, encode_clip
 from cwm_hub.shards.index import ClipRow
 from cwm_hub.shards.manifest import ShardRecord
 from cwm_hub.shards.storage import fsync, sync
@@ -39,9 +39,9 @@ class EncodedClip:
     luma: float
 
     @classmethod
-    def encode(cls, frames: Frames, *, codec: str, fps: float, h264: H264Encoder | None = None) -> Self:
+    def encode(cls, frames: Frames, *, codec: str, fps: float) -> Self:
         """Encode uint8 RGB frames [T, H, W, 3] as `encode_clip` does and measure their motion and luma."""
-        payload = encode_clip(frames, codec, fps, h264=h264)
+        payload = encode_clip(frames, codec, fps)
         motion, luma = measure_clip(frames)
         count, height, width, _ = frames.shape
         return cls(payload, codec, round(float(fps), 6), count, width, height, motion, luma)

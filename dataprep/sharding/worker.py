@@ -20,7 +20,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from cwm_hub.shards.codecs import Frames, H264Encoder
+from cwm_hub.shards.codecs import Frames
 from cwm_hub.shards.index import ClipRow
 from cwm_hub.shards.manifest import ShardRecord
 from cwm_hub.shards.storage import local_path, upload_file, write_file
@@ -200,13 +200,12 @@ def _write_sources(
     job: ShardJob, writer: ShardWriter, failures: list[Failure], report: Callable[[Beat], None]
 ) -> None:
     beat = Beat()
-    h264 = H264Encoder()  # the shard's own: its bytes must not depend on what the process wrote before
     report(beat)
     for source in job.task.sources:
         with _Spool() as spool:
             failure = job.quarantined.get(source.id)
             if failure is None:
-                failure = _spool_source(source, job, spool, h264, functools.partial(report, beat))
+                failure = _spool_source(source, job, spool, functools.partial(report, beat))
             if failure is None:
                 _add_source(source, spool, writer)
             else:
@@ -223,13 +222,13 @@ def _write_sources(
 
 
 def _spool_source(
-    source: SourceVideo, job: ShardJob, spool: "_Spool", h264: H264Encoder, alive: Callable[[], None]
+    source: SourceVideo, job: ShardJob, spool: "_Spool", alive: Callable[[], None]
 ) -> Failure | None:
     try:
         with _reading(), job.opener(source, job.config) as reader:
             reader.alive = _at_most_every(SECONDS_BETWEEN_SIGNS, alive)
             for start, frames in cut_pieces(reader, job.config):
-                clip = EncodedClip.encode(frames, codec=job.config.codec, fps=reader.output_fps, h264=h264)
+                clip = EncodedClip.encode(frames, codec=job.config.codec, fps=reader.output_fps)
                 spool.append(start, clip)
                 alive()
     except VideoError as error:
