@@ -29,7 +29,7 @@ from cwm_hub.clips.clip_index import ClipSource
 from cwm_hub.clips.loader import ClipLoader
 from cwm_hub.shards.index import INDEX, index_bytes
 from cwm_hub.shards.manifest import Manifest, shard_name
-from cwm_hub.shards.storage import write_file
+from cwm_hub.shards.storage import Root
 from cwm_hub.shards.writer import EncodedClip, ShardWriter
 from dataprep.decode.frames import DecodeSettings, open_video
 
@@ -66,7 +66,7 @@ def write_shards(root: Path, clips: list[np.ndarray], codec: str) -> None:
                 writer.add(clip, key=f"clip_{number:04d}", split="train", source=f"clip_{number:04d}")
         rows += writer.rows
         records.append(writer.record)
-    write_file(root, INDEX, index_bytes(rows))
+    Root.parse(root).write(INDEX, index_bytes(rows))
     Manifest(name="bench", codec=codec, image_size=IMAGE_SIZE, splits={"train": tuple(records)}).save(root)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from cwm_hub.shards.index import ClipRow
 from cwm_hub.shards.manifest import ShardRecord
-from cwm_hub.shards.storage import write_file
+from cwm_hub.shards.storage import Root
 from dataprep.sharding import ledger
 from dataprep.sharding.plan import Plan, ShardConfig, ShardTask, make_plan
 from dataprep.sharding.worker import ShardState
@@ -60,7 +60,7 @@ def write_json(path: Path, data: object) -> None:
     path.write_text(json.dumps(data))
 
 
-def pretend_to_write(root: str, task: ShardTask, plan: Plan, draw: random.Random) -> None:
+def pretend_to_write(root: Root, task: ShardTask, plan: Plan, draw: random.Random) -> None:
     """The state file of a shard, with SSv2's clip lengths, and a sparse tar of the size it names."""
     rows, offset = [], 512
     for source in task.sources:
@@ -91,14 +91,14 @@ def pretend_to_write(root: str, task: ShardTask, plan: Plan, draw: random.Random
     record = ShardRecord(
         task.file, len(rows), sum(row.num_frames for row in rows), offset, draw.randbytes(32).hex()
     )
-    with (Path(root) / task.file).open("wb") as file:
+    with (root.home / task.file).open("wb") as file:
         file.truncate(offset)
-    write_file(root, task.state_file, ShardState(plan.hash, record, tuple(rows), ()).to_json())
+    root.write(task.state_file, ShardState(plan.hash, record, tuple(rows), ()).to_json())
 
 
 def measure(folder: Path) -> dict[str, float]:
     """Seconds of each part, and the peak memory, of everything but decoding."""
-    root = str(folder / "out")
+    root = Root.parse(folder / "out")
     seconds: dict[str, float] = {}
     started, started_cpu, cpu = time.perf_counter(), time.process_time(), 0.0
 
@@ -116,7 +116,7 @@ def measure(folder: Path) -> dict[str, float]:
     assert len(ledger.unfinished(root, plan.tasks, plan.hash)) == len(plan.tasks)
     lap("resume")
     draw = random.Random(0)
-    (Path(root) / "data").mkdir()
+    (root.home / "data").mkdir()
     for task in plan:
         pretend_to_write(root, task, plan, draw)
     started, started_cpu = time.perf_counter(), time.process_time()  # the workers' part is not counted

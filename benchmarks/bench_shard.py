@@ -31,6 +31,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from cwm_hub.shards.storage import Root
 from dataprep.sharding import ledger
 from dataprep.sharding.plan import ShardConfig, make_plan
 from dataprep.sharding.supervisor import RunOptions, run_jobs
@@ -85,7 +86,8 @@ def decode(videos: Path) -> None:
 
 def shard(videos: Path, workers: int, videos_per_shard: int) -> None:
     """This toolkit, into a fresh directory; 0 workers: in this process."""
-    with tempfile.TemporaryDirectory() as out:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Root.parse(folder)
         plan = make_plan(list_videos(videos), ShardConfig("bench", videos_per_shard=videos_per_shard))
         ledger.begin(out, plan, ledger.Origin())
         run_jobs(make_jobs(plan, plan, root=out, opener=open_file), RunOptions(workers))

@@ -7,7 +7,7 @@ import numpy as np
 
 from cwm_hub.shards.index import INDEX, index_bytes
 from cwm_hub.shards.manifest import Manifest, shard_name
-from cwm_hub.shards.storage import write_file
+from cwm_hub.shards.storage import Root
 from cwm_hub.shards.writer import EncodedClip, ShardWriter
 
 SIZE = 8
@@ -30,7 +30,7 @@ def write_data_set(
                     writer.add(EncodedClip.encode(frames, codec=codec, fps=10), split=split, **facts)
             rows += writer.rows
             records[split] += (writer.record,)
-    write_file(root, INDEX, index_bytes(rows))
+    Root.parse(root).write(INDEX, index_bytes(rows))
     Manifest(name=name, codec=codec, image_size=frames.shape[1], splits=records).save(root)
     return root
 

@@ -18,13 +18,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import fsspec.core
-
 from cwm_hub.clips.local_shards import BrokenShardError, OpenFiles
 from cwm_hub.clips.retries import PERMANENT, FetchConfig, attempt, pause, sentence
 from cwm_hub.shards.codecs import ShardError
 from cwm_hub.shards.manifest import ShardRecord
-from cwm_hub.shards.storage import lock
+from cwm_hub.shards.storage import Root, lock
 
 RANGE_BYTES, SMALLEST_RANGE_BYTES = 8 * 2**20, 64 * 2**10
 """Size of one read; quartered after a failure, doubled after a success."""
@@ -59,14 +57,14 @@ class RemoteShards:
     """The tars of a remote shard directory, fetched as they are needed."""
 
     def __init__(
-        self, root: str, records: Sequence[ShardRecord], *, fetch: FetchConfig, block_shards: int
+        self, root: Root, records: Sequence[ShardRecord], *, fetch: FetchConfig, block_shards: int
     ) -> None:
         """Nothing is fetched yet.
 
         Raises:
             ShardError: the cache could not hold two blocks of shards.
         """
-        self._root, self._records, self._fetch = root.rstrip("/"), list(records), fetch
+        self._root, self._records, self._fetch = root, list(records), fetch
         at_once = min(2 * block_shards or len(records), len(records))
         largest = sum(sorted((record.bytes for record in records), reverse=True)[:at_once])
         if largest > fetch.cache_bytes:
@@ -169,11 +167,11 @@ class RemoteShards:
         raise BrokenShardError(record.file, "its bytes do not have the sha256 of the manifest")
 
     def _ranges(self, record: ShardRecord, have: int) -> Iterator[bytes]:
-        url, size, failures = f"{self._here().base(self._root)}/{record.file}", RANGE_BYTES, 0
+        size, failures = RANGE_BYTES, 0
         while have < record.bytes:
             stop = min(have + size, record.bytes)
-            filesystem = self._here().filesystem(self._root)
-            read = functools.partial(filesystem.cat_file, url, start=have, end=stop)
+            filesystem, base = self._here().open(self._root)
+            read = functools.partial(filesystem.cat_file, f"{base}/{record.file}", start=have, end=stop)
             data = attempt(read, timeout_seconds=self._fetch.timeout_seconds)
             if isinstance(data, bytes) and len(data) == record.bytes:
                 data = data[have:stop]  # a server that knows no ranges sends the whole file
@@ -226,19 +224,13 @@ class _Process:
     def __reduce__(self) -> tuple[type["_Process"], tuple[int]]:
         return _Process, (self.open_files.limit,)
 
-    def _open(self, root: str) -> tuple[Any, str]:
+    def open(self, root: Root) -> tuple[Any, str]:
+        """The root's file system, one for all threads of this process, and the root in its words."""
         with self._lock:
             if self._opened is None:
-                self._opened = fsspec.core.url_to_fs(root)
+                filesystem, path = root.locate("")
+                self._opened = filesystem, path.rstrip("/")
             return self._opened
-
-    def filesystem(self, root: str) -> Any:
-        """The root's fsspec file system, one per process."""
-        return self._open(root)[0]
-
-    def base(self, root: str) -> str:
-        """The root in the words of its file system."""
-        return self._open(root)[1].rstrip("/")
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from cwm_hub.clips.sampling import Ints, Sampling
 from cwm_hub.shards.codecs import Frames, ShardError, decode_clip, raw_byte_range
 from cwm_hub.shards.index import INDEX, read_index_table
 from cwm_hub.shards.manifest import MANIFEST, Manifest
-from cwm_hub.shards.storage import local_path
+from cwm_hub.shards.storage import Root
 
 T = TypeVar("T")
 
@@ -229,14 +229,14 @@ def open_clip_set(
     Raises:
         ShardError, SamplingError: as `ClipLoader`.
     """
-    path, block_shards = local_path(source.root), source.block_shards
+    root, block_shards = Root.parse(source.root), source.block_shards
     files: ShardFiles
-    if path is not None:
-        manifest, table = Manifest.load(source.root), read_index_table(source.root)
+    if root.home is not None:
+        manifest, table = Manifest.load(root), read_index_table(root)
         index = ClipIndex(source, manifest, table, window_frames=window_frames)
-        files, block_shards = LocalShards(path, manifest.splits[source.split]), block_shards or 0
+        files, block_shards = LocalShards(root.home, manifest.splits[source.split]), block_shards or 0
     else:
-        root = with_retries(partial(pin_revision, source.root), fetch, what=source.root)
+        root = Root.parse(with_retries(partial(pin_revision, source.root), fetch, what=source.root))
         manifest = with_retries(partial(Manifest.load, root), fetch, what=f"{root}/{MANIFEST}")
         table = with_retries(partial(read_index_table, root), fetch, what=f"{root}/{INDEX}")
         index = ClipIndex(source, manifest, table, window_frames=window_frames)

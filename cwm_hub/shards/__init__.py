@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cwm_hub.shards.manifest import Manifest as Manifest
     from cwm_hub.shards.manifest import ShardRecord as ShardRecord
     from cwm_hub.shards.manifest import shard_name as shard_name
+    from cwm_hub.shards.storage import Root as Root
     from cwm_hub.shards.writer import EncodedClip as EncodedClip
     from cwm_hub.shards.writer import ShardWriter as ShardWriter
 
@@ -33,6 +34,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "ClipRow": "cwm_hub.shards.index",
         "EncodedClip": "cwm_hub.shards.writer",
         "Manifest": "cwm_hub.shards.manifest",
+        "Root": "cwm_hub.shards.storage",
         "ShardError": "cwm_hub.shards.codecs",
         "ShardRecord": "cwm_hub.shards.manifest",
         "ShardWriter": "cwm_hub.shards.writer",

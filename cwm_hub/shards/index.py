@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from cwm_hub.shards.codecs import ShardError
-from cwm_hub.shards.storage import read_file
+from cwm_hub.shards.storage import Root
 
 if TYPE_CHECKING:
     import pyarrow
@@ -88,7 +88,7 @@ def index_bytes(index: "pyarrow.Table | Sequence[ClipRow]") -> bytes:
     return sink.getvalue()
 
 
-def read_index_table(root: str | Path) -> "pyarrow.Table":
+def read_index_table(root: str | Path | Root) -> "pyarrow.Table":
     """`meta/index.parquet` as an arrow table, the cheap form for large sets.
 
     Raises:
@@ -98,7 +98,7 @@ def read_index_table(root: str | Path) -> "pyarrow.Table":
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(io.BytesIO(read_file(root, INDEX)))
+        table = pq.read_table(io.BytesIO(Root.parse(root).read(INDEX)))
     except FileNotFoundError as error:
         raise ShardError(f"{root} is not a finished shard directory: it has no {INDEX}") from error
     except pa.ArrowException as error:
@@ -109,7 +109,7 @@ def read_index_table(root: str | Path) -> "pyarrow.Table":
     return table
 
 
-def read_index(root: str | Path) -> list[ClipRow]:
+def read_index(root: str | Path | Root) -> list[ClipRow]:
     """The rows of `meta/index.parquet`, in the order of the shards; raises as `read_index_table`."""
     table = read_index_table(root)
     columns = [table.column(f.name).to_pylist() for f in fields(ClipRow)]

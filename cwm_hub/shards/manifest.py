@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cwm_hub.config import ConfigError, from_dict, to_dict
 from cwm_hub.shards.codecs import ShardError
-from cwm_hub.shards.storage import read_file, write_file
+from cwm_hub.shards.storage import Root
 
 if TYPE_CHECKING:
     pass
@@ -80,12 +80,12 @@ class Manifest:
         """The shards of all splits, in order."""
         return tuple(record for records in self.splits.values() for record in records)
 
-    def save(self, root: str | Path) -> None:
+    def save(self, root: str | Path | Root) -> None:
         """Write `meta/manifest.json` atomically."""
-        write_file(root, MANIFEST, json.dumps(to_dict(self), indent=1).encode() + b"\n")
+        Root.parse(root).write(MANIFEST, json.dumps(to_dict(self), indent=1).encode() + b"\n")
 
     @classmethod
-    def load(cls, root: str | Path) -> Self:
+    def load(cls, root: str | Path | Root) -> Self:
         """Read `meta/manifest.json`.
 
         Raises:
@@ -93,7 +93,7 @@ class Manifest:
         """
         where = f"{root}/{MANIFEST}"
         try:
-            data = json.loads(read_file(root, MANIFEST))
+            data = json.loads(Root.parse(root).read(MANIFEST))
         except FileNotFoundError as error:
             raise ShardError(f"{root} is not a finished shard directory: it has no {MANIFEST}") from error
         except ValueError as error:
@@ -114,14 +114,14 @@ def failures_bytes(failures: Iterable[Mapping[str, str]]) -> bytes:
     return b"".join(json.dumps(dict(failure)).encode() + b"\n" for failure in failures)
 
 
-def read_failures(root: str | Path) -> list[dict[str, str]]:
+def read_failures(root: str | Path | Root) -> list[dict[str, str]]:
     """The lines of `meta/failures.jsonl`; none where there is no such file: the set did not come from videos.
 
     Raises:
         ShardError: a line is damaged.
     """
     try:
-        lines = read_file(root, FAILURES).splitlines()
+        lines = Root.parse(root).read(FAILURES).splitlines()
     except FileNotFoundError:
         return []
     failures = []

@@ -1,4 +1,4 @@
-"""Whole small files below a root that is a local folder or any fsspec URL (hf, s3, https, memory): read, replace.
+"""Where shard sets lie, a local folder or any fsspec URL (hf, s3, https, memory), and files that appear there whole.
 
 Whatever the client library of a URL raises leaves here as OSError with one line.
 """
@@ -11,6 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,38 +48,88 @@ def remote_errors() -> Iterator[None]:
         raise
 
 
-def locate(root: str | Path, name: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a local or fsspec root, and the path of `name` below the root in its words."""
-    filesystem, base = fsspec.core.url_to_fs(str(root))
-    return filesystem, f"{base.rstrip('/')}/{name}"
+@dataclass(frozen=True)
+class Root:
+    """Where a shard set lies: a local folder or anything that fsspec opens. Its methods take names below it."""
+
+    url: str
+    """As the user wrote it."""
+    home: Path | None
+    """The local folder, None where it is remote."""
+
+    @classmethod
+    def parse(cls, root: "str | Path | Root") -> "Root":
+        """Understand what a user wrote; opens no connection."""
+        if isinstance(root, Root):
+            return root
+        protocol, _ = fsspec.core.split_protocol(str(root))
+        is_local = protocol in (None, *LocalFileSystem.protocol)
+        return cls(str(root), Path(fsspec.core.url_to_fs(str(root))[1]) if is_local else None)
+
+    def __str__(self) -> str:
+        return self.url
+
+    def locate(self, name: str) -> tuple[fsspec.AbstractFileSystem, str]:
+        """The file system, and the path of `name` in its words."""
+        filesystem, base = fsspec.core.url_to_fs(self.url)
+        return filesystem, f"{base.rstrip('/')}/{name}"
+
+    @remote_errors()
+    def read(self, name: str) -> bytes:
+        """The bytes of a file; FileNotFoundError where there is none."""
+        filesystem, path = self.locate(name)
+        return filesystem.cat_file(path)
+
+    @remote_errors()
+    def read_range(self, name: str, offset: int, size: int) -> bytes:
+        """`size` bytes of a file from `offset` on, fewer where it ends before."""
+        filesystem, path = self.locate(name)
+        # by name: the second argument of s3fs is a version
+        return filesystem.cat_file(path, start=offset, end=offset + size)
+
+    @remote_errors()
+    def write(self, name: str, data: bytes) -> None:
+        """Write a small file; a reader sees the old bytes or the new ones, never half."""
+        if self.home is not None:
+            write_whole(self.home / name, data)
+        else:
+            filesystem, target = self._remote(name)
+            filesystem.pipe_file(target, data)
+
+    @remote_errors()
+    def upload(self, name: str, source: Path) -> None:
+        """Copy a finished local file below a remote root, under its final name."""
+        filesystem, target = self._remote(name)
+        filesystem.put_file(str(source), target)
+
+    @remote_errors()
+    def files(self, folder: str) -> dict[str, int]:
+        """Size of every file directly in `folder`, by name; empty if there is no such folder."""
+        filesystem, path = self.locate(folder)
+        filesystem.invalidate_cache()
+        try:
+            entries = filesystem.ls(path, detail=True)
+        except FileNotFoundError:
+            return {}
+        return {
+            entry["name"].rpartition("/")[2]: entry["size"] for entry in entries if entry["type"] == "file"
+        }
+
+    def _remote(self, name: str) -> tuple[fsspec.AbstractFileSystem, str]:
+        filesystem, target = self.locate(name)
+        filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
+        return filesystem, target
 
 
-@remote_errors()
-def read_file(root: str | Path, name: str) -> bytes:
-    """The bytes of `name` below a local or fsspec root; FileNotFoundError where there is none."""
-    filesystem, path = locate(root, name)
-    return filesystem.cat_file(path)
+def temporary_name(path: Path) -> Path:
+    """Where a process writes what is to become `path`: beside it, and its own."""
+    return path.with_name(f".tmp-{path.name}.{os.getpid()}")
 
 
-@remote_errors()
-def read_range(root: str | Path, name: str, offset: int, size: int) -> bytes:
-    """`size` bytes of `name` from `offset` on, fewer where it ends before."""
-    filesystem, path = locate(root, name)
-    # by name: the second argument of s3fs is a version
-    return filesystem.cat_file(path, start=offset, end=offset + size)
-
-
-@remote_errors()
-def write_file(root: str | Path, name: str, data: bytes) -> None:
-    """Write a small file below a local or fsspec root; a reader sees the old bytes or the new ones, never half."""
-    home = local_path(root)
-    if home is None:
-        filesystem, target = _remote(root, name)
-        filesystem.pipe_file(target, data)
-        return
-    path = home / name
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a local file so that it is there whole or as before, whatever dies; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}.{os.getpid()}")
+    temporary = temporary_name(path)
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -89,39 +140,6 @@ def write_file(root: str | Path, name: str, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
-
-
-@remote_errors()
-def upload_file(root: str | Path, name: str, source: Path) -> None:
-    """Copy a finished local file below a remote root, under its final name."""
-    filesystem, target = _remote(root, name)
-    filesystem.put_file(str(source), target)
-
-
-def local_path(root: str | Path) -> Path | None:
-    """The folder that `root` names, None where it is remote; opens no connection to tell."""
-    protocol, _ = fsspec.core.split_protocol(str(root))
-    if protocol not in (None, *LocalFileSystem.protocol):
-        return None
-    return Path(fsspec.core.url_to_fs(str(root))[1])
-
-
-@remote_errors()
-def list_files(root: str | Path, folder: str) -> dict[str, int]:
-    """Size of every file directly in `folder` below a local or fsspec root, by name; empty if there is no folder."""
-    filesystem, path = locate(root, folder)
-    filesystem.invalidate_cache()
-    try:
-        entries = filesystem.ls(path, detail=True)
-    except FileNotFoundError:
-        return {}
-    return {entry["name"].rpartition("/")[2]: entry["size"] for entry in entries if entry["type"] == "file"}
-
-
-def _remote(root: str | Path, name: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    filesystem, target = locate(root, name)
-    filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
-    return filesystem, target
 
 
 def sync(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import re
 import tarfile
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ import numpy as np
 from cwm_hub.shards.codecs import CODECS, EXTENSIONS, Frames, ShardError, encode_clip
 from cwm_hub.shards.index import ClipRow
 from cwm_hub.shards.manifest import ShardRecord
-from cwm_hub.shards.storage import fsync, sync
+from cwm_hub.shards.storage import fsync, sync, temporary_name
 
 if TYPE_CHECKING:
     pass
@@ -93,7 +92,7 @@ class ShardWriter:
         self._keys: set[str] = set()
         self._sha256 = hashlib.sha256()
         self._bytes = 0
-        self._temporary = self.path.with_name(f".tmp-{self.path.name}.{os.getpid()}")
+        self._temporary = temporary_name(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._temporary.open("wb")
 

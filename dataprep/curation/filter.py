@@ -13,11 +13,12 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from cwm_hub.shards.index import INDEX, ClipRow, index_bytes, read_index
 from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, shard_name
-from cwm_hub.shards.storage import list_files, local_path, read_file, read_range, write_file
+from cwm_hub.shards.storage import Root
 from cwm_hub.shards.writer import ShardWriter
 from dataprep.errors import EXIT_DONE, InputError
 
@@ -99,7 +100,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def filter_shards(
-    root: str, out: str, conditions: Sequence[Condition], *, name: str | None = None
+    root: str | Path | Root,
+    out: str | Path | Root,
+    conditions: Sequence[Condition],
+    *,
+    name: str | None = None,
 ) -> Manifest:
     """Write the clips for which every condition holds, encoded as they are, shard by shard in their order.
 
@@ -112,11 +117,12 @@ def filter_shards(
     Raises:
         InputError: No clip is left, or `out` is remote or not empty.
     """
+    root, out = Root.parse(root), Root.parse(out)
     manifest, rows = Manifest.load(root), read_index(root)
-    home = local_path(out)
+    home = out.home
     if home is None:
         raise InputError(f"filter writes to a local directory, got {out}")
-    if list_files(out, "data") or list_files(out, "meta"):
+    if out.files("data") or out.files("meta"):
         raise InputError(f"{out} already holds a data set: choose another --out")
     kept = [row for row in rows if all(condition.holds(row) for condition in conditions)]
     if not kept:
@@ -142,16 +148,16 @@ def filter_shards(
         config=_with_filter(manifest, conditions),
         plan_hash=hashlib.sha256(json.dumps([manifest.hash, *map(str, conditions)]).encode()).hexdigest(),
     )
-    write_file(out, INDEX, index_bytes(written))
+    out.write(INDEX, index_bytes(written))
     _copy_failures(root, out)
     filtered.save(out)
     return filtered
 
 
-def _copy(root: str, clips: Sequence[ClipRow], writer: ShardWriter) -> tuple[ShardRecord, list[ClipRow]]:
+def _copy(root: Root, clips: Sequence[ClipRow], writer: ShardWriter) -> tuple[ShardRecord, list[ClipRow]]:
     with writer:
         for row in clips:
-            writer.append(row, read_range(root, row.shard, row.offset, row.size))
+            writer.append(row, root.read_range(row.shard, row.offset, row.size))
     assert writer.record is not None
     return writer.record, writer.rows
 
@@ -162,9 +168,9 @@ def _with_filter(manifest: Manifest, conditions: Sequence[Condition]) -> dict[st
     return {**manifest.config, "filters": [*manifest.config.get("filters", []), done]}
 
 
-def _copy_failures(root: str, out: str) -> None:
+def _copy_failures(root: Root, out: Root) -> None:
     try:
-        data = read_file(root, FAILURES)
+        data = root.read(FAILURES)
     except FileNotFoundError:
         return
-    write_file(out, FAILURES, data)
+    out.write(FAILURES, data)

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from cwm_hub.shards.codecs import Frames, ShardError, encode_clip
 from cwm_hub.shards.index import ClipRow, read_index
 from cwm_hub.shards.manifest import Manifest
+from cwm_hub.shards.storage import Root
 from dataprep.curation.stats import group_by_source, read_clips
 from dataprep.errors import EXIT_DONE
 
@@ -50,8 +51,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--out must end in .png, .jpg or .html, got {out.name}")
     if args.clips < 1:
         raise ValueError(f"--clips must be at least 1, got {args.clips}")
+    root = Root.parse(args.root)
     rows = choose(
-        read_index(args.root),
+        read_index(root),
         count=args.clips,
         seed=args.seed,
         split=args.split,
@@ -60,9 +62,9 @@ def run(args: argparse.Namespace) -> int:
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     if form == ".html":
-        out.write_text(clip_page(args.root, rows), encoding="utf-8")
+        out.write_text(clip_page(root, rows), encoding="utf-8")
     else:
-        contact_sheet(args.root, rows).save(out)
+        contact_sheet(root, rows).save(out)
     print(f"{out}: {len(rows)} clips")
     return EXIT_DONE
 
@@ -98,7 +100,7 @@ def choose(
     return sorted((draw.choice(videos[source]) for source in sources), key=lambda row: row.key)
 
 
-def contact_sheet(root: str, rows: Sequence[ClipRow]) -> Image.Image:
+def contact_sheet(root: Root, rows: Sequence[ClipRow]) -> Image.Image:
     """A strip of frames for each clip under its caption; two strips side by side where there are many."""
     columns = 1 if len(rows) <= 8 else 2
     strip_width, strip_height = FRAMES_SHOWN * (CELL + GAP), CELL + CAPTION + 2 * GAP
@@ -129,7 +131,7 @@ def caption(row: ClipRow) -> str:
     return "  ".join(filter(None, (row.key, text, facts)))
 
 
-def clip_page(root: str, rows: Sequence[ClipRow]) -> str:
+def clip_page(root: Root, rows: Sequence[ClipRow]) -> str:
     """A page of looping videos, each inside it as a data URI."""
     manifest = Manifest.load(root)
     figures = "\n".join(
@@ -174,7 +176,7 @@ def _figure(row: ClipRow, frames: Frames) -> str:
     )
 
 
-def preview_jpeg(root: str, *, clips: int = 16, seed: int = 0) -> bytes:
+def preview_jpeg(root: Root, *, clips: int = 16, seed: int = 0) -> bytes:
     """The contact sheet that goes into a data set card, as JPEG bytes."""
     sheet = contact_sheet(root, choose(read_index(root), count=clips, seed=seed))
     target = io.BytesIO()

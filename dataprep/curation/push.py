@@ -17,7 +17,7 @@ from typing import Any
 from cwm_hub import __version__
 from cwm_hub.shards.index import INDEX
 from cwm_hub.shards.manifest import FAILURES, MANIFEST, Manifest
-from cwm_hub.shards.storage import local_path, write_file
+from cwm_hub.shards.storage import Root
 from dataprep.curation.preview import preview_jpeg
 from dataprep.curation.stats import measure
 from dataprep.curation.verify import verify
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify, render, upload; exit code 0, or 3 where the directory is not what its manifest says."""
-    home = local_path(args.root)
+    home = Root.parse(args.root).home
     if home is None:
         raise InputError(f"push takes a local directory, got {args.root}")
     if not HUB_ID.fullmatch(args.repository):
@@ -112,10 +112,11 @@ def render(
     """Write card, statistics and (with clips) contact sheet into the directory; returns the files to publish."""
     from dataprep.curation.card import dataset_card
 
-    stats = measure(str(home), sample=sample)
-    write_file(home, STATS, json.dumps(stats, indent=1).encode() + b"\n")
+    root = Root.parse(home)
+    stats = measure(root, sample=sample)
+    root.write(STATS, json.dumps(stats, indent=1).encode() + b"\n")
     if with_clips:
-        write_file(home, PREVIEW, preview_jpeg(str(home)))
+        root.write(PREVIEW, preview_jpeg(root))
     card = dataset_card(
         manifest,
         stats,
@@ -124,7 +125,7 @@ def render(
         with_clips=with_clips,
         preview=PREVIEW if with_clips else None,
     )
-    write_file(home, CARD, card.encode())
+    root.write(CARD, card.encode())
     files = [file for file in METADATA if (home / file).is_file()]
     return files + ([PREVIEW, *(record.file for record in manifest.shards)] if with_clips else [])
 

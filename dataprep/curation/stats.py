@@ -10,6 +10,7 @@ import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from cwm_hub.shards.codecs import Frames, decode_clip
 from cwm_hub.shards.index import ClipRow, read_index
 from cwm_hub.shards.manifest import Manifest, read_failures
-from cwm_hub.shards.storage import read_range
+from cwm_hub.shards.storage import Root
 from dataprep.errors import EXIT_DONE
 
 WINDOW_FRAMES = 25
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def measure(root: str, *, sample: int = 1000, seed: int = 0) -> dict[str, Any]:
+def measure(root: str | Path | Root, *, sample: int = 1000, seed: int = 0) -> dict[str, Any]:
     """Every figure as one json object; see the module for what is exact and what is sampled.
 
     Args:
@@ -73,6 +74,7 @@ def measure(root: str, *, sample: int = 1000, seed: int = 0) -> dict[str, Any]:
     Raises:
         ShardError: There is no readable shard directory.
     """
+    root = Root.parse(root)
     manifest, rows = Manifest.load(root), read_index(root)
     videos = group_by_source(rows)
     firsts = [clips[0] for clips in videos.values()]
@@ -171,7 +173,7 @@ def _labels(firsts: Sequence[ClipRow]) -> dict[str, Any]:
     return {"classes": len(counts), "labelled": sum(counts.values()), "by_class": by_class}
 
 
-def _sample(root: str, firsts: Sequence[ClipRow], count: int, seed: int) -> dict[str, Any]:
+def _sample(root: Root, firsts: Sequence[ClipRow], count: int, seed: int) -> dict[str, Any]:
     """What only pixels tell: colour means and first frames that look alike."""
     chosen = random.Random(seed).sample(list(firsts), min(count, len(firsts)))
     if not chosen:
@@ -196,10 +198,10 @@ def _sample(root: str, firsts: Sequence[ClipRow], count: int, seed: int) -> dict
     }
 
 
-def read_clips(root: str, rows: Sequence[ClipRow]) -> Iterator[Frames]:
+def read_clips(root: Root, rows: Sequence[ClipRow]) -> Iterator[Frames]:
     """The frames u8 [T, H, W, 3] of each clip, read at its place in the tar."""
     for row in rows:
-        yield decode_clip(read_range(root, row.shard, row.offset, row.size), row.codec)
+        yield decode_clip(root.read_range(row.shard, row.offset, row.size), row.codec)
 
 
 def difference_hash(frame: Frames) -> int:

@@ -16,12 +16,13 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedIOBase
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cwm_hub.shards.codecs import EXTENSIONS, ShardError, decode_clip
 from cwm_hub.shards.index import ClipRow, read_index
 from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, read_failures
-from cwm_hub.shards.storage import list_files, locate, remote_errors
+from cwm_hub.shards.storage import Root, remote_errors
 from dataprep.errors import EXIT_DONE, EXIT_VERIFY, InputError
 
 Level = Literal["quick", "index", "full"]
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def verify(
-    root: str, level: Level = "quick", *, watch: Callable[[str], None] = lambda line: None
+    root: str | Path | Root, level: Level = "quick", *, watch: Callable[[str], None] = lambda line: None
 ) -> list[Problem]:
     """Every problem found; an empty list is a clean bill.
 
@@ -79,6 +80,7 @@ def verify(
     Raises:
         ShardError: There is no manifest or index, or they are damaged: nothing can be compared.
     """
+    root = Root.parse(root)
     manifest, rows = Manifest.load(root), read_index(root)
     by_shard: dict[str, list[ClipRow]] = {record.file: [] for record in manifest.shards}
     problems = list(_check_index(manifest, rows, by_shard)) + list(_check_files(root, manifest))
@@ -124,10 +126,10 @@ def _check_index(
             )
 
 
-def _check_files(root: str, manifest: Manifest) -> Iterator[Problem]:
+def _check_files(root: Root, manifest: Manifest) -> Iterator[Problem]:
     """Sizes, left-overs, and checksums where the store keeps them."""
     present = _sizes(root, manifest)
-    remote = _remote_sha256(root) if root.startswith("hf://") else {}
+    remote = _remote_sha256(root) if root.url.startswith("hf://") else {}
     for record in manifest.shards:
         size = present.pop(record.file, None)
         if size is None:
@@ -140,21 +142,21 @@ def _check_files(root: str, manifest: Manifest) -> Iterator[Problem]:
         yield Problem(file, "not in the manifest")
 
 
-def _sizes(root: str, manifest: Manifest) -> dict[str, int]:
+def _sizes(root: Root, manifest: Manifest) -> dict[str, int]:
     """Bytes of every file in data/; over plain http, which lists nothing, of those that the manifest names."""
-    if not root.startswith(("http://", "https://")):
-        return {f"data/{name}": size for name, size in list_files(root, "data").items()}
+    if not root.url.startswith(("http://", "https://")):
+        return {f"data/{name}": size for name, size in root.files("data").items()}
     sizes = {}
     for record in manifest.shards:
-        filesystem, path = locate(root, record.file)
+        filesystem, path = root.locate(record.file)
         with contextlib.suppress(FileNotFoundError):
             sizes[record.file] = filesystem.size(path)
     return sizes
 
 
-def _remote_sha256(root: str) -> dict[str, str]:
+def _remote_sha256(root: Root) -> dict[str, str]:
     """The sha256 that the Hub keeps of every large file, by name; no file is downloaded."""
-    filesystem, folder = locate(root, "data")
+    filesystem, folder = root.locate("data")
     entries = filesystem.ls(folder, detail=True, refresh=True)
     sums = {}
     for entry in entries:
@@ -164,7 +166,7 @@ def _remote_sha256(root: str) -> dict[str, str]:
     return sums
 
 
-def _check_failures(root: str) -> list[Problem]:
+def _check_failures(root: Root) -> list[Problem]:
     try:
         read_failures(root)
     except ShardError as error:
@@ -172,9 +174,9 @@ def _check_failures(root: str) -> list[Problem]:
     return []
 
 
-def _check_shard(root: str, record: ShardRecord, rows: list[ClipRow], *, full: bool) -> list[Problem]:
+def _check_shard(root: Root, record: ShardRecord, rows: list[ClipRow], *, full: bool) -> list[Problem]:
     """Walk one tar; a tar tells at most one structural problem, because after it nothing has a place."""
-    filesystem, path = locate(root, record.file)
+    filesystem, path = root.locate(record.file)
     try:
         with remote_errors(), filesystem.open(path, "rb") as file:
             _compare(file, record, sorted(rows, key=lambda row: row.offset))

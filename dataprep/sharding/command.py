@@ -16,7 +16,7 @@ from typing import Any, get_args, get_type_hints
 
 from cwm_hub.shards.codecs import CODECS
 from cwm_hub.shards.manifest import FAILURES
-from cwm_hub.shards.storage import write_file
+from cwm_hub.shards.storage import Root
 from dataprep.decode.frames import DecodeSettings
 from dataprep.errors import EXIT_DONE, EXIT_FAILURES, InputError
 from dataprep.sharding import ledger
@@ -194,29 +194,29 @@ def make_shards(
         raise InputError(f"--workers must be 0 or more, got {args.workers}")
     if not args.timeout > 0:
         raise InputError(f"--timeout must be a positive number of seconds, got {args.timeout:g}")
-    plan = make_plan(listing, config)
+    root, plan = Root.parse(args.out), make_plan(listing, config)
     if args.dry_run:
         return _dry_run(args, plan, listing, opener)
     part, parts = args.shard_range
-    with ledger.run_lock(args.out, f"{part}-of-{parts}" if parts > 1 else ""):
+    with ledger.run_lock(root, f"{part}-of-{parts}" if parts > 1 else ""):
         if args.overwrite:
-            ledger.clear(args.out)
-        ledger.begin(args.out, plan, origin)
+            ledger.clear(root)
+        ledger.begin(root, plan, origin)
         mine = plan.tasks[part::parts]
-        tasks = ledger.unfinished(args.out, mine, plan.hash)
+        tasks = ledger.unfinished(root, mine, plan.hash)
         _say(
             f"{plan.videos} videos in {len(plan.tasks)} shards; {len(mine) - len(tasks)} of {len(mine)} already written"
         )
         _tell_listing(listing)
         started = time.monotonic()
-        _run(args, tasks, plan, opener)
+        _run(args, tasks, plan, root, opener)
         if parts > 1:
             _say(
                 f"part {part}/{parts} is written; when all are: cwm-dataprep finalize {shlex.quote(args.out)}"
             )
             return EXIT_DONE
-        outcome = ledger.finalize(args.out)
-    report(outcome, args.out, seconds=time.monotonic() - started)
+        outcome = ledger.finalize(root)
+    report(outcome, root, seconds=time.monotonic() - started)
     return exit_code(outcome, args.max_failures)
 
 
@@ -244,7 +244,9 @@ def _tell_listing(listing: Listing) -> None:
         _say(f"{split}: {listed[split]} videos found, {official} in the official list")
 
 
-def _run(args: argparse.Namespace, tasks: Sequence[ShardTask], plan: Plan, opener: Opener) -> None:
+def _run(
+    args: argparse.Namespace, tasks: Sequence[ShardTask], plan: Plan, root: Root, opener: Opener
+) -> None:
     if not tasks:
         return
     run = run_jobs
@@ -252,11 +254,11 @@ def _run(args: argparse.Namespace, tasks: Sequence[ShardTask], plan: Plan, opene
         from dataprep.sharding.ray_engine import run_on_ray as run
     options = RunOptions(workers=args.workers, timeout_seconds=args.timeout)
     progress = ProgressLine(
-        sum(len(task.sources) for task in tasks), save=lambda data: write_file(args.out, PROGRESS, data)
+        sum(len(task.sources) for task in tasks), save=lambda data: root.write(PROGRESS, data)
     )
     with _term_interrupts():
         try:
-            run(make_jobs(tasks, plan, root=args.out, opener=opener), options, progress)
+            run(make_jobs(tasks, plan, root=root, opener=opener), options, progress)
         finally:
             with contextlib.suppress(OSError):  # a full disk is told by the error on its way
                 progress.close()
@@ -276,7 +278,7 @@ def _term_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def report(outcome: Outcome, root: str, *, seconds: float | None = None) -> None:
+def report(outcome: Outcome, root: Root, *, seconds: float | None = None) -> None:
     """Tell on standard error what the finished set holds."""
     for split, records in outcome.manifest.splits.items():
         _say(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
 
+from cwm_hub.shards.storage import Root
 from dataprep.sharding.plan import Plan, ShardTask, SourceVideo
 from dataprep.sharding.supervisor import RunOptions, run_jobs
 from dataprep.sharding.worker import Beat, Opener, make_jobs
@@ -36,7 +37,7 @@ def estimate(plan: Plan, opener: Opener, *, timeout_seconds: float) -> Estimate:
     task = ShardTask(probe[0].split, 0, 1, probe)
     seen = [(time.monotonic(), Beat())]
     with tempfile.TemporaryDirectory(prefix="cwm-dataprep-") as root:
-        jobs = make_jobs([task], plan, root=root, opener=opener)
+        jobs = make_jobs([task], plan, root=Root.parse(root), opener=opener)
         options = RunOptions(workers=1, timeout_seconds=timeout_seconds)
         run_jobs(jobs, options, lambda beat: seen.append((time.monotonic(), beat)))
     # the worker's start must not be multiplied: where there is more than one video, count from the first one's end

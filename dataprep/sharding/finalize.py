@@ -2,6 +2,7 @@
 
 import argparse
 
+from cwm_hub.shards.storage import Root
 from dataprep.sharding import ledger
 from dataprep.sharding.command import add_max_failures, exit_code, report
 
@@ -14,7 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Merge the parts; returns the exit code."""
-    with ledger.run_lock(args.out):
-        outcome = ledger.finalize(args.out)
-    report(outcome, args.out)
+    root = Root.parse(args.out)
+    with ledger.run_lock(root):
+        outcome = ledger.finalize(root)
+    report(outcome, root)
     return exit_code(outcome, args.max_failures)

@@ -25,7 +25,7 @@ import cwm_hub
 from cwm_hub.config import to_dict
 from cwm_hub.shards.index import INDEX, index_bytes, index_table
 from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, failures_bytes, shard_name
-from cwm_hub.shards.storage import list_files, local_path, lock, read_file, write_file
+from cwm_hub.shards.storage import Root, lock
 from dataprep.errors import InputError
 from dataprep.sharding.plan import SKIPS, Failure, Plan, ShardTask, count_reasons
 from dataprep.sharding.worker import OutputError, ShardState, remove_leftovers, writing
@@ -64,7 +64,7 @@ class Outcome:
 
 
 @contextlib.contextmanager
-def run_lock(root: str, part: str = "") -> Iterator[None]:
+def run_lock(root: Root, part: str = "") -> Iterator[None]:
     """Keep a second run off this output; parts of a `--shard-range` run exclude only a whole run and their like.
 
     A remote root has no lock, nor have some network file systems: there, one run at a time is the caller's promise.
@@ -73,7 +73,7 @@ def run_lock(root: str, part: str = "") -> Iterator[None]:
         InputError: another run is writing there.
         OutputError: the folder cannot be written.
     """
-    home = local_path(root)
+    home = root.home
     if home is None:
         yield
         return
@@ -104,7 +104,7 @@ def library_versions() -> dict[str, str]:
     }
 
 
-def begin(root: str, plan: Plan, origin: Origin) -> None:
+def begin(root: Root, plan: Plan, origin: Origin) -> None:
     """Record the plan in an empty output, or check that it is the one recorded there.
 
     Raises:
@@ -124,7 +124,7 @@ def begin(root: str, plan: Plan, origin: Origin) -> None:
     record = json.loads(json.dumps(record))
     before = _read_plan(root)
     if before is None:
-        if list_files(root, "data"):
+        if root.files("data"):
             raise InputError(
                 f"{root}/data already holds files that no recorded run wrote: choose another --out"
             )
@@ -132,26 +132,26 @@ def begin(root: str, plan: Plan, origin: Origin) -> None:
         _refuse(root, before, record)
     if before is None:
         with writing(root):
-            write_file(root, PLAN, json.dumps(record, indent=1).encode())
+            root.write(PLAN, json.dumps(record, indent=1).encode())
 
 
-def unfinished(root: str, tasks: Sequence[ShardTask], plan_hash: str) -> list[ShardTask]:
+def unfinished(root: Root, tasks: Sequence[ShardTask], plan_hash: str) -> list[ShardTask]:
     """The tasks without a commit marker, or whose tar is gone or has another size than the marker says.
 
     Temporary files that killed workers left of these tasks are removed.
     """
-    states, tars = list_files(root, STATES), list_files(root, "data")
+    states, tars = root.files(STATES), root.files("data")
     remove_leftovers(root, tasks)
     return [task for task in tasks if not _is_done(root, task, plan_hash, states, tars)]
 
 
-def clear(root: str) -> None:
+def clear(root: Root) -> None:
     """Remove an earlier run's work (`data`, `meta`, `.state` of a local root), for `--overwrite`.
 
     Raises:
         InputError: the folder was not written by a run of this tool, or is remote.
     """
-    home = local_path(root)
+    home = root.home
     if home is None:
         raise InputError("--overwrite works on local outputs only: remove the remote files yourself")
     if home.exists() and any(home.iterdir()) and not (home / PLAN).is_file():
@@ -160,7 +160,7 @@ def clear(root: str) -> None:
         shutil.rmtree(home / part, ignore_errors=True)
 
 
-def finalize(root: str) -> Outcome:
+def finalize(root: Root) -> Outcome:
     """Merge the state files into manifest, index and failures list.
 
     Raises:
@@ -183,13 +183,13 @@ def finalize(root: str) -> Outcome:
     failures.sort(key=lambda failure: failure.source_path)
     reasons = Counter(failure.reason for failure in failures)
     with writing(root):
-        if home := local_path(root):  # what a run that was killed here left
+        if home := root.home:  # what a run that was killed here left
             for path in (home / FAILURES).parent.glob(".tmp-*"):
                 path.unlink(missing_ok=True)
-        write_file(root, FAILURES, failures_bytes(dataclasses.asdict(failure) for failure in failures))
+        root.write(FAILURES, failures_bytes(dataclasses.asdict(failure) for failure in failures))
         if not sources:
             raise InputError(f"no video could be used: {count_reasons(reasons)}; see {root}/{FAILURES}")
-        write_file(root, INDEX, index_bytes(pa.concat_tables(tables)))
+        root.write(INDEX, index_bytes(pa.concat_tables(tables)))
         manifest = Manifest(
             name=plan["config"]["name"],
             codec=plan["config"]["codec"],
@@ -206,9 +206,9 @@ def finalize(root: str) -> Outcome:
     return Outcome(manifest, len(sources), len(failures) - skips, skips, dict(reasons))
 
 
-def _read_plan(root: str) -> dict[str, Any] | None:
+def _read_plan(root: Root) -> dict[str, Any] | None:
     try:
-        plan = json.loads(read_file(root, PLAN))
+        plan = json.loads(root.read(PLAN))
     except FileNotFoundError:
         return None
     except (json.JSONDecodeError, UnicodeDecodeError):
@@ -218,16 +218,16 @@ def _read_plan(root: str) -> dict[str, Any] | None:
     return plan
 
 
-def _read_state(root: str, name: str) -> ShardState | None:
+def _read_state(root: Root, name: str) -> ShardState | None:
     """None where it is damaged: the shard counts as not written."""
     try:
-        return ShardState.from_json(read_file(root, name))
+        return ShardState.from_json(root.read(name))
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def _read_states(root: str, plan: dict[str, Any]) -> Iterator[tuple[str, ShardState]]:
-    present = list_files(root, STATES)
+def _read_states(root: Root, plan: dict[str, Any]) -> Iterator[tuple[str, ShardState]]:
+    present = root.files(STATES)
     expected = [
         (split, Path(shard_name(split, i, n)).stem + ".json")
         for split, n in plan["shards"].items()
@@ -253,7 +253,7 @@ def _read_states(root: str, plan: dict[str, Any]) -> Iterator[tuple[str, ShardSt
 
 
 def _is_done(
-    root: str, task: ShardTask, plan_hash: str, states: dict[str, int], tars: dict[str, int]
+    root: Root, task: ShardTask, plan_hash: str, states: dict[str, int], tars: dict[str, int]
 ) -> bool:
     if Path(task.state_file).name not in states:
         return False
@@ -263,7 +263,7 @@ def _is_done(
     return state.record is None or tars.get(Path(task.file).name) == state.record.bytes
 
 
-def _refuse(root: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+def _refuse(root: Root, before: dict[str, Any], now: dict[str, Any]) -> None:
     changed = [
         f"{name.removeprefix('config.')} (was {old!r}, now {new!r})"
         for name, old, new in _differences(before, now)

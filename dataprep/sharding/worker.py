@@ -23,7 +23,7 @@ import numpy as np
 from cwm_hub.shards.codecs import Frames
 from cwm_hub.shards.index import ClipRow
 from cwm_hub.shards.manifest import ShardRecord
-from cwm_hub.shards.storage import local_path, upload_file, write_file
+from cwm_hub.shards.storage import Root
 from cwm_hub.shards.writer import EncodedClip, ShardWriter
 from dataprep.decode.frames import open_video
 from dataprep.decode.video_file import VideoError
@@ -95,8 +95,8 @@ class ShardJob:
 
     task: ShardTask
     config: ShardConfig
-    root: str
-    """Output root, a local path or an fsspec URL."""
+    root: Root
+    """Of the output."""
     opener: Opener
     plan_hash: str
     quarantined: Mapping[str, Failure] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class ShardJob:
         return dataclasses.replace(self, quarantined={**self.quarantined, source.id: failure})
 
 
-def make_jobs(tasks: Iterable[ShardTask], plan: Plan, *, root: str, opener: Opener) -> list[ShardJob]:
+def make_jobs(tasks: Iterable[ShardTask], plan: Plan, *, root: Root, opener: Opener) -> list[ShardJob]:
     """The jobs of some of a plan's tasks."""
     return [ShardJob(task, plan.config, root, opener, plan.hash) for task in tasks]
 
@@ -151,7 +151,7 @@ def write_shard(job: ShardJob, report: Callable[[Beat], None]) -> ShardState:
     Raises:
         OutputError: the output cannot be written.
     """
-    home = local_path(job.root)
+    home = job.root.home
     failures: list[Failure] = []
     with writing(job.root), tempfile.TemporaryDirectory(prefix="cwm-dataprep-") as scratch:
         path = (Path(scratch) if home is None else home) / job.task.file
@@ -166,15 +166,15 @@ def write_shard(job: ShardJob, report: Callable[[Beat], None]) -> ShardState:
         else:
             writer.abort()
         if home is None and writer.record is not None:
-            upload_file(job.root, job.task.file, path)
+            job.root.upload(job.task.file, path)
         state = ShardState(job.plan_hash, writer.record, tuple(writer.rows), tuple(failures))
-        write_file(job.root, job.task.state_file, state.to_json())
+        job.root.write(job.task.state_file, state.to_json())
     return state
 
 
-def remove_leftovers(root: str, tasks: Sequence[ShardTask]) -> None:
+def remove_leftovers(root: Root, tasks: Sequence[ShardTask]) -> None:
     """Remove the temporary files that killed workers left of these shards below a local root."""
-    home = local_path(root)
+    home = root.home
     files = [Path(file) for task in tasks for file in (task.file, task.state_file)]
     if home is None:
         return
@@ -186,7 +186,7 @@ def remove_leftovers(root: str, tasks: Sequence[ShardTask]) -> None:
 
 
 @contextlib.contextmanager
-def writing(root: str) -> Iterator[None]:
+def writing(root: Root) -> Iterator[None]:
     """What the operating system says of the output ends the run with a sentence."""
     try:
         yield

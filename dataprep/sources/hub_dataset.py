@@ -20,7 +20,7 @@ from typing import Any
 
 import fsspec
 
-from cwm_hub.shards.storage import local_path
+from cwm_hub.shards.storage import Root, write_whole
 from dataprep.decode.frames import open_video
 from dataprep.decode.video_file import VideoError
 from dataprep.errors import InputError
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _cache(args: argparse.Namespace) -> Path | None:
     """Where streamed videos wait; None in a dry run that has no such place."""
-    home = local_path(args.out)
+    home = Root.parse(args.out).home
     if args.cache is None and home is None and not args.dry_run:
         raise InputError("a remote --out has no place for streamed videos: give --cache")
     if args.cache is not None:
@@ -156,15 +156,12 @@ def read_listing(request: Request, cache: Path) -> Listing | None:
 
 def write_listing(request: Request, listing: Listing, cache: Path) -> None:
     """Keep a listing for the next run."""
-    cache.mkdir(parents=True, exist_ok=True)
     kept = {
         "request": dataclasses.asdict(request),
         "sources": [dataclasses.asdict(source) for source in listing.sources],
         "failures": [dataclasses.asdict(failure) for failure in listing.failures],
     }
-    temporary = cache / f".tmp-{LISTING}"
-    temporary.write_text(json.dumps(kept))
-    temporary.replace(cache / LISTING)
+    write_whole(cache / LISTING, json.dumps(kept).encode())
 
 
 def open_row(source: SourceVideo, config: ShardConfig) -> FrameReader:
@@ -255,10 +252,7 @@ def _keep(path: Path, data: bytes) -> str:
     """Write a streamed video unless it is there already; the name carries its contents' hash."""
     target = path.with_name(f"{path.name}-{hashlib.sha256(data).hexdigest()[:16]}").absolute()
     if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".tmp-{target.name}")
-        temporary.write_bytes(data)
-        temporary.replace(target)
+        write_whole(target, data)
     return str(target)
 
 

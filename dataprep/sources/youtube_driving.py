@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cwm_hub.shards.storage import write_file
+from cwm_hub.shards.storage import Root
 from dataprep.decode.pictures import FolderStore, PictureReader, ZipStore
 from dataprep.decode.zip_directory import ZipDirectoryError, read_directory
 from dataprep.errors import InputError
@@ -145,7 +145,9 @@ def run(args: argparse.Namespace) -> int:
     code = make_shards(args, listing, config, opener=open_run, origin=origin)
     if steering is not None and not args.dry_run:
         used = {source.id for source in listing.sources}
-        write_file(args.out, STEERING, steering_bytes((one for one in runs if one.id in used), steering))
+        Root.parse(args.out).write(
+            STEERING, steering_bytes((one for one in runs if one.id in used), steering)
+        )
     return code
 
 

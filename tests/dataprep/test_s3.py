@@ -17,7 +17,7 @@ from cwm_hub.clips.loader import ClipLoader
 from cwm_hub.clips.retries import FetchConfig
 from cwm_hub.shards.index import read_index_table
 from cwm_hub.shards.manifest import Manifest
-from cwm_hub.shards.storage import list_files
+from cwm_hub.shards.storage import Root
 from dataprep.__main__ import main
 from dataprep.curation.verify import verify
 
@@ -68,12 +68,12 @@ def remote(videos: Path) -> str:
     """The set on S3, written by a run that was killed half-way and one that went on."""
     command = shard(videos, ROOT)
     run = subprocess.Popen([sys.executable, "-m", "dataprep", *command], stderr=subprocess.PIPE)
-    while not list_files(ROOT, ".state/shards"):
+    while not Root.parse(ROOT).files(".state/shards"):
         assert run.poll() is None
         time.sleep(0.02)
     os.kill(run.pid, signal.SIGKILL)
     run.communicate()
-    assert 1 <= len(list_files(ROOT, ".state/shards")) < 6
+    assert 1 <= len(Root.parse(ROOT).files(".state/shards")) < 6
     # In a process of its own: a fork server that earlier tests started does not know the server's environment.
     subprocess.run([sys.executable, "-m", "dataprep", *command], check=True)
     return ROOT

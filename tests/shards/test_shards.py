@@ -12,7 +12,7 @@ import pytest
 from cwm_hub.shards.codecs import CODECS, ShardError, decode_clip, encode_clip, raw_byte_range
 from cwm_hub.shards.index import INDEX, index_bytes, read_index
 from cwm_hub.shards.manifest import MANIFEST, Manifest, ShardRecord, shard_name
-from cwm_hub.shards.storage import write_file
+from cwm_hub.shards.storage import Root
 from cwm_hub.shards.writer import EncodedClip, ShardWriter, measure_clip
 
 LOSSY_DB = {"h264": 33.0, "jpeg": 38.0}
@@ -220,7 +220,7 @@ def test_manifest_and_index_read_back_from_any_root(tmp_path: Path, place: str) 
         add(writer, "two")
     manifest = a_manifest()
     manifest.save(root)
-    write_file(root, INDEX, index_bytes(writer.rows))
+    Root.parse(root).write(INDEX, index_bytes(writer.rows))
     assert Manifest.load(root) == manifest
     assert Manifest.load(root).hash == manifest.hash
     assert read_index(root) == writer.rows
@@ -246,7 +246,7 @@ def test_a_manifest_that_cannot_be_read_is_a_sentence(
     tmp_path: Path, text: str | None, sentence: str
 ) -> None:
     if text is not None:
-        write_file(tmp_path, MANIFEST, text.encode())
+        Root.parse(tmp_path).write(MANIFEST, text.encode())
     with pytest.raises(ShardError, match=sentence):
         Manifest.load(tmp_path)
 
@@ -254,7 +254,7 @@ def test_a_manifest_that_cannot_be_read_is_a_sentence(
 def test_an_index_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match=r"it has no meta/index.parquet"):
         read_index(tmp_path)
-    write_file(tmp_path, INDEX, b"PAR1 nonsense")
+    Root.parse(tmp_path).write(INDEX, b"PAR1 nonsense")
     with pytest.raises(ShardError, match="damaged parquet"):
         read_index(tmp_path)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cwm_hub.shards import storage
-from cwm_hub.shards.storage import UNSUPPORTED, lock, write_file
+from cwm_hub.shards.storage import UNSUPPORTED, Root, lock
 
 
 @pytest.fixture(autouse=True)
@@ -65,13 +65,13 @@ def test_other_errors_of_a_lock_are_errors(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_synced_is_one_warning(tmp_path: Path, monkeypatch, number):
     fail_for_folders(monkeypatch, number)
     with pytest.warns(RuntimeWarning, match="cannot sync"):
-        write_file(tmp_path, "a", b"1")
+        Root.parse(tmp_path).write("a", b"1")
     with warnings.catch_warnings(action="error"):
-        write_file(tmp_path, "a", b"2")
+        Root.parse(tmp_path).write("a", b"2")
     assert (tmp_path / "a").read_bytes() == b"2"
 
 
 def test_a_disk_that_fails_while_it_syncs_is_an_error(tmp_path: Path, monkeypatch):
     fail_for_folders(monkeypatch, errno.EIO)
     with pytest.raises(OSError, match="Input/output"):
-        write_file(tmp_path, "a", b"1")
+        Root.parse(tmp_path).write("a", b"1")

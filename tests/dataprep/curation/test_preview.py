@@ -11,6 +11,7 @@ from test_stats import still, write_set
 
 from cwm_hub.shards.codecs import ShardError, decode_clip
 from cwm_hub.shards.index import read_index
+from cwm_hub.shards.storage import Root
 from dataprep.__main__ import main
 from dataprep.curation.preview import CELL, choose, contact_sheet, preview_jpeg, spread
 
@@ -39,7 +40,7 @@ def test_choice_by_label_split_and_shard(root: Path) -> None:
 
 def test_the_sheet_shows_frames_from_first_to_last(root: Path) -> None:
     rows = [row for row in read_index(root) if row.source == "v0" and row.start_frame == 40]
-    pixels = np.asarray(contact_sheet(str(root), rows)).astype(int)
+    pixels = np.asarray(contact_sheet(Root.parse(root), rows)).astype(int)
     shown = [pixels[CELL // 2 + 26, 8 + CELL // 2 + place * (CELL + 4), 0] for place in range(8)]
     expected = 80 + 2 * np.linspace(0, 39, 8).round()
     assert shown == expected.tolist()
@@ -61,11 +62,10 @@ def test_labels_cannot_inject_markup(tmp_path: Path) -> None:
     import dataclasses
 
     from cwm_hub.shards.index import INDEX, index_bytes
-    from cwm_hub.shards.storage import write_file
 
     root = write_set(tmp_path / "set", [(still(30, 90), 1)])
     rows = [dataclasses.replace(row, label_text="<script>alert(1)</script>") for row in read_index(root)]
-    write_file(root, INDEX, index_bytes(rows))
+    Root.parse(root).write(INDEX, index_bytes(rows))
     out = tmp_path / "page.html"
     assert main(["preview", str(root), "--out", str(out)]) == 0
     assert "<script>" not in out.read_text()
@@ -76,7 +76,7 @@ def test_pictures_are_written_in_the_form_of_the_suffix(root: Path, tmp_path: Pa
         assert main(["preview", str(root), "-o", str(tmp_path / name), "--clips", "2"]) == 0
         with Image.open(tmp_path / name) as picture:
             assert picture.format == form
-    assert preview_jpeg(str(root)).startswith(b"\xff\xd8")
+    assert preview_jpeg(Root.parse(root)).startswith(b"\xff\xd8")
 
 
 def test_bad_input_is_one_sentence(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from synthetic_shards import write_data_set
 
-from cwm_hub.shards.storage import write_file
+from cwm_hub.shards.storage import Root
 from dataprep.__main__ import main
 from dataprep.curation.stats import difference_hash, measure, near_duplicates
 
@@ -28,7 +28,7 @@ def write_set(
                 "label_text": "" if label < 0 else f"class {label}",
             }
             clips.append((frames[start : start + clip_frames], facts))
-    write_file(root, "meta/failures.jsonl", b'{"source_path": "a", "reason": "crash", "detail": ""}\n')
+    Root.parse(root).write("meta/failures.jsonl", b'{"source_path": "a", "reason": "crash", "detail": ""}\n')
     return write_data_set(root, {"train": clips}, name=name)
 
 

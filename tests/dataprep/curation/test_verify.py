@@ -12,7 +12,7 @@ from synthetic_shards import write_shards
 
 from cwm_hub.shards.index import INDEX, index_bytes, read_index
 from cwm_hub.shards.manifest import Manifest
-from cwm_hub.shards.storage import write_file
+from cwm_hub.shards.storage import Root
 from dataprep.__main__ import main
 from dataprep.curation.verify import Level, verify
 
@@ -93,7 +93,7 @@ def test_index_rows_that_lie(root: Path) -> None:
     rows = read_index(root)
 
     def complaints(changed: list) -> str:
-        write_file(root, INDEX, index_bytes(changed))
+        Root.parse(root).write(INDEX, index_bytes(changed))
         return " ".join(problem.what for problem in verify(str(root)))
 
     assert "occurs twice" in complaints([rows[1], *rows[1:]])
@@ -103,7 +103,7 @@ def test_index_rows_that_lie(root: Path) -> None:
     stray = dataclasses.replace(rows[0], shard="data/other.tar")
     assert "a shard that the manifest does not list" in complaints([stray, *rows[1:]])
     moved = dataclasses.replace(rows[0], offset=rows[0].offset + 1)
-    write_file(root, INDEX, index_bytes([moved, *rows[1:]]))
+    Root.parse(root).write(INDEX, index_bytes([moved, *rows[1:]]))
     assert "the index says otherwise" in verify(str(root), "index")[0].what
 
 
@@ -119,7 +119,7 @@ def test_index_rows_that_lie(root: Path) -> None:
 def test_a_damaged_failures_file(
     line: bytes, what: str, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_file(root, "meta/failures.jsonl", line + b"\n")
+    Root.parse(root).write("meta/failures.jsonl", line + b"\n")
     assert [(problem.where, problem.what) for problem in verify(str(root))] == [("meta/failures.jsonl", what)]
     assert main(["stats", str(root)]) == 1
     assert capsys.readouterr().err == f"error: meta/failures.jsonl: {what}\n"

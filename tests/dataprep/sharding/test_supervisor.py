@@ -19,6 +19,7 @@ from openers import numbered_listing, open_numbered, raw_config
 from cwm_hub.shards.codecs import decode_clip
 from cwm_hub.shards.index import read_index
 from cwm_hub.shards.manifest import Manifest
+from cwm_hub.shards.storage import Root
 from dataprep.errors import InputError
 from dataprep.sharding import ledger, supervisor
 from dataprep.sharding.ledger import Origin
@@ -35,12 +36,12 @@ def make_shards(
     **options: object,
 ) -> ledger.Outcome:
     plan = make_plan(listing, config or raw_config())
-    with ledger.run_lock(str(root)):
-        ledger.begin(str(root), plan, Origin())
-        tasks = ledger.unfinished(str(root), plan.tasks, plan.hash)
+    with ledger.run_lock(Root.parse(root)):
+        ledger.begin(Root.parse(root), plan, Origin())
+        tasks = ledger.unfinished(Root.parse(root), plan.tasks, plan.hash)
         run_options = RunOptions(**{"workers": 2, **options})  # type: ignore[arg-type]
-        run(make_jobs(tasks, plan, root=str(root), opener=open_numbered), run_options)
-        return ledger.finalize(str(root))
+        run(make_jobs(tasks, plan, root=Root.parse(root), opener=open_numbered), run_options)
+        return ledger.finalize(Root.parse(root))
 
 
 def fingerprint(root: Path) -> dict[str, str]:
@@ -178,12 +179,12 @@ def test_a_damaged_state_file_is_a_shard_to_write_again(tmp_path: Path) -> None:
     first.write_bytes(first.read_bytes()[:-40])
     second.write_text("[]")
     with pytest.raises(InputError, match="is damaged: run the same command again"):
-        ledger.finalize(str(tmp_path))
+        ledger.finalize(Root.parse(tmp_path))
     make_shards(tmp_path, listing)
     assert fingerprint(tmp_path) == before
     (tmp_path / ".state/plan.json").write_text("{}")
     with pytest.raises(InputError, match=r"plan\.json is damaged"):
-        ledger.finalize(str(tmp_path))
+        ledger.finalize(Root.parse(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -223,27 +224,27 @@ def test_foreign_files_are_not_touched(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="already holds files that no recorded run wrote"):
         make_shards(tmp_path, numbered_listing(30))
     with pytest.raises(InputError, match="nothing was removed"):
-        ledger.clear(str(tmp_path))
+        ledger.clear(Root.parse(tmp_path))
     assert (tmp_path / "data/mine.tar").exists()
 
 
 def test_two_runs_on_one_output_exclude_each_other(tmp_path: Path) -> None:
     with (
-        ledger.run_lock(str(tmp_path)),
+        ledger.run_lock(Root.parse(tmp_path)),
         pytest.raises(InputError, match="another run is writing"),
-        ledger.run_lock(str(tmp_path)),
+        ledger.run_lock(Root.parse(tmp_path)),
     ):
         pass
-    with ledger.run_lock(str(tmp_path), "0-of-2"):
-        with ledger.run_lock(str(tmp_path), "1-of-2"):
+    with ledger.run_lock(Root.parse(tmp_path), "0-of-2"):
+        with ledger.run_lock(Root.parse(tmp_path), "1-of-2"):
             pass
         for part in ("0-of-2", ""):
             with (
                 pytest.raises(InputError, match="another run is writing"),
-                ledger.run_lock(str(tmp_path), part),
+                ledger.run_lock(Root.parse(tmp_path), part),
             ):
                 pass
-    with ledger.run_lock(str(tmp_path)):
+    with ledger.run_lock(Root.parse(tmp_path)):
         pass
 
 
@@ -257,7 +258,7 @@ def test_a_set_without_a_single_usable_video_is_an_error_that_counts_the_reasons
 def test_finalize_removes_what_a_kill_in_its_midst_left(tmp_path: Path) -> None:
     make_shards(tmp_path, numbered_listing(4))
     (tmp_path / "meta" / ".tmp-index.parquet.12345").write_bytes(b"")
-    ledger.finalize(str(tmp_path))
+    ledger.finalize(Root.parse(tmp_path))
     assert not list((tmp_path / "meta").glob(".tmp-*"))
 
 
@@ -265,9 +266,9 @@ def test_finalize_refuses_a_set_with_holes(tmp_path: Path) -> None:
     make_shards(tmp_path, numbered_listing(*[30] * 12))
     (tmp_path / ".state/shards/train-00001-of-00003.json").unlink()
     with pytest.raises(InputError, match=r"1 of 3 shards are not written yet \(train-00001-of-00003, ...\)"):
-        ledger.finalize(str(tmp_path))
+        ledger.finalize(Root.parse(tmp_path))
     with pytest.raises(InputError, match="holds no recorded run"):
-        ledger.finalize(str(tmp_path / "nowhere"))
+        ledger.finalize(Root.parse(tmp_path / "nowhere"))
 
 
 def test_a_shard_whose_videos_all_fail_has_no_tar(tmp_path: Path) -> None:
@@ -295,7 +296,9 @@ def test_the_output_may_be_any_fsspec_url(tmp_path: Path) -> None:
 def test_progress_counts_up_to_the_truth(tmp_path: Path) -> None:
     plan = make_plan(numbered_listing(*[30] * 9, "broken:30"), raw_config())
     seen: list[Beat] = []
-    run_jobs(make_jobs(plan, plan, root=str(tmp_path), opener=open_numbered), RunOptions(2), seen.append)
+    run_jobs(
+        make_jobs(plan, plan, root=Root.parse(tmp_path), opener=open_numbered), RunOptions(2), seen.append
+    )
     assert (seen[-1].videos, seen[-1].clips, seen[-1].frames, seen[-1].failures) == (10, 9, 270, 1)
     assert [beat.videos for beat in seen] == sorted(beat.videos for beat in seen)
 
