@@ -106,9 +106,9 @@ def pretraining_runs(run: Path) -> list[Path]:
 
 def data_section(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """A contact sheet and a sentence for every shard directory, and sentences for what is missing."""
-    from cwm_hub.figures.frames import contact_sheet
     from cwm_hub.shards.index import read_index
     from cwm_hub.shards.manifest import Manifest
+    from dataprep.curation.preview import preview_png
 
     sets, missing = [], []
     for root in sorted(
@@ -118,9 +118,6 @@ def data_section(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
         manifest, rows = Manifest.load(root), read_index(root)
         count = min(SHEET_CLIPS, len(rows))
         chosen = [rows[at * len(rows) // count] for at in range(count)]
-        clips = [
-            (f"{Path(row.source_path).stem or row.key} ({row.split})", read_clip(root, row)) for row in chosen
-        ]
         frames, size = sum(row.num_frames for row in rows), sum(record.bytes for record in manifest.shards)
         counts = ", ".join(f"{sum(row.split == split for row in rows)} {split}" for split in manifest.splits)
         sentence = (
@@ -129,9 +126,8 @@ def data_section(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
             f"manifest {manifest.hash[:12]}. Licence of the videos: {manifest.licence.replace('unknown', 'not recorded')}."
         )
         shown = f"{len(chosen)} of {len(rows)} clips" if len(chosen) < len(rows) else "every clip"
-        sheet = image_of(
-            contact_sheet(clips), caption=f"Evenly spaced frames of {shown}, as stored in the shards."
-        )
+        caption = f"Evenly spaced frames of {shown}, as stored in the shards."
+        sheet = _image(preview_png(root, chosen), ".png", kind="", caption=caption)
         sets.append({"name": root.name, "sentence": sentence, "sheet": sheet})
     if sets and not any(entry["name"] == "metaworld" for entry in sets):
         missing.append(
@@ -139,15 +135,6 @@ def data_section(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
             "were trained on the real clips alone."
         )
     return sets, missing
-
-
-def read_clip(root: Path, row: Any) -> Any:
-    """Frames of one clip, read at its place in the tar."""
-    from cwm_hub.shards.codecs import decode_clip
-
-    with (root / row.shard).open("rb") as file:
-        file.seek(row.offset)
-        return decode_clip(file.read(row.size), row.codec)
 
 
 def training_section(runs: Sequence[Path]) -> dict[str, Any] | None:

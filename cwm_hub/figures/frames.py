@@ -84,22 +84,6 @@ def prediction_grid(
     return sheet.figure()
 
 
-def contact_sheet(
-    clips: Sequence[tuple[str, UInt8[np.ndarray, "_ H W 3"]]], *, frames: int = 8, across: int = 2
-) -> Figure:
-    """A strip of evenly spaced frames of every clip, `across` strips to a row, with a caption above each."""
-    side = clips[0][1].shape[1]
-    cell = side * (scale := pixel_scale(side, 64))
-    strip, rows = frames * (cell + 1) + 16, -(-len(clips) // across)
-    sheet = Sheet(across * strip, rows * (cell + 22) + 4)
-    for number, (caption, video) in enumerate(clips):
-        left, top = 8 + number % across * strip, number // across * (cell + 22)
-        sheet.words(caption, left, top + 10, colour=FAINT, size=7.5)
-        for at, time in enumerate(np.linspace(0, len(video) - 1, frames).round().astype(int)):
-            sheet.picture(video[time], left + at * (cell + 1), top + 19, scale)
-    return sheet.figure()
-
-
 def attention_figure(
     context: UInt8[Tensor, "B 3 H W"],
     decoded: UInt8[Tensor, "B 3 H W"],

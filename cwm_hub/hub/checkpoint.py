@@ -33,7 +33,7 @@ from torch import nn
 import cwm_hub
 from cwm_hub.config import ConfigError, from_dict, nearest, to_dict
 from cwm_hub.hub import model_card
-from cwm_hub.shards.storage import sync
+from cwm_hub.shards.storage import commit_folder
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -340,23 +340,13 @@ def _copy_asset(source: Path, target: Path) -> None:
 @contextlib.contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
     """A fresh directory beside `target`, which takes its place when the block ends well and vanishes when not."""
-    mark = secrets.token_hex(4)
-    staging = target.with_name(f".{target.name}.new-{mark}")
-    retired = target.with_name(f".{target.name}.old-{mark}")
+    staging = target.with_name(f".{target.name}.new-{secrets.token_hex(4)}")
     try:
         staging.mkdir(parents=True)
         yield staging
-        for path in (*staging.iterdir(), staging):
-            sync(path)
-        if target.exists():
-            target.rename(retired)
-        staging.rename(target)
-        sync(target.parent)
+        commit_folder(staging, target)
     except (OSError, safetensors.SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"cannot write {target}: {reason}") from error
     finally:
-        if retired.exists() and not target.exists():
-            retired.rename(target)
         shutil.rmtree(staging, ignore_errors=True)
-        shutil.rmtree(retired, ignore_errors=True)

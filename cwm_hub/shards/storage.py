@@ -8,6 +8,8 @@ import errno
 import fcntl
 import functools
 import os
+import secrets
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -140,6 +142,22 @@ def write_whole(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def commit_folder(staging: Path, target: Path) -> None:
+    """Make a finished folder appear under its name, on disk, in one step; what was there before is gone then."""
+    for path in (*staging.rglob("*"), staging):
+        sync(path)
+    retired = target.with_name(f".{target.name}.old-{secrets.token_hex(4)}")
+    try:
+        if target.exists():
+            target.rename(retired)
+        staging.rename(target)
+    finally:  # Ctrl-C between the two puts the old one back
+        if retired.exists() and not target.exists():
+            retired.rename(target)
+    sync(target.parent)
+    shutil.rmtree(retired, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

@@ -11,6 +11,7 @@ import io
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -178,9 +179,17 @@ def _figure(row: ClipRow, frames: Frames) -> str:
 
 def preview_jpeg(root: Root, *, clips: int = 16, seed: int = 0) -> bytes:
     """The contact sheet that goes into a data set card, as JPEG bytes."""
-    sheet = contact_sheet(root, choose(read_index(root), count=clips, seed=seed))
+    return _bytes(contact_sheet(root, choose(read_index(root), count=clips, seed=seed)), "JPEG", quality=88)
+
+
+def preview_png(root: str | Path | Root, rows: Sequence[ClipRow]) -> bytes:
+    """The contact sheet of chosen clips that goes into a report, as PNG bytes."""
+    return _bytes(contact_sheet(Root.parse(root), rows), "PNG")
+
+
+def _bytes(sheet: Image.Image, form: str, **options: Any) -> bytes:
     target = io.BytesIO()
-    sheet.save(target, "JPEG", quality=88)
+    sheet.save(target, form, **options)
     return target.getvalue()
 
 

@@ -9,17 +9,19 @@ import argparse
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from cwm_hub.shards.codecs import Frames, decode_clip
 from cwm_hub.shards.index import ClipRow, read_index
 from cwm_hub.shards.manifest import Manifest, read_failures
 from cwm_hub.shards.storage import Root
 from dataprep.errors import EXIT_DONE
+from dataprep.official_lists import OFFICIAL_LISTS
 
 WINDOW_FRAMES = 25
 """Frames of the paper's training window: shorter videos are never drawn."""
@@ -29,13 +31,6 @@ BLACK_LUMA = 16.0
 """Mean pixel value below which a video counts as black."""
 DUPLICATE_BITS = 3
 """First frames whose 64-bit difference hashes differ in at most this many bits count as near-duplicates."""
-
-OFFICIAL: dict[str, dict[str, tuple[int, int, int]]] = {
-    "ssv2": {"train": (168_913, 7_620_427, 162_074), "validation": (24_777, 1_211_038, 23_993)},
-    "human36m": {"all": (839, 422_055, 839), "train": (600, 312_188, 600), "validation": (239, 109_867, 239)},
-    "youtube-driving": {"all": (88, 1_720_325, 88)},
-}
-"""(videos, frames, videos of at least 25 frames) of the lists that the paper's code ships, by data set and split."""
 
 QUANTILES = {"min": 0, "p1": 1, "p25": 25, "median": 50, "p75": 75, "p99": 99, "max": 100}
 
@@ -129,8 +124,10 @@ def _splits(manifest: Manifest, videos: Mapping[str, list[ClipRow]]) -> dict[str
 def _official(name: str, videos: Mapping[str, list[ClipRow]]) -> dict[str, dict[str, list[int]]]:
     """Ours and the official [videos, frames, videos of 25 frames], split by split."""
     result: dict[str, dict[str, list[int]]] = {}
-    for split, official in OFFICIAL.get(name, {}).items():
-        lengths = [clips[0].source_frames for clips in videos.values() if split in ("all", clips[0].split)]
+    for split, official in OFFICIAL_LISTS.get(name, {}).items():
+        lengths = [clips[0].source_frames for clips in videos.values() if clips[0].split == split]
+        if not lengths and not official.frames:
+            continue
         long = sum(length >= WINDOW_FRAMES for length in lengths)
         result[split] = {"ours": [len(lengths), sum(lengths), long], "official": list(official)}
     return result
@@ -179,13 +176,13 @@ def _sample(root: Root, firsts: Sequence[ClipRow], count: int, seed: int) -> dic
     if not chosen:
         return {"videos": 0}
     total, squares, pixels = np.zeros(3), np.zeros(3), 0
-    hashes = []
+    pictures = []
     for frames in read_clips(root, chosen):
         values = frames[:: max(1, len(frames) // 8)].reshape(-1, 3).astype(np.float64)
         total, squares, pixels = total + values.sum(0), squares + (values**2).sum(0), pixels + len(values)
-        hashes.append(difference_hash(frames[0]))
+        pictures.append(frames[0])
     mean = total / pixels
-    groups = near_duplicates(np.array(hashes, np.uint64))
+    groups = near_duplicates(pictures)
     return {
         "videos": len(chosen),
         "rgb_mean": [round(value, 2) for value in mean.tolist()],
@@ -204,35 +201,22 @@ def read_clips(root: Root, rows: Sequence[ClipRow]) -> Iterator[Frames]:
         yield decode_clip(root.read_range(row.shard, row.offset, row.size), row.codec)
 
 
-def difference_hash(frame: Frames) -> int:
-    """64 bits: is each cell of an 8 x 9 grey thumbnail darker than its right neighbour?"""
-    grey = frame.mean(axis=2)
-    rows = np.array_split(np.arange(grey.shape[0]), 8)
-    columns = np.array_split(np.arange(grey.shape[1]), 9)
-    cells = np.array([[grey[np.ix_(r, c)].mean() for c in columns] for r in rows])
-    bits = (cells[:, 1:] > cells[:, :-1]).ravel()
-    return int(np.packbits(bits).view(">u8")[0])
+def near_duplicates(pictures: Iterable[Frames]) -> list[list[int]]:
+    """Groups of at least two indices of pictures u8 [H, W, 3] that look alike, largest first.
 
+    Their difference hashes are linked by steps of at most `DUPLICATE_BITS` bits.
+    """
+    import imagehash
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import KDTree
 
-def near_duplicates(hashes: np.ndarray) -> list[list[int]]:
-    """Groups of at least two indices whose hashes are linked by steps of at most `DUPLICATE_BITS` bits; largest first."""
-    parent = list(range(len(hashes)))
-
-    def find(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = index = parent[parent[index]]
-        return index
-
-    for index in range(len(hashes)):
-        distance = np.bitwise_count(hashes[index + 1 :] ^ hashes[index])
-        for other in np.flatnonzero(distance <= DUPLICATE_BITS):
-            parent[find(index + 1 + int(other))] = find(index)
-    groups: dict[int, list[int]] = defaultdict(list)
-    for index in range(len(hashes)):
-        groups[find(index)].append(index)
-    return sorted(
-        (group for group in groups.values() if len(group) > 1), key=lambda group: (-len(group), group)
-    )
+    bits = np.array([imagehash.dhash(Image.fromarray(picture)).hash.ravel() for picture in pictures])
+    first, second = KDTree(bits).query_pairs(DUPLICATE_BITS, p=1, output_type="ndarray").T
+    linked = coo_array((np.ones(len(first)), (first, second)), shape=(len(bits), len(bits)))
+    _, number = connected_components(linked, directed=False)
+    groups = [np.flatnonzero(number == one).tolist() for one in np.unique(number)]
+    return sorted((group for group in groups if len(group) > 1), key=lambda group: (-len(group), group))
 
 
 def as_text(stats: Mapping[str, Any]) -> str:
@@ -285,6 +269,8 @@ def _official_lines(official: Mapping[str, Mapping[str, Sequence[int]]]) -> list
         for what, ours, theirs in zip(
             ("videos", "frames", "videos of 25+ frames"), pair["ours"], pair["official"], strict=True
         ):
+            if not theirs:
+                continue
             lines.append(f"  {f'{split} {what}':<26}{ours:>12,}{theirs:>12,}{theirs - ours:>12,}")
     return lines
 

@@ -25,15 +25,13 @@ from dataprep.decode.pictures import FolderStore, PictureReader
 from dataprep.decode.resize import Crop
 from dataprep.decode.video_file import VideoError
 from dataprep.errors import InputError
+from dataprep.official_lists import official_counts
 from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import make_shards, shard_config
 from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import Failure, Listing, ShardConfig, SourceVideo, printable
 from dataprep.sharding.worker import FrameReader
 from dataprep.sources.id_lists import add_ids_argument, id_facts, keep_listed
-
-OFFICIAL_COUNTS = {"train": 600, "validation": 239}
-"""Recordings of the lists that the paper's code ships: S1 5 6 7 8, and S9 11."""
 
 LICENCE = "Human3.6M licence (academic use); videos and frames may not be redistributed"
 SUBJECTS = {1: "train", 5: "train", 6: "train", 7: "train", 8: "train", 9: "validation", 11: "validation"}
@@ -328,5 +326,5 @@ def _listing(
                     Failure(f"h36m_{scene}_{camera}", "missing_file", "other cameras saw this take")
                 )
     splits = {source.split for source in sources}
-    counts = {split: count for split, count in OFFICIAL_COUNTS.items() if split in splits}
+    counts = {split: count for split, count in official_counts("human36m").items() if split in splits}
     return Listing(tuple(sources), tuple(failures), tuple(notes), counts)

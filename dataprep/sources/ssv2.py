@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.errors import InputError
+from dataprep.official_lists import OFFICIAL_LISTS, official_counts
 from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import make_shards, shard_config
 from dataprep.sharding.ledger import Origin
@@ -22,9 +23,7 @@ from dataprep.sharding.plan import Failure, Listing, SourceVideo
 from dataprep.sharding.worker import open_file
 from dataprep.sources.id_lists import add_ids_argument, id_facts, keep_listed
 
-OFFICIAL_COUNTS = {"train": 168_913, "validation": 24_777, "test": 27_157}
-"""Videos of the official lists."""
-
+SPLITS = tuple(OFFICIAL_LISTS["ssv2"])
 LICENCE = "Something-Something-v2 research licence (Qualcomm); videos and frames may not be redistributed"
 PREFIX = "something-something-v2-"
 FOLDER = "20bn-something-something-v2"
@@ -37,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--splits",
         nargs="+",
-        choices=tuple(OFFICIAL_COUNTS),
-        default=list(OFFICIAL_COUNTS),
+        choices=SPLITS,
+        default=list(SPLITS),
         help="(default: all that have a label file)",
     )
     parser.add_argument(
@@ -61,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     return make_shards(args, listing, config, opener=open_file, origin=Origin(LICENCE, redistributable=False))
 
 
-def list_videos(videos: Path, labels: Path, splits: Sequence[str] = tuple(OFFICIAL_COUNTS)) -> Listing:
+def list_videos(videos: Path, labels: Path, splits: Sequence[str] = SPLITS) -> Listing:
     """The videos that the label files name, in the order of their numeric ids within each split.
 
     Raises:
@@ -98,7 +97,7 @@ def list_videos(videos: Path, labels: Path, splits: Sequence[str] = tuple(OFFICI
         tuple(sorted(sources, key=lambda source: source.id)),
         tuple(failures),
         tuple(_notes(files, listed, sources, classes)),
-        {split: OFFICIAL_COUNTS[split] for split in counts},
+        {split: official for split, official in official_counts("ssv2").items() if split in counts},
     )
 
 

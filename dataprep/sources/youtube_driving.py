@@ -24,6 +24,7 @@ from cwm_hub.shards.storage import Root
 from dataprep.decode.pictures import FolderStore, PictureReader, ZipStore
 from dataprep.decode.zip_directory import ZipDirectoryError, read_directory
 from dataprep.errors import InputError
+from dataprep.official_lists import official_counts
 from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import make_shards, shard_config
 from dataprep.sharding.ledger import Origin
@@ -32,9 +33,6 @@ from dataprep.sharding.worker import FrameReader, open_file
 from dataprep.sources.folder import list_videos as list_folder
 from dataprep.sources.folder import read_labels
 from dataprep.sources.id_lists import add_ids_argument, id_facts, keep_listed
-
-OFFICIAL_COUNTS = {"train": 88}
-"""Segments of the list that the paper trains on."""
 
 LICENCE = "YouTube videos of several owners, listed by ACO; frames may not be redistributed"
 SKIP_HEAD, STRIDE = 99, 5
@@ -166,7 +164,9 @@ def list_videos(directory: Path, listed: Path | None) -> Listing:
     ]
     ignored = len(found.sources) - len(sources)
     notes = (f"{ignored} videos are not in the list and were left alone",) if ignored else ()
-    return dataclasses.replace(found, sources=tuple(sources), notes=notes, official_counts=OFFICIAL_COUNTS)
+    return dataclasses.replace(
+        found, sources=tuple(sources), notes=notes, official_counts=official_counts("youtube-driving")
+    )
 
 
 def list_runs(frames: Path, *, skip_head: int, stride: int) -> Iterator[Run]:
@@ -215,7 +215,7 @@ def list_sources(frames: Path, runs: Iterable[Run]) -> Listing:
             options = (("places", [[number, *place] for number, place in one.kept.items()]),)
         size = sum(place[1] for place in one.kept.values())
         sources.append(SourceVideo(one.id, path, shown, bytes=size, options=options))
-    return Listing(tuple(sources), official_counts=OFFICIAL_COUNTS)
+    return Listing(tuple(sources), official_counts=official_counts("youtube-driving"))
 
 
 def listed_id(name: str) -> str | None:

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipes.run.folder import commit_directory, keep_newest, step_directory
+from cwm_hub.shards.storage import commit_folder
+from recipes.run.folder import keep_newest, step_directory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +60,7 @@ def save_checkpoint(
     torch.save(training, temporary / "training.pt")
     state = {"progress": asdict(progress), "parent": parent, "replay": replay.state()}
     (temporary / "state.json").write_text(json.dumps(state))
-    commit_directory(temporary, target)
+    commit_folder(temporary, target)
     keep_newest(checkpoints, 1)
     replay.forget_evicted()
 

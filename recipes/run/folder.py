@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from cwm_hub.shards.storage import lock, write_whole
+
 
 class RecipeError(ValueError):
     """What a user can cause and mend: one sentence."""
@@ -49,8 +51,6 @@ def lock_run(run: Path) -> TextIO:
     Raises:
         RecipeError: another process has it.
     """
-    from cwm_hub.shards.storage import lock
-
     run.mkdir(parents=True, exist_ok=True)
     file = (run / ".lock").open("w")
     try:
@@ -70,18 +70,6 @@ def saved_steps(checkpoints: Path) -> list[int]:
     """Updates after which there is a whole checkpoint, rising."""
     names = (path.name for path in checkpoints.glob("step-*") if path.is_dir())
     return sorted(int(name[5:]) for name in names if name[5:].isdigit())
-
-
-def commit_directory(temporary: Path, target: Path) -> None:
-    """Make a finished directory appear under its name, on disk, in one step."""
-    from cwm_hub.shards.storage import sync
-
-    for path in temporary.rglob("*"):
-        if path.is_file():
-            sync(path)
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.replace(target)
-    sync(target.parent)
 
 
 def keep_newest(checkpoints: Path, keep: int) -> None:
@@ -113,8 +101,6 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 
 def note_unreadable(path: Path, broken: Iterable[tuple[str, str]], *, updates: int) -> None:
     """Add the shards and clips of (name, reason) that the file does not name yet; processes of a run share it."""
-    from cwm_hub.shards.storage import lock
-
     with path.open("a") as file:
         lock(file, wait=True)  # lockf's lock would go when read_rows closes the file
         known = {row["name"] for row in read_rows(path)}
@@ -124,10 +110,7 @@ def note_unreadable(path: Path, broken: Iterable[tuple[str, str]], *, updates: i
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    write_whole(path, text.encode())
 
 
 class StopSignal:

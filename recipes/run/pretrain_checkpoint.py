@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipes.run.folder import RecipeError, commit_directory, keep_newest, saved_steps, step_directory
+from cwm_hub.shards.storage import commit_folder
+from recipes.run.folder import RecipeError, keep_newest, saved_steps, step_directory
 
 if TYPE_CHECKING:
     from cwm_hub.clips.loader import ClipLoader
@@ -172,7 +173,7 @@ def save(checkpoints: Path, state: TrainState, model: Any, accelerator: Any, *, 
     accelerator.save_state(str(temporary))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        commit_directory(temporary, target)
+        commit_folder(temporary, target)
         keep_newest(checkpoints, keep)
     accelerator.wait_for_everyone()
     return True

@@ -12,7 +12,6 @@ from cwm_hub.figures.frames import (
     _shown_times,
     attention_figure,
     composition_figure,
-    contact_sheet,
     latent_embedding,
     prediction_grid,
     write_video,
@@ -72,14 +71,6 @@ def test_prediction_grid_shows_truth_prediction_and_error(tmp_path):
 )
 def test_long_windows_are_thinned_with_their_ends_kept(frames, observed, columns, expected):
     assert _shown_times(frames, observed, columns) == expected
-
-
-def test_contact_sheet_shows_first_and_last_frame_of_every_clip(tmp_path):
-    clips = [(f"clip {seed}", noise(9, seed=seed).permute(0, 2, 3, 1).numpy()) for seed in range(3)]
-    picture = rendered(contact_sheet(clips, frames=4), tmp_path)
-    for _, video in clips:
-        assert contains(picture, enlarged(video[0], 4))
-        assert contains(picture, enlarged(video[-1], 4))
 
 
 def test_attention_is_brightest_at_the_largest_weight():

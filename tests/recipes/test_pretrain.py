@@ -26,7 +26,6 @@ from recipes.pretrain import PretrainConfig, main, print_progress
 from recipes.run.command_line import parse_config
 from recipes.run.folder import (
     RecipeError,
-    commit_directory,
     keep_newest,
     note_unreadable,
     read_rows,
@@ -611,7 +610,7 @@ def test_only_whole_checkpoints_count(tmp_path):
         half.mkdir()
         (half / "weights").write_text(str(updates))
         if updates < 3:
-            commit_directory(half, half.with_suffix(""))
+            commit_folder(half, half.with_suffix(""))
     assert saved_steps(tmp_path) == [1, 2]
     keep_newest(tmp_path, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]

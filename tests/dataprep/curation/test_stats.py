@@ -9,7 +9,7 @@ from synthetic_shards import write_data_set
 
 from cwm_hub.shards.storage import Root
 from dataprep.__main__ import main
-from dataprep.curation.stats import difference_hash, measure, near_duplicates
+from dataprep.curation.stats import measure, near_duplicates
 
 
 def write_set(
@@ -91,15 +91,20 @@ def test_first_frames_that_look_alike_are_found(tmp_path: Path) -> None:
     assert sorted(same["examples"][0]) == ["v0_0000", "v1_0000"]
 
 
-def test_difference_hash_by_hand() -> None:
-    ramp = np.repeat(np.arange(72, 0, -4).reshape(1, 18, 1), 16, 0).repeat(3, 2).astype(np.uint8)
-    assert difference_hash(ramp) == 0  # grows darker to the right: no cell is darker than its right neighbour
-    assert difference_hash(ramp[:, ::-1]) == 2**64 - 1
+def steps(*sizes: int) -> np.ndarray:
+    """u8 [8, 9, 3] whose left to right steps, row by row, are as many times upwards as told, downwards after that."""
+    picture = np.empty((len(sizes), 9), np.uint8)
+    for row, ups in enumerate(sizes):
+        picture[row] = 128 + np.cumsum([0] + [9] * ups + [-9] * (8 - ups))
+    return np.repeat(picture[..., None], 3, 2)
 
 
 def test_near_duplicates_are_linked_in_chains() -> None:
-    hashes = np.array([0b0, 0b111, 0b111111, 2**40 - 1], np.uint64)
-    assert near_duplicates(hashes) == [[0, 1, 2]]
+    """Each row of nine pixels is eight bits of the hash: the first three pictures differ by three bits each."""
+    pictures = [steps(*[0] * 8), steps(3, *[0] * 7), steps(6, *[0] * 7), steps(*[8] * 8)]
+    assert near_duplicates(pictures) == [[0, 1, 2]]
+    assert near_duplicates([pictures[0], pictures[2]]) == []
+    assert near_duplicates(pictures[:1]) == []
 
 
 def test_official_counts_stand_beside_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
