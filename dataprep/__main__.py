@@ -1,6 +1,5 @@
 """`cwm-dataprep`: raw video -> WebDataset shards. Each sub-command is a module, imported when it is asked for."""
 
-import argparse
 import importlib
 import shlex
 import sys
@@ -8,7 +7,8 @@ import warnings
 from collections.abc import Sequence
 
 from cwm_hub import missing_extra
-from dataprep.errors import EXIT_INPUT, EXIT_INTERRUPTED
+from cwm_hub.config import nearest
+from dataprep.command_line import EXIT_INPUT, EXIT_INTERRUPTED, Parser, with_dashes
 
 COMMANDS = {
     "ssv2": ("dataprep.sources.ssv2", "Something-Something-v2: webm files and their label files"),
@@ -33,17 +33,18 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one sub-command; returns one of the exit codes of `errors`."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = _Parser(
-        prog="cwm-dataprep", description="Raw video to WebDataset shards for video pre-training."
-    )
+    """Run one sub-command; returns one of the exit codes of `command_line`."""
+    arguments = with_dashes(sys.argv[1:] if arguments is None else arguments)
+    parser = Parser(prog="cwm-dataprep", description="Raw video to WebDataset shards for video pre-training.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     asked = next((a for a in arguments if not a.startswith("-")), None)
+    if asked is not None and asked not in COMMANDS:
+        parser.error(f"there is no command {asked}{nearest(asked, COMMANDS)}")
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         if name == asked:
             importlib.import_module(module).add_arguments(command)
+            command.check_spelling(arguments)
     args = parser.parse_args(arguments)
     if "" in arguments:  # would mean the current folder
         return _fail("one of the arguments is empty: is a variable of the shell not set?")
@@ -68,14 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(sentence: str) -> int:
     print(f"error: {sentence}", file=sys.stderr)
     return EXIT_INPUT
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse with this tool's exit code for wrong usage."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        """One sentence and exit code 1."""
-        self.exit(EXIT_INPUT, f"error: {message} (see {self.prog} --help)\n")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ random windows of the loader pay only for the frames they ask for where the code
 import io
 import struct
 from fractions import Fraction
+from typing import Literal, get_args
 
 import av
 import av.error
@@ -22,7 +23,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-CODECS = ("h264", "jpeg", "raw")
+Codec = Literal["h264", "jpeg", "raw"]
+CODECS: tuple[Codec, ...] = get_args(Codec)
 EXTENSIONS = {"h264": "mp4", "jpeg": "jpg", "raw": "u8"}
 """The tar member's suffix for each codec."""
 

@@ -20,7 +20,8 @@ from cwm_hub.shards.index import INDEX, ClipRow, index_bytes, read_index
 from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, shard_name
 from cwm_hub.shards.storage import Root
 from cwm_hub.shards.writer import ShardWriter
-from dataprep.errors import EXIT_DONE, InputError
+from dataprep.command_line import EXIT_DONE, add_options, option, positional
+from dataprep.errors import InputError
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
@@ -74,18 +75,23 @@ class Condition:
             raise InputError(f"{column} is a number, got {value!r}") from error
 
 
+@dataclass(frozen=True)
+class FilterOptions:
+    """Options of this sub-command."""
+
+    root: str = positional("ROOT")
+    """Shard directory or fsspec URL."""
+    where: tuple[str, ...] = option(metavar="CONDITION")
+    """Column, one of >= <= != = > < or ~ (contains), value; where several are given, all must hold."""
+    out: str = option(metavar="OUT")
+    """New local directory."""
+    name: str | None = None
+    """Of the new set; none: as before."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
-    parser.add_argument("root", metavar="ROOT", help="shard directory or fsspec URL")
-    parser.add_argument(
-        "--where",
-        action="append",
-        required=True,
-        metavar="CONDITION",
-        help="column, one of >= <= != = > < or ~ (contains), value; given several times, all must hold",
-    )
-    parser.add_argument("--out", required=True, metavar="OUT", help="new local directory")
-    parser.add_argument("--name", help="of the new set (default: as before)")
+    add_options(parser, FilterOptions)
 
 
 def run(args: argparse.Namespace) -> int:

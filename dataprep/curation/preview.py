@@ -10,18 +10,20 @@ import html
 import io
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from cwm_hub.config import check_range
 from cwm_hub.shards.codecs import Frames, ShardError, encode_clip
 from cwm_hub.shards.index import ClipRow, read_index
 from cwm_hub.shards.manifest import Manifest
 from cwm_hub.shards.storage import Root
+from dataprep.command_line import EXIT_DONE, add_options, option, positional, read_options
 from dataprep.curation.stats import group_by_source, read_clips
-from dataprep.errors import EXIT_DONE
 
 FRAMES_SHOWN = 8
 """Frames of a clip on a contact sheet, evenly spaced from first to last."""
@@ -31,38 +33,50 @@ GAP, CAPTION = 4, 18
 INK, PAPER = (36, 41, 47), (255, 255, 255)
 
 
+@dataclass(frozen=True)
+class PreviewOptions:
+    """Options of this sub-command."""
+
+    root: str = positional("ROOT")
+    """Shard directory or fsspec URL."""
+    out: str = option(metavar="FILE", short="-o")
+    """Ends in .png, .jpg or .html."""
+    clips: int = 24
+    """Source videos shown."""
+    split: str | None = None
+    """Only this split."""
+    shard: int | None = option(None, metavar="K")
+    """Only the split's K-th shard, counted from 0."""
+    label: str | None = option(None, metavar="X")
+    """Only this class: its index, or a part of its text."""
+    seed: int = 0
+    """Of the choice."""
+
+    def __post_init__(self) -> None:
+        if Path(self.out).suffix.lower() not in (".png", ".jpg", ".jpeg", ".html"):
+            raise ValueError(f"--out must end in .png, .jpg or .html, got {Path(self.out).name}")
+        check_range(self, "clips", at_least=1)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
-    parser.add_argument("root", metavar="ROOT", help="shard directory or fsspec URL")
-    parser.add_argument("-o", "--out", required=True, metavar="FILE", help="ends in .png, .jpg or .html")
-    parser.add_argument(
-        "--clips", type=int, default=24, metavar="N", help="source videos shown (default: %(default)s)"
-    )
-    parser.add_argument("--split", help="only this split")
-    parser.add_argument("--shard", type=int, metavar="K", help="only the split's K-th shard, counted from 0")
-    parser.add_argument("--label", metavar="X", help="only this class: its index, or a part of its text")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice (default: %(default)s)")
+    add_options(parser, PreviewOptions)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the picture or page; exit code 0."""
-    out = Path(args.out)
-    form = out.suffix.lower()
-    if form not in (".png", ".jpg", ".jpeg", ".html"):
-        raise ValueError(f"--out must end in .png, .jpg or .html, got {out.name}")
-    if args.clips < 1:
-        raise ValueError(f"--clips must be at least 1, got {args.clips}")
-    root = Root.parse(args.root)
+    options = read_options(PreviewOptions, args)
+    out, root = Path(options.out), Root.parse(options.root)
     rows = choose(
         read_index(root),
-        count=args.clips,
-        seed=args.seed,
-        split=args.split,
-        shard=args.shard,
-        label=args.label,
+        count=options.clips,
+        seed=options.seed,
+        split=options.split,
+        shard=options.shard,
+        label=options.label,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    if form == ".html":
+    if out.suffix.lower() == ".html":
         out.write_text(clip_page(root, rows), encoding="utf-8")
     else:
         contact_sheet(root, rows).save(out)

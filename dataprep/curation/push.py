@@ -11,6 +11,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,44 +19,46 @@ from cwm_hub import __version__
 from cwm_hub.shards.index import INDEX
 from cwm_hub.shards.manifest import FAILURES, MANIFEST, Manifest
 from cwm_hub.shards.storage import Root
+from dataprep.command_line import EXIT_DONE, EXIT_VERIFY, add_options, option, positional
 from dataprep.curation.preview import preview_jpeg
 from dataprep.curation.stats import measure
 from dataprep.curation.verify import verify
-from dataprep.errors import EXIT_DONE, EXIT_VERIFY, InputError
+from dataprep.errors import InputError
 
 STATS, PREVIEW, CARD = "meta/stats.json", "meta/preview.jpg", "README.md"
 METADATA = (CARD, MANIFEST, INDEX, FAILURES, STATS, "meta/steering.parquet")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
+@dataclass(frozen=True)
+class PushOptions:
+    """Options of this sub-command."""
+
+    root: str = positional("ROOT")
+    """Finished local shard directory."""
+    repository: str = positional("OWNER/NAME")
+    """Data set repository, made when there is none."""
+    public: bool = False
+    """Make a new repository public; without it, private."""
+    title: str | None = None
+    """Heading of the card; none: the repository's name."""
+    revision: str | None = option(None, metavar="BRANCH")
+    """Branch to commit to; none: main."""
+    tag: str | None = None
+    """Name for the new commit; none: manifest-<first digits of its hash>."""
+    i_have_redistribution_rights: bool = False
+    """Publish shards although their manifest records no licence that lets others publish them."""
+    metadata_only: bool = False
+    """Publish no clip: manifest, index, statistics, card."""
+    sample: int = 1000
+    """Videos whose pixels the statistics read."""
+    dry_run: bool = False
+    """Write card, statistics and preview, publish nothing."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
-    parser.add_argument("root", metavar="ROOT", help="finished local shard directory")
-    parser.add_argument(
-        "repository", metavar="OWNER/NAME", help="data set repository, made when there is none"
-    )
-    parser.add_argument(
-        "--public", action="store_true", help="make a new repository public (default: private)"
-    )
-    parser.add_argument("--title", help="heading of the card (default: the repository's name)")
-    parser.add_argument("--revision", metavar="BRANCH", help="branch to commit to (default: main)")
-    parser.add_argument(
-        "--tag", help="name for the new commit (default: manifest-<first digits of its hash>)"
-    )
-    parser.add_argument(
-        "--i-have-redistribution-rights",
-        action="store_true",
-        help="publish shards although their manifest records no licence that lets others publish them",
-    )
-    parser.add_argument(
-        "--metadata-only", action="store_true", help="publish no clip: manifest, index, statistics, card"
-    )
-    parser.add_argument(
-        "--sample", type=int, default=1000, metavar="N", help="videos whose pixels the statistics read"
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="write card, statistics and preview, publish nothing"
-    )
+    add_options(parser, PushOptions)
 
 
 def run(args: argparse.Namespace) -> int:

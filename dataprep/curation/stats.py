@@ -10,17 +10,19 @@ import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from cwm_hub.config import check_range
 from cwm_hub.shards.codecs import Frames, decode_clip
 from cwm_hub.shards.index import ClipRow, read_index
 from cwm_hub.shards.manifest import Manifest, read_failures
 from cwm_hub.shards.storage import Root
-from dataprep.errors import EXIT_DONE
+from dataprep.command_line import EXIT_DONE, add_options, positional, read_options
 from dataprep.official_lists import OFFICIAL_LISTS
 
 WINDOW_FRAMES = 25
@@ -35,26 +37,33 @@ DUPLICATE_BITS = 3
 QUANTILES = {"min": 0, "p1": 1, "p25": 25, "median": 50, "p75": 75, "p99": 99, "max": 100}
 
 
+@dataclass(frozen=True)
+class StatsOptions:
+    """Options of this sub-command."""
+
+    root: str = positional("ROOT")
+    """Shard directory or fsspec URL."""
+    json: bool = False
+    """One json object instead of text."""
+    sample: int = 1000
+    """Videos whose pixels are read; 0 reads none."""
+    seed: int = 0
+    """Of that sample."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "sample", at_least=0)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
-    parser.add_argument("root", metavar="ROOT", help="shard directory or fsspec URL")
-    parser.add_argument("--json", action="store_true", help="one json object instead of text")
-    parser.add_argument(
-        "--sample",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="videos whose pixels are read (default: %(default)s)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of that sample (default: %(default)s)")
+    add_options(parser, StatsOptions)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the statistics; exit code 0."""
-    if args.sample < 0:
-        raise ValueError(f"--sample must be 0 or more, got {args.sample}")
-    stats = measure(args.root, sample=args.sample, seed=args.seed)
-    print(json.dumps(stats, indent=1) if args.json else as_text(stats))
+    options = read_options(StatsOptions, args)
+    stats = measure(options.root, sample=options.sample, seed=options.seed)
+    print(json.dumps(stats, indent=1) if options.json else as_text(stats))
     return EXIT_DONE
 
 

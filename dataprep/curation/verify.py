@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from cwm_hub.shards.codecs import EXTENSIONS, ShardError, decode_clip
 from cwm_hub.shards.index import ClipRow, read_index
 from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, read_failures
 from cwm_hub.shards.storage import Root, remote_errors
-from dataprep.errors import EXIT_DONE, EXIT_VERIFY, InputError
+from dataprep.command_line import EXIT_DONE, EXIT_VERIFY, add_options, positional
+from dataprep.errors import InputError
 
 Level = Literal["quick", "index", "full"]
 BLOCK = tarfile.BLOCKSIZE
@@ -39,12 +40,19 @@ class Problem:
     """A clause for people."""
 
 
+@dataclass(frozen=True)
+class VerifyOptions:
+    """Options of this sub-command."""
+
+    root: str = positional("ROOT")
+    """Shard directory or fsspec URL, e.g. hf://datasets/me/clips."""
+    level: Level = "index"
+    """How deep to look; each includes the ones before."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
-    parser.add_argument(
-        "root", metavar="ROOT", help="shard directory or fsspec URL, e.g. hf://datasets/me/clips"
-    )
-    parser.add_argument("--level", choices=get_args(Level), default="index", help="(default: %(default)s)")
+    add_options(parser, VerifyOptions)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,22 +1,32 @@
 """`cwm-dataprep finalize`: the last step of a run whose shards were written in parts (`--shard-range`)."""
 
 import argparse
+from dataclasses import dataclass
 
 from cwm_hub.shards.storage import Root
+from dataprep.command_line import add_options, positional, read_options
 from dataprep.sharding import ledger
-from dataprep.sharding.command import add_max_failures, exit_code, report
+from dataprep.sharding.command import Tolerance, exit_code, report
+
+
+@dataclass(frozen=True)
+class FinalizeOptions:
+    """Options of this sub-command."""
+
+    out: str = positional("OUT")
+    """Directory or fsspec URL that the parts were written to."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
-    parser.add_argument("out", metavar="OUT", help="directory or fsspec URL that the parts were written to")
-    add_max_failures(parser)
+    add_options(parser, FinalizeOptions)
+    add_options(parser, Tolerance)
 
 
 def run(args: argparse.Namespace) -> int:
     """Merge the parts; returns the exit code."""
-    root = Root.parse(args.out)
+    root = Root.parse(read_options(FinalizeOptions, args).out)
     with ledger.run_lock(root):
         outcome = ledger.finalize(root)
     report(outcome, root)
-    return exit_code(outcome, args.max_failures)
+    return exit_code(outcome, read_options(Tolerance, args))

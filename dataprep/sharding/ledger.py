@@ -43,9 +43,9 @@ class Origin:
     """What the manifest says of the data set beyond the configuration."""
 
     licence: str = "unknown"
-    """Licence of the source videos."""
+    """Licence of the source videos, for manifest and card."""
     redistributable: bool = False
-    """Whether that licence lets others publish shards of them."""
+    """That licence lets others publish shards of them."""
 
 
 @dataclass(frozen=True)

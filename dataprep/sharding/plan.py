@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cwm_hub.config import to_dict
-from cwm_hub.shards.codecs import CODECS
+from cwm_hub.config import check_range, to_dict
+from cwm_hub.shards.codecs import CODECS, Codec
 from cwm_hub.shards.manifest import shard_name
 from dataprep.decode.frames import DecodeSettings
 from dataprep.errors import InputError
@@ -78,8 +78,8 @@ class ShardConfig:
 
     name: str
     """Short name of the data set, as the manifest gives it: `ssv2`, `human36m`, ..."""
-    codec: str = "h264"
-    """One of `cwm_hub.shards.codecs.CODECS`."""
+    codec: Codec = "h264"
+    """Form of a clip: an mp4 that decodes fast, a JPEG film strip, or raw pixels."""
     decode: DecodeSettings = field(default_factory=DecodeSettings)
     """Output size, resize, rate and limits."""
     max_clip_frames: int = 256
@@ -98,6 +98,10 @@ class ShardConfig:
     def __post_init__(self) -> None:
         if self.codec not in CODECS:
             raise InputError(f"unknown codec {self.codec!r}, expected one of {', '.join(CODECS)}")
+        check_range(self, "max_clip_frames", "videos_per_shard", at_least=1)
+        check_range(self, "overlap_frames", at_least=0, below=self.max_clip_frames)
+        if self.limit is not None:
+            check_range(self, "limit", at_least=1)
         if self.codec == "h264" and self.decode.size % 2:
             raise InputError(f"h264 needs an even size, got {self.decode.size}")
         if self.codec == "jpeg" and self.decode.size * self.max_clip_frames > 65_535:
@@ -105,14 +109,6 @@ class ShardConfig:
                 f"a JPEG film strip holds {65_535 // self.decode.size} frames of {self.decode.size} pixels: "
                 f"lower max_clip_frames from {self.max_clip_frames}"
             )
-        if self.max_clip_frames < 1:
-            raise InputError(f"max_clip_frames must be at least 1, got {self.max_clip_frames}")
-        if not 0 <= self.overlap_frames < self.max_clip_frames:
-            raise InputError(
-                f"overlap_frames must be in [0, {self.max_clip_frames}), got {self.overlap_frames}"
-            )
-        if self.videos_per_shard < 1 or (self.limit is not None and self.limit < 1):
-            raise InputError("videos_per_shard and limit must be at least 1")
 
 
 @dataclass(frozen=True, slots=True)

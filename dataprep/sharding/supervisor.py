@@ -27,6 +27,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import ModuleType
 
+from cwm_hub.config import check_range
 from dataprep.sharding.plan import Failure, SourceVideo
 from dataprep.sharding.worker import Beat, OutputError, ShardJob, remove_leftovers, write_shard
 
@@ -52,6 +53,10 @@ class RunOptions:
     """Shards written at once, one process each; 0 writes them in this process, unsupervised (for profiling)."""
     timeout_seconds: float = 120.0
     """A worker that gives no sign of life for this long is killed."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "workers", at_least=0)
+        check_range(self, "timeout_seconds", above=0)
 
 
 def run_jobs(

@@ -19,10 +19,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cwm_hub.config import check_range
+from dataprep.command_line import add_options, option, positional, read_options
 from dataprep.decode.video_file import has_only_the_name
 from dataprep.errors import InputError
 from dataprep.sharding.command import add_arguments as add_common_arguments
-from dataprep.sharding.command import add_origin_options, dataset_name, make_shards, shard_config
+from dataprep.sharding.command import dataset_name, make_shards, shard_config
 from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import SPLITS, Failure, Listing, SourceVideo, printable
 from dataprep.sharding.worker import open_file
@@ -35,38 +37,39 @@ VIDEO_SUFFIXES = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class FolderOptions:
+    """Options of this sub-command."""
+
+    directory: str = positional("DIR")
+    """Searched for videos with all its folders."""
+    labels: str | None = option(None, metavar="FILE")
+    """csv (with a header) or jsonl: path, and label, label_text, split where known."""
+    name: str | None = None
+    """Of the data set; none: the directory's."""
+    validation_share: float = option(0.0, metavar="SHARE")
+    """Of the videos without a split, chosen by a hash of the path."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "validation_share", at_least=0, below=1)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
-    parser.add_argument("directory", metavar="DIR", help="searched for videos with all its folders")
-    parser.add_argument(
-        "--labels",
-        metavar="FILE",
-        help="csv (with a header) or jsonl: path, and label, label_text, split where known",
-    )
-    parser.add_argument("--name", help="of the data set (default: the directory's)")
-    parser.add_argument(
-        "--validation-share",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="of the videos without a split, chosen by a hash of the path (default: %(default)s)",
-    )
-    add_origin_options(parser)
+    add_options(parser, FolderOptions)
+    add_options(parser, Origin)
     add_common_arguments(parser, videos_per_shard=64)
 
 
 def run(args: argparse.Namespace) -> int:
     """List, plan, shard; returns the exit code."""
-    directory = Path(args.directory)
-    if not 0 <= args.validation_share < 1:
-        raise InputError(f"--validation-share must be in [0, 1), got {args.validation_share}")
-    labels = {} if args.labels is None else read_labels(Path(args.labels))
-    listing = list_videos(directory, labels=labels, validation_share=args.validation_share)
-    name = args.name or dataset_name(directory.resolve().name, default="folder")
-    config = shard_config(args, name, {"validation_share": args.validation_share})
-    return make_shards(
-        args, listing, config, opener=open_file, origin=Origin(args.licence, args.redistributable)
-    )
+    options = read_options(FolderOptions, args)
+    directory = Path(options.directory)
+    labels = {} if options.labels is None else read_labels(Path(options.labels))
+    listing = list_videos(directory, labels=labels, validation_share=options.validation_share)
+    name = options.name or dataset_name(directory.resolve().name, default="folder")
+    config = shard_config(args, name, {"validation_share": options.validation_share})
+    return make_shards(args, listing, config, opener=open_file, origin=read_options(Origin, args))
 
 
 @dataclass(frozen=True, slots=True)

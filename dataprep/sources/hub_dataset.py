@@ -21,11 +21,12 @@ from typing import Any
 import fsspec
 
 from cwm_hub.shards.storage import Root, write_whole
+from dataprep.command_line import add_options, option, positional, read_options
 from dataprep.decode.frames import open_video
 from dataprep.decode.video_file import VideoError
 from dataprep.errors import InputError
 from dataprep.sharding.command import add_arguments as add_common_arguments
-from dataprep.sharding.command import add_origin_options, dataset_name, make_shards, shard_config
+from dataprep.sharding.command import dataset_name, make_shards, shard_config
 from dataprep.sharding.dry_run import PROBE_VIDEOS
 from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import SPLITS, Failure, Listing, ShardConfig, SourceVideo, printable
@@ -40,52 +41,46 @@ LISTING = "listing.json"
 class Request:
     """What is read of which data set; another request does not reuse a cache."""
 
-    dataset: str
-    """Hub id or local folder."""
-    config: str | None
-    """Configuration of the data set, None where it has one."""
-    revision: str | None
-    splits: tuple[str, ...]
-    """Names as the data set gives them; empty: all."""
-    column: str | None
-    """Of the video; None: the only one that holds videos."""
-    label_column: str | None
-    text_column: str | None
-    limit: int | None
+    dataset: str = positional("DATASET")
+    """Hub id (owner/name) or a local folder."""
+    config: str | None = None
+    """The data set's configuration, where it has several."""
+    revision: str | None = None
+    """Branch, tag or commit."""
+    splits: tuple[str, ...] = option((), metavar="SPLIT")
+    """Names as the data set gives them; none given: all."""
+    column: str | None = None
+    """Of the videos; none: the only video column."""
+    label_column: str | None = option(None, metavar="COLUMN")
+    """Class; json.label reaches into a dict; none: label."""
+    text_column: str | None = option(None, metavar="COLUMN")
+    """Caption; none: the class's name."""
+    limit: int | None = None
     """Rows of each split, from the first."""
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """Options of this sub-command beside the request."""
+
+    cache: str | None = option(None, metavar="DIR")
+    """Where streamed videos wait; none: OUT/.state/videos."""
+    name: str | None = None
+    """Of the set that is written; none: the data set's."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
-    parser.add_argument("dataset", metavar="DATASET", help="Hub id (owner/name) or a local folder")
-    parser.add_argument("--config", help="the data set's configuration, where it has several")
-    parser.add_argument("--revision", help="branch, tag or commit")
-    parser.add_argument("--splits", nargs="+", default=[], metavar="SPLIT", help="(default: all)")
-    parser.add_argument("--column", help="of the videos (default: the only video column)")
-    parser.add_argument(
-        "--label-column", metavar="COLUMN", help="class; json.label reaches into a dict (default: label)"
-    )
-    parser.add_argument("--text-column", metavar="COLUMN", help="caption (default: the class's name)")
-    parser.add_argument(
-        "--cache", metavar="DIR", help="where streamed videos wait (default: OUT/.state/videos)"
-    )
-    parser.add_argument("--name", help="of the set that is written (default: the data set's)")
-    add_origin_options(parser)
+    add_options(parser, Request, leave_out=("limit",))
+    add_options(parser, HubOptions)
+    add_options(parser, Origin)
     add_common_arguments(parser, videos_per_shard=64)
 
 
 def run(args: argparse.Namespace) -> int:
     """List or stream, plan, shard; returns the exit code."""
-    request = Request(
-        dataset=os.path.abspath(args.dataset) if Path(args.dataset).is_dir() else args.dataset,  # noqa: PTH100
-        config=args.config,
-        revision=args.revision,
-        splits=tuple(args.splits),
-        column=args.column,
-        label_column=args.label_column,
-        text_column=args.text_column,
-        limit=args.limit,
-    )
+    dataset = os.path.abspath(args.dataset) if Path(args.dataset).is_dir() else args.dataset  # noqa: PTH100
+    request = read_options(Request, args, dataset=dataset)
     name = args.name or dataset_name(Path(args.dataset).name, default="hub-dataset")
     asked = {"dataset": args.dataset, "config": args.config, "revision": args.revision, "column": args.column}
     config = shard_config(args, name, asked)
@@ -99,8 +94,7 @@ def run(args: argparse.Namespace) -> int:
             assert cache is not None
             listing = list_rows(request, cache)
             write_listing(request, listing, cache)
-        origin = Origin(args.licence, args.redistributable)
-        return make_shards(args, listing, config, opener=open_row, origin=origin)
+        return make_shards(args, listing, config, opener=open_row, origin=read_options(Origin, args))
 
 
 def _cache(args: argparse.Namespace) -> Path | None:

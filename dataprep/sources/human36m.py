@@ -16,10 +16,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from dataprep.command_line import add_options, option, read_options
 from dataprep.decode.frames import open_video
 from dataprep.decode.pictures import FolderStore, PictureReader
 from dataprep.decode.resize import Crop
@@ -31,7 +32,7 @@ from dataprep.sharding.command import make_shards, shard_config
 from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import Failure, Listing, ShardConfig, SourceVideo, printable
 from dataprep.sharding.worker import FrameReader
-from dataprep.sources.id_lists import add_ids_argument, id_facts, keep_listed
+from dataprep.sources.id_lists import IdOptions, id_facts, keep_listed
 
 LICENCE = "Human3.6M licence (academic use); videos and frames may not be redistributed"
 SUBJECTS = {1: "train", 5: "train", 6: "train", 7: "train", 8: "train", 9: "validation", 11: "validation"}
@@ -87,45 +88,56 @@ class Recording:
         return cls(subject, action, match["take"] or "", match["camera"])
 
 
+@dataclass(frozen=True)
+class Human36mOptions:
+    """Options of this sub-command."""
+
+    videos: str | None = option(None, metavar="DIR")
+    """Folder of S1, S5, ... with Videos/*.mp4; this or --frames."""
+    frames: str | None = option(None, metavar="DIR")
+    """Folder of S1_Directions_1.54138969_000001.jpg, ..., nested or not."""
+    annot: str | None = option(None, metavar="DIR")
+    """Joints for --crop pose: train.h5, train_images.txt, valid.*"""
+    crop: Literal["pose", "center", "full"] | None = None
+    """None: pose with --annot, else center."""
+    paper_exact: bool = False
+    """As the paper: pose crop, cv2's bilinear to 64, every fifth frame."""
+
+    def __post_init__(self) -> None:
+        if (self.videos is None) == (self.frames is None):
+            raise ValueError("give one of --videos and --frames")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
-    form = parser.add_mutually_exclusive_group(required=True)
-    form.add_argument("--videos", metavar="DIR", help="folder of S1, S5, ... with Videos/*.mp4")
-    form.add_argument(
-        "--frames", metavar="DIR", help="folder of S1_Directions_1.54138969_000001.jpg, ..., nested or not"
-    )
-    parser.add_argument(
-        "--annot", metavar="DIR", help="joints for --crop pose: train.h5, train_images.txt, valid.*"
-    )
-    parser.add_argument(
-        "--crop", choices=("pose", "center", "full"), help="(default: pose with --annot, else center)"
-    )
-    parser.add_argument(
-        "--paper-exact",
-        action="store_true",
-        help="as the paper: pose crop, cv2's bilinear to 64, every fifth frame",
-    )
-    add_ids_argument(parser)
-    add_common_arguments(parser, videos_per_shard=8)
-    parser.set_defaults(stride=5)
+    add_options(parser, Human36mOptions)
+    add_options(parser, IdOptions)
+    add_common_arguments(parser, leave_out=("fit",), videos_per_shard=8, stride=5)
 
 
 def run(args: argparse.Namespace) -> int:
     """List, plan, shard; returns the exit code."""
-    crop = "pose" if args.paper_exact else args.crop or ("pose" if args.annot else "center")
-    if crop == "pose" and not args.annot:
+    options, ids = read_options(Human36mOptions, args), read_options(IdOptions, args).ids
+    crop = "pose" if options.paper_exact else options.crop or ("pose" if options.annot else "center")
+    if crop == "pose" and not options.annot:
         raise InputError("the pose crop needs the joints: give --annot, or choose --crop center or full")
-    boxes = read_boxes(Path(args.annot)) if crop == "pose" else None
-    directory = Path(args.videos or args.frames)
-    listing = (list_videos if args.videos else list_frames)(directory, boxes)
-    listing = keep_listed(listing, args.ids, listed_id)
-    exact = {"size": 64, "resize": "official", "stride": 5, "fps": None} if args.paper_exact else {}
+    boxes = read_boxes(Path(options.annot)) if crop == "pose" and options.annot else None
+    if options.videos is not None:
+        listing = list_videos(Path(options.videos), boxes)
+    else:
+        listing = list_frames(Path(options.frames or ""), boxes)
+    listing = keep_listed(listing, ids, listed_id)
+    exact = {"size": 64, "resize": "official", "stride": 5, "fps": None} if options.paper_exact else {}
     fit = "center-crop" if crop == "center" else "squash"
-    form = {"form": "videos" if args.videos else "frames", "crop": crop, "paper_exact": args.paper_exact}
-    config = shard_config(args, "human36m", form | id_facts(args.ids), **exact, fit=fit)
-    if args.frames and config.decode.fps is not None:
+    form = {
+        "form": "videos" if options.videos else "frames",
+        "crop": crop,
+        "paper_exact": options.paper_exact,
+    }
+    config = shard_config(args, "human36m", form | id_facts(ids), **exact, fit=fit)
+    if options.frames and config.decode.fps is not None:
         raise InputError("--fps resamples videos; frames are thinned with --stride")
-    opener = open_recording if args.videos else open_pictures
+    opener = open_recording if options.videos else open_pictures
     return make_shards(args, listing, config, opener=opener, origin=Origin(LICENCE, redistributable=False))
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dataprep.command_line import option
 from dataprep.errors import InputError
 from dataprep.sharding.plan import SPLITS, Failure, Listing
 
@@ -30,19 +31,6 @@ class IdList:
     frames: dict[str, int]
     """Frames by name, 0 where the line does not tell."""
     sha256: str
-
-
-def add_ids_argument(parser: argparse.ArgumentParser) -> None:
-    """Add `--ids`."""
-    parser.add_argument(
-        "--ids",
-        action="extend",
-        nargs="+",
-        default=[],
-        type=read_id_list,
-        metavar="[SPLIT=]FILE",
-        help="official lists: use only their videos, in this split where one is named",
-    )
 
 
 def read_id_list(text: str) -> IdList:
@@ -67,6 +55,14 @@ def read_id_list(text: str) -> IdList:
         raise argparse.ArgumentTypeError(f"the list {path} names {twice[0]} twice")
     frames = {words[0]: int(words[1]) if words[1:2] and words[1].isdecimal() else 0 for words in lines}
     return IdList(path, split, frames, hashlib.sha256(data).hexdigest())
+
+
+@dataclass(frozen=True)
+class IdOptions:
+    """The option of every source that has official lists."""
+
+    ids: tuple[IdList, ...] = option((), metavar="[SPLIT=]FILE", parse=read_id_list)
+    """Official lists: use only their videos, in this split where one is named."""
 
 
 def id_facts(lists: Sequence[IdList]) -> dict[str, Any]:

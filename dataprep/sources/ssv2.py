@@ -11,9 +11,11 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from dataprep.command_line import add_options, option, read_options
 from dataprep.errors import InputError
 from dataprep.official_lists import OFFICIAL_LISTS, official_counts
 from dataprep.sharding.command import add_arguments as add_common_arguments
@@ -21,7 +23,7 @@ from dataprep.sharding.command import make_shards, shard_config
 from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import Failure, Listing, SourceVideo
 from dataprep.sharding.worker import open_file
-from dataprep.sources.id_lists import add_ids_argument, id_facts, keep_listed
+from dataprep.sources.id_lists import IdOptions, id_facts, keep_listed
 
 SPLITS = tuple(OFFICIAL_LISTS["ssv2"])
 LICENCE = "Something-Something-v2 research licence (Qualcomm); videos and frames may not be redistributed"
@@ -29,34 +31,39 @@ PREFIX = "something-something-v2-"
 FOLDER = "20bn-something-something-v2"
 
 
+@dataclass(frozen=True)
+class Ssv2Options:
+    """Options of this sub-command."""
+
+    videos: str = option(metavar="DIR")
+    """Folder of <id>.webm files."""
+    labels: str = option(metavar="DIR")
+    """Folder of the label files."""
+    splits: tuple[Literal["train", "validation", "test"], ...] = ()
+    """Only these; none given: all that have a label file."""
+    paper_exact: bool = False
+    """As the paper: bicubic squash to 64, every frame."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
-    parser.add_argument("--videos", required=True, metavar="DIR", help="folder of <id>.webm files")
-    parser.add_argument("--labels", required=True, metavar="DIR", help="folder of the label files")
-    parser.add_argument(
-        "--splits",
-        nargs="+",
-        choices=SPLITS,
-        default=list(SPLITS),
-        help="(default: all that have a label file)",
-    )
-    parser.add_argument(
-        "--paper-exact", action="store_true", help="as the paper: bicubic squash to 64, every frame"
-    )
-    add_ids_argument(parser)
+    add_options(parser, Ssv2Options)
+    add_options(parser, IdOptions)
     add_common_arguments(parser, videos_per_shard=330)
 
 
 def run(args: argparse.Namespace) -> int:
     """List, plan, shard; returns the exit code."""
-    listing = list_videos(Path(args.videos), Path(args.labels), args.splits)
-    listing = keep_listed(listing, args.ids, listed_id)
-    exact = (
-        {"size": 64, "resize": "bicubic", "fit": "squash", "stride": 1, "fps": None}
-        if args.paper_exact
-        else {}
+    options, ids = read_options(Ssv2Options, args), read_options(IdOptions, args).ids
+    listing = list_videos(Path(options.videos), Path(options.labels), options.splits or SPLITS)
+    listing = keep_listed(listing, ids, listed_id)
+    exact = {"size": 64, "resize": "bicubic", "fit": "squash", "stride": 1, "fps": None}
+    config = shard_config(
+        args,
+        "ssv2",
+        {"paper_exact": options.paper_exact} | id_facts(ids),
+        **(exact if options.paper_exact else {}),
     )
-    config = shard_config(args, "ssv2", {"paper_exact": args.paper_exact} | id_facts(args.ids), **exact)
     return make_shards(args, listing, config, opener=open_file, origin=Origin(LICENCE, redistributable=False))
 
 

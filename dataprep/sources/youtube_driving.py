@@ -20,7 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cwm_hub.config import check_range
 from cwm_hub.shards.storage import Root
+from dataprep.command_line import add_options, option, read_options
 from dataprep.decode.pictures import FolderStore, PictureReader, ZipStore
 from dataprep.decode.zip_directory import ZipDirectoryError, read_directory
 from dataprep.errors import InputError
@@ -32,10 +34,11 @@ from dataprep.sharding.plan import Listing, ShardConfig, SourceVideo
 from dataprep.sharding.worker import FrameReader, open_file
 from dataprep.sources.folder import list_videos as list_folder
 from dataprep.sources.folder import read_labels
-from dataprep.sources.id_lists import add_ids_argument, id_facts, keep_listed
+from dataprep.sources.id_lists import IdOptions, id_facts, keep_listed
 
 LICENCE = "YouTube videos of several owners, listed by ACO; frames may not be redistributed"
-SKIP_HEAD, STRIDE = 99, 5
+USUAL: dict[str, Any] = {"fit": "center-crop", "stride": 5, "skip_head": 99}
+"""How the paper decodes every run."""
 NATIVE_FPS = 20.0
 """Of the extracted frames: not written down anywhere, from 8.6 million frames of about 120 hours."""
 STEERING = "meta/steering.parquet"
@@ -78,68 +81,62 @@ class Run:
         return f"ytb_dir-{self.directory:02d}_{self.index}"
 
 
+@dataclass(frozen=True)
+class DrivingOptions:
+    """Options of this sub-command."""
+
+    frames: str | None = option(None, metavar="PATH")
+    """Folder or zip of dir-<k>/<number>.jpg; this or --videos."""
+    videos: str | None = option(None, metavar="DIR")
+    """Folder of mp4 files."""
+    list: str | None = option(None, metavar="FILE")
+    """With --videos: csv or jsonl of the paths to use, split optional."""
+    meta: str | None = option(None, metavar="FILE")
+    """With --frames: meta.txt, lines of path and steering."""
+    native_fps: float = option(NATIVE_FPS, metavar="RATE")
+    """Of the extracted frames before the stride."""
+    paper_exact: bool = False
+    """As the paper: centre square, cv2's bilinear to 64, first 99 frames of a run dropped, every fifth kept."""
+
+    def __post_init__(self) -> None:
+        if (self.videos is None) == (self.frames is None):
+            raise ValueError("give one of --videos and --frames")
+        if self.videos and self.meta:
+            raise ValueError("--meta tells the steering of extracted frames: give --frames with it")
+        if self.frames and self.list:
+            raise ValueError("--list names mp4 files: give --videos with it")
+        check_range(self, "native_fps", above=0)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
-    form = parser.add_mutually_exclusive_group(required=True)
-    form.add_argument("--frames", metavar="PATH", help="folder or zip of dir-<k>/<number>.jpg")
-    form.add_argument("--videos", metavar="DIR", help="folder of mp4 files")
-    parser.add_argument(
-        "--list", metavar="FILE", help="with --videos: csv or jsonl of the paths to use, split optional"
-    )
-    parser.add_argument("--meta", metavar="FILE", help="with --frames: meta.txt, lines of path and steering")
-    parser.add_argument(
-        "--skip-head",
-        type=int,
-        default=SKIP_HEAD,
-        metavar="N",
-        help="frames dropped of each run (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--native-fps",
-        type=float,
-        default=NATIVE_FPS,
-        metavar="RATE",
-        help="of the extracted frames before the stride (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--paper-exact",
-        action="store_true",
-        help="as the paper: centre square, cv2's bilinear to 64, first 99 frames of a run dropped, every fifth kept",
-    )
-    add_ids_argument(parser)
-    add_common_arguments(parser, videos_per_shard=2)
-    parser.set_defaults(stride=STRIDE, fit="center-crop")
+    add_options(parser, DrivingOptions)
+    add_options(parser, IdOptions)
+    add_common_arguments(parser, videos_per_shard=2, **USUAL)
 
 
 def run(args: argparse.Namespace) -> int:
     """List, plan, shard, write the steering; returns the exit code."""
-    exact: dict[str, Any] = {"skip_head": args.skip_head}
-    if args.paper_exact:
-        exact = {
-            "size": 64,
-            "resize": "official",
-            "fit": "center-crop",
-            "stride": STRIDE,
-            "skip_head": SKIP_HEAD,
-        }
-    facts: dict[str, Any] = {"form": "videos" if args.videos else "frames", "native_fps": args.native_fps}
-    facts |= {"paper_exact": args.paper_exact} | id_facts(args.ids)
+    options, ids = read_options(DrivingOptions, args), read_options(IdOptions, args).ids
+    facts: dict[str, Any] = {
+        "form": "videos" if options.videos else "frames",
+        "native_fps": options.native_fps,
+    }
+    facts |= {"paper_exact": options.paper_exact} | id_facts(ids)
+    exact: dict[str, Any] = {"size": 64, "resize": "official", **USUAL} if options.paper_exact else {}
     config = shard_config(args, "youtube-driving", facts, **exact)
     origin = Origin(LICENCE, redistributable=False)
-    if args.videos:
-        if args.meta:
-            raise InputError("--meta tells the steering of extracted frames: give --frames with it")
-        if args.ids:
+    if options.videos:
+        if ids:
             raise InputError("--ids names runs of extracted frames: give --list with --videos")
-        listing = list_videos(Path(args.videos), Path(args.list) if args.list else None)
+        listing = list_videos(Path(options.videos), Path(options.list) if options.list else None)
         return make_shards(args, listing, config, opener=open_file, origin=origin)
-    if args.list:
-        raise InputError("--list names mp4 files: give --videos with it")
     if config.decode.fps is not None:
         raise InputError("--fps resamples videos; frames are thinned with --stride")
-    runs = list(list_runs(Path(args.frames), skip_head=config.decode.skip_head, stride=config.decode.stride))
-    steering = read_steering(Path(args.meta)) if args.meta else None
-    listing = keep_listed(list_sources(Path(args.frames), runs), args.ids, listed_id)
+    frames = Path(options.frames or "")
+    runs = list(list_runs(frames, skip_head=config.decode.skip_head, stride=config.decode.stride))
+    steering = read_steering(Path(options.meta)) if options.meta else None
+    listing = keep_listed(list_sources(frames, runs), ids, listed_id)
     code = make_shards(args, listing, config, opener=open_run, origin=origin)
     if steering is not None and not args.dry_run:
         used = {source.id for source in listing.sources}

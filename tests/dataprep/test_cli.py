@@ -55,7 +55,12 @@ def test_sharding_never_loads_torch(videos: Path, tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         ([], "the following arguments are required: COMMAND"),
-        (["fold"], "invalid choice: 'fold'"),
+        (["fold"], "there is no command fold; did you mean 'folder'?"),
+        (["folder", "x", "--ouy", "y"], "there is no option --ouy; did you mean '--out'?"),
+        (
+            ["folder", "x", "--out", "y", "--max_clip_frmes=3"],
+            "there is no option --max-clip-frmes; did you mean '--max-clip-frames'?",
+        ),
         (["folder", "x"], "the following arguments are required: --out"),
         (["folder", "{tmp}/no", "--out", "{tmp}/o"], "there is no directory {tmp}/no"),
         (["folder", "{tmp}/empty", "--out", "{tmp}/o"], "no video found"),
@@ -68,7 +73,7 @@ def test_sharding_never_loads_torch(videos: Path, tmp_path: Path) -> None:
         (["folder", "{videos}", "--out", "{tmp}/o", "--codec", "av1"], "invalid choice: 'av1'"),
         (
             ["folder", "{videos}", "--out", "{tmp}/o", "--workers", "-1"],
-            "--workers must be 0 or more, got -1",
+            "workers is at least 0, got -1",
         ),
         (
             ["folder", "{videos}", "--out", "{tmp}/o", "--shard-range", "2/2"],
@@ -80,7 +85,7 @@ def test_sharding_never_loads_torch(videos: Path, tmp_path: Path) -> None:
         ),
         (
             ["folder", "{videos}", "--out", "{tmp}/o", "--validation-share", "1"],
-            "--validation-share must be in [0, 1)",
+            "validation_share is at least 0 and below 1, got 1.0",
         ),
         (
             ["folder", "{videos}", "--out", "{tmp}/o", "--labels", "{tmp}/l.csv"],
@@ -93,10 +98,13 @@ def test_sharding_never_loads_torch(videos: Path, tmp_path: Path) -> None:
         ),
         (["folder", "{videos}", "--out", "/proc/o"], "cannot write to /proc/o"),
         (["folder", "{videos}", "--out", "nonsense://x"], "nonsense"),
-        (["folder", "{videos}", "--out", "{tmp}/o", "--timeout", "nan"], "--timeout must be a positive"),
+        (
+            ["folder", "{videos}", "--out", "{tmp}/o", "--timeout", "nan"],
+            "timeout_seconds is above 0 and finite, got nan",
+        ),
         (
             ["folder", "{videos}", "--out", "{tmp}/o", "--max-clip-frames", "0"],
-            "max_clip_frames must be at least 1, got 0",
+            "max_clip_frames is at least 1, got 0",
         ),
         (["folder", "{videos}", "--out", ""], "one of the arguments is empty"),
         (["stats", "{videos}/0.mp4"], "{videos}/0.mp4/meta/manifest.json: Not a directory"),
@@ -295,3 +303,10 @@ def test_file_systems_without_locks_and_folder_sync_give_one_line_each(videos: P
     warned = [line for line in told.stderr.splitlines() if line.startswith("warning: ")]
     assert told.returncode == 0 and len(warned) == 2, told.stderr
     assert "no locks" in warned[0] and "cannot sync" in warned[1]
+
+
+def test_both_spellings_of_an_option_are_taken(videos: Path, tmp_path: Path) -> None:
+    for spelling in ("--videos-per-shard=4", "--videos_per_shard=4"):
+        command = ["folder", str(videos), "--out", str(tmp_path / spelling), "--size", "16", spelling]
+        assert main(command) == 0
+        assert len(Manifest.load(tmp_path / spelling).shards) == 2

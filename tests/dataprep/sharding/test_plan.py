@@ -95,13 +95,13 @@ def test_what_cannot_be_planned_is_a_sentence(listing: Listing, sentence: str) -
         ({"codec": "vp9"}, "unknown codec 'vp9'"),
         ({"codec": "h264", "decode": DecodeSettings(size=65)}, "even size, got 65"),
         ({"codec": "jpeg", "decode": DecodeSettings(size=512)}, "holds 127 frames of 512 pixels"),
-        ({"overlap_frames": 256}, r"overlap_frames must be in \[0, 256\)"),
-        ({"limit": 0}, "at least 1"),
-        ({"videos_per_shard": 0}, "at least 1"),
+        ({"overlap_frames": 256}, "overlap_frames is at least 0 and below 256, got 256"),
+        ({"limit": 0}, "limit is at least 1, got 0"),
+        ({"videos_per_shard": 0}, "videos_per_shard is at least 1, got 0"),
     ],
 )
 def test_an_impossible_configuration_is_a_sentence(changes: dict[str, object], sentence: str) -> None:
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         raw_config(**changes)
 
 
