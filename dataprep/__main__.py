@@ -48,8 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if "" in arguments:  # would mean the current folder
         return _fail("one of the arguments is empty: is a variable of the shell not set?")
-    from dataprep.sharding.supervisor import EngineError
-
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
@@ -57,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\ninterrupted; continue with: cwm-dataprep {shlex.join(arguments)}", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except (ValueError, EngineError) as error:
+    except ValueError as error:
         return _fail(str(error))
     except OSError as error:
         known = [str(part) for part in (error.filename, error.strerror) if part]

@@ -67,7 +67,7 @@ def with_dashes(words: Sequence[str]) -> list[str]:
 
 
 def positional(metavar: str) -> Any:
-    """A field that is told by its place and not by its name."""
+    """A field that is given by its place and not by its name."""
     return dataclasses.field(metadata={"positional": True, "metavar": metavar})
 
 
@@ -79,8 +79,10 @@ def option(
     short: str | None = None,
 ) -> Any:
     """A field with a word for its value in the help, a way to read it, or a short name such as `-o`."""
-    told = {"metavar": metavar, "type": parse, "short": short}
-    return dataclasses.field(default=default, metadata={key: value for key, value in told.items() if value})
+    keywords = {"metavar": metavar, "type": parse, "short": short}
+    return dataclasses.field(
+        default=default, metadata={key: value for key, value in keywords.items() if value}
+    )
 
 
 def add_options(
@@ -91,18 +93,18 @@ def add_options(
     for field in dataclasses.fields(cls):
         if field.name in leave_out:
             continue
-        told: dict[str, Any] = {**_form(hints[field.name]), **field.metadata}
-        names = [name for name in ("--" + field.name.replace("_", "-"), told.pop("short", None)) if name]
+        keywords: dict[str, Any] = {**_form(hints[field.name]), **field.metadata}
+        names = [name for name in ("--" + field.name.replace("_", "-"), keywords.pop("short", None)) if name]
         default, sentence = defaults.get(field.name, field.default), sentences[field.name]
-        if told.pop("positional", False):
+        if keywords.pop("positional", False):
             names = [field.name]
         elif default is dataclasses.MISSING:
-            told["required"] = True
-        elif "action" not in told:
-            told["default"] = default
+            keywords["required"] = True
+        elif "action" not in keywords:
+            keywords["default"] = default
         if all(default is not one for one in (dataclasses.MISSING, False, ())):
             sentence = f"{sentence} (default: {'none' if default is None else default})"
-        parser.add_argument(*names, help=sentence.replace("%", "%%"), **told)
+        parser.add_argument(*names, help=sentence.replace("%", "%%"), **keywords)
 
 
 def read_options(cls: type[OptionsT], args: argparse.Namespace, **replaced: Any) -> OptionsT:
@@ -111,8 +113,8 @@ def read_options(cls: type[OptionsT], args: argparse.Namespace, **replaced: Any)
     Raises:
         ValueError: the class refuses a value.
     """
-    told = {name: value for name, value in vars(args).items() if name in docstrings(cls)} | replaced
-    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in told.items()})
+    values = {name: value for name, value in vars(args).items() if name in docstrings(cls)} | replaced
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def docstrings(cls: type) -> dict[str, str]:

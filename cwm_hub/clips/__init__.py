@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from cwm_hub.clips.loader import ClipLoader as ClipLoader
     from cwm_hub.clips.loader import validation_windows as validation_windows
     from cwm_hub.clips.retries import FetchConfig as FetchConfig
-    from cwm_hub.clips.sampling import SamplingError as SamplingError
 
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
@@ -19,7 +18,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "ClipLoader": "cwm_hub.clips.loader",
         "ClipSource": "cwm_hub.clips.clip_index",
         "FetchConfig": "cwm_hub.clips.retries",
-        "SamplingError": "cwm_hub.clips.sampling",
         "validation_windows": "cwm_hub.clips.loader",
     },
 )

@@ -127,7 +127,7 @@ def measure(config: BenchConfig) -> Figures:
     """Time the loader on this machine.
 
     Raises:
-        ShardError, SamplingError: as `ClipLoader`.
+        ShardError, ValueError: as `ClipLoader`.
     """
     from cwm_hub.shards.manifest import Manifest
     from cwm_hub.shards.storage import local_path

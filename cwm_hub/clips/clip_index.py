@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cwm_hub.clips import sampling
-from cwm_hub.clips.sampling import Ints, SamplingError, WindowTable
+from cwm_hub.clips.sampling import Ints, WindowTable
 from cwm_hub.shards.codecs import ShardError
 from cwm_hub.shards.manifest import Manifest, ShardRecord
 
@@ -44,7 +44,7 @@ class ClipSource:
 
     def __post_init__(self) -> None:
         if self.block_shards is not None and self.block_shards < 0:
-            raise SamplingError(f"block_shards must be at least 0, got {self.block_shards} for {self.root}")
+            raise ValueError(f"block_shards must be at least 0, got {self.block_shards} for {self.root}")
 
 
 class ClipIndex:
@@ -57,7 +57,7 @@ class ClipIndex:
 
         Raises:
             ShardError: the index does not fit the manifest, or the clips differ in size.
-            SamplingError: no clip is left, or a filter or subset asks for what is not there.
+            ValueError: no clip is left, or a filter or subset asks for what is not there.
         """
         import pyarrow.compute as pc
 
@@ -65,7 +65,7 @@ class ClipIndex:
         records = manifest.splits.get(source.split, ())
         if not records:
             splits = ", ".join(manifest.splits) or "none"
-            raise SamplingError(f"{source.root} has no split {source.split!r}; it has: {splits}")
+            raise ValueError(f"{source.root} has no split {source.split!r}; it has: {splits}")
         table = table.filter(pc.equal(table["split"], source.split)).combine_chunks()
         rows = table.filter(_within(table, source.where))
         self.filtered_clips = len(table) - len(rows)
@@ -74,7 +74,7 @@ class ClipIndex:
         self.windows = WindowTable.build(number, self.start, self.frames, window_frames=window_frames)
         """Every window of the usable clips."""
         if not len(self.windows):
-            raise SamplingError(
+            raise ValueError(
                 f"{source.root} has no {source.split} clip of at least {window_frames} frames"
                 + (f" within {source.where}" if source.where else "")
             )
@@ -156,7 +156,7 @@ def _within(table: "pyarrow.Table", where: Mapping[str, tuple[float, float]]) ->
     kept = np.ones(len(table), bool)
     for column, (low, high) in where.items():
         if column not in FILTERS:
-            raise SamplingError(f"cannot filter by {column!r}, choose one of {', '.join(FILTERS)}")
+            raise ValueError(f"cannot filter by {column!r}, choose one of {', '.join(FILTERS)}")
         values = table[column].to_numpy()
         kept &= (low <= values) & (values <= high)
     return kept

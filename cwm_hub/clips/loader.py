@@ -31,7 +31,7 @@ from cwm_hub.clips import sampling
 from cwm_hub.clips.clip_index import ClipSource
 from cwm_hub.clips.local_shards import BrokenCount
 from cwm_hub.clips.retries import FetchConfig
-from cwm_hub.clips.sampling import Sampling, SamplingError
+from cwm_hub.clips.sampling import Sampling
 from cwm_hub.clips.window_stream import ClipSet, open_clip_set
 from cwm_hub.shards.codecs import ShardError
 
@@ -115,14 +115,14 @@ class ClipLoader:
 
         Raises:
             ShardError: a root that is not a finished shard directory, or image sizes that do not match.
-            SamplingError: weights, filters, subset or window length that leave nothing to sample.
+            ValueError: weights, filters, subset or window length that leave nothing to sample.
         """
         if not 0 <= rank < world_size:
-            raise SamplingError(f"rank {rank} is outside a world of {world_size}")
+            raise ValueError(f"rank {rank} is outside a world of {world_size}")
         if not 0 <= max_broken_share <= 1:
-            raise SamplingError(f"max_broken_share must be in [0, 1], got {max_broken_share}")
+            raise ValueError(f"max_broken_share must be in [0, 1], got {max_broken_share}")
         if batch_clips < 1 or start_batch < 0:
-            raise SamplingError(
+            raise ValueError(
                 f"a loader needs batch_clips >= 1 and start_batch >= 0, got {batch_clips}, {start_batch}"
             )
         self.workers, self.start_batch = workers, start_batch
@@ -203,7 +203,7 @@ def validation_windows(
     They come from as many source videos as possible: one window each before any gives a second one.
 
     Raises:
-        ShardError, SamplingError: as `ClipLoader`, or fewer windows than asked for.
+        ShardError, ValueError: as `ClipLoader`, or fewer windows than asked for.
     """
     batches = _Batches(
         [source],
@@ -220,7 +220,7 @@ def validation_windows(
     clips = batches.sets[0]
     windows = len(clips.index.windows)
     if not 0 < count <= windows:
-        raise SamplingError(
+        raise ValueError(
             f"{count} validation windows were asked for, and {source.root} has {windows} of {window_frames} frames "
             f"in its {source.split} split"
         )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cwm_hub.clips.local_shards import BrokenShardError, OpenFiles
-from cwm_hub.clips.retries import PERMANENT, FetchConfig, attempt, pause, sentence
+from cwm_hub.clips.retries import PERMANENT, FetchConfig, call_within, one_line, pause
 from cwm_hub.shards.codecs import ShardError
 from cwm_hub.shards.manifest import ShardRecord
 from cwm_hub.shards.storage import Root, lock
@@ -172,7 +172,7 @@ class RemoteShards:
             stop = min(have + size, record.bytes)
             filesystem, base = self._here().open(self._root)
             read = functools.partial(filesystem.cat_file, f"{base}/{record.file}", start=have, end=stop)
-            data = attempt(read, timeout_seconds=self._fetch.timeout_seconds)
+            data = call_within(read, timeout_seconds=self._fetch.timeout_seconds)
             if isinstance(data, bytes) and len(data) == record.bytes:
                 data = data[have:stop]  # a server that knows no ranges sends the whole file
             if isinstance(data, bytes) and 0 < len(data) <= stop - have:
@@ -184,7 +184,7 @@ class RemoteShards:
                 data if isinstance(data, Exception) else OSError(f"{len(data)} bytes came for {stop - have}")
             )
             if isinstance(error, PERMANENT) or failures >= self._fetch.retries:
-                raise BrokenShardError(record.file, sentence(error)) from error
+                raise BrokenShardError(record.file, one_line(error)) from error
             pause(failures)
 
     def _make_room(self, partial: Path, needed: int) -> None:

@@ -53,7 +53,7 @@ class FetchConfig:
         return Path(chosen).expanduser()
 
 
-def attempt(function: Callable[[], T], *, timeout_seconds: float) -> T | Exception:
+def call_within(function: Callable[[], T], *, timeout_seconds: float) -> T | Exception:
     """The result, or the exception, of a call that may never return: TimeoutError then, and the call is abandoned."""
     future: Future[T] = Future()
 
@@ -82,13 +82,13 @@ def with_retries(function: Callable[[], T], fetch: FetchConfig, *, what: str) ->
         ShardError: it failed `retries` times, or in a way that does not pass; one sentence.
     """
     for tries in range(1, fetch.retries + 1):
-        result = attempt(function, timeout_seconds=fetch.timeout_seconds)
+        result = call_within(function, timeout_seconds=fetch.timeout_seconds)
         if not isinstance(result, Exception):
             return result
         if isinstance(result, ShardError):
             raise result
         if isinstance(result, PERMANENT) or tries == fetch.retries:
-            raise ShardError(f"{what} cannot be read (tried {tries} times): {sentence(result)}") from result
+            raise ShardError(f"{what} cannot be read (tried {tries} times): {one_line(result)}") from result
         pause(tries)
     raise AssertionError("a fetch has at least one try")
 
@@ -98,7 +98,7 @@ def pause(failures: int) -> None:
     time.sleep(min(PAUSE_SECONDS * 2 ** (failures - 1), LONGEST_PAUSE_SECONDS))
 
 
-def sentence(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """An error as one line, with its kind."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

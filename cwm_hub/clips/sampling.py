@@ -27,10 +27,6 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _DRAW, _ORDER, _SHARDS, _ROTATE, _SUBSTITUTE = range(5)  # what a hash is for; keeps the draws independent
 
 
-class SamplingError(ValueError):
-    """A mixture, window or subset that the data cannot give; the message is one sentence."""
-
-
 def hash_words(*words: int | np.integer | Ints) -> NDArray[np.uint64]:
     """Hash integers (scalars or arrays, broadcast) to 64 uniform bits: one splitmix64 step per word."""
     with np.errstate(over="ignore"):
@@ -47,13 +43,13 @@ def mixture_shares(weights: Sequence[float]) -> tuple[Fraction, ...]:
     """Weights as exact shares that sum to one; equal weights give exactly 1/n each.
 
     Raises:
-        SamplingError: no weight at all, or one that is not a positive number.
+        ValueError: no weight at all, or one that is not a positive number.
     """
     if not weights or not all(0 < weight < float("inf") for weight in weights):
-        raise SamplingError(f"mixture weights must be positive numbers, got {list(weights)}")
+        raise ValueError(f"mixture weights must be positive numbers, got {list(weights)}")
     exact = [Fraction(weight).limit_denominator(1_000_000) for weight in weights]
     if 0 in exact:
-        raise SamplingError(f"a mixture weight below one in a million is too small, got {list(weights)}")
+        raise ValueError(f"a mixture weight below one in a million is too small, got {list(weights)}")
     return tuple(weight / sum(exact) for weight in exact)
 
 
@@ -96,7 +92,7 @@ class WindowTable:
     def build(cls, source: Ints, start_frame: Ints, num_frames: Ints, *, window_frames: int) -> "WindowTable":
         """From one entry per clip: its source's number, where it starts in the source video, and its length."""
         if window_frames < 1:
-            raise SamplingError(f"a window needs at least one frame, got {window_frames}")
+            raise ValueError(f"a window needs at least one frame, got {window_frames}")
         row = np.lexsort((start_frame, source))
         source, start, length = source[row], start_frame[row], num_frames[row]
         span = int((start + length).max(initial=0)) + 1
@@ -186,10 +182,10 @@ def choose_subset(names: Sequence[str], count: int, *, seed: int) -> list[str]:
     """A seeded choice of `count` names, sorted; it depends on the names alone, and 1,500 of them are within 15,000.
 
     Raises:
-        SamplingError: fewer names than asked for.
+        ValueError: fewer names than asked for.
     """
     if not 0 < count <= len(names):
-        raise SamplingError(f"a subset of {count} sources was asked for, and there are {len(names)}")
+        raise ValueError(f"a subset of {count} sources was asked for, and there are {len(names)}")
 
     def key(name: str) -> bytes:
         return hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=16).digest()
@@ -204,7 +200,7 @@ def resume_batch(saved: dict[str, Any], current: dict[str, Any], *, batches: int
     last sample used, if that is the end of a global batch of the new size.
 
     Raises:
-        SamplingError: something else changed, named in the sentence, or the batches do not line up.
+        ValueError: something else changed, named in the sentence, or the batches do not line up.
     """
     shape = ("world_size", "batch_clips")
     names = [
@@ -212,11 +208,11 @@ def resume_batch(saved: dict[str, Any], current: dict[str, Any], *, batches: int
     ]
     if names:
         changes = "; ".join(f"{name} was {saved.get(name)!r} and is {current.get(name)!r}" for name in names)
-        raise SamplingError(f"cannot resume on another data stream: {changes}")
+        raise ValueError(f"cannot resume on another data stream: {changes}")
     samples = batches * saved["world_size"] * saved["batch_clips"]
     start, rest = divmod(samples, current["world_size"] * current["batch_clips"])
     if rest:
-        raise SamplingError(
+        raise ValueError(
             f"cannot resume after {samples} samples with global batches of "
             f"{current['world_size']} x {current['batch_clips']}: resume with one that divides {samples}"
         )

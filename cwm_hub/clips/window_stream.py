@@ -227,7 +227,7 @@ def open_clip_set(
     """Open source `number` of a mixture: its manifest and index, read once, and its tars, local or behind a URL.
 
     Raises:
-        ShardError, SamplingError: as `ClipLoader`.
+        ShardError, ValueError: as `ClipLoader`.
     """
     root, block_shards = Root.parse(source.root), source.block_shards
     files: ShardFiles

@@ -60,7 +60,7 @@ def read_held_out(config: ScoringConfig, roots: Sequence[str], *, image_size: in
 
     Raises:
         ProtocolError: two directories of one name.
-        ShardError, SamplingError: a directory that cannot give what was asked.
+        ShardError, ValueError: a directory that cannot give what was asked.
     """
     names = [root.rstrip("/").rsplit("/", 1)[-1] for root in roots]
     if len(set(names)) < len(names):

@@ -21,7 +21,6 @@ from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, shard_name
 from cwm_hub.shards.storage import Root
 from cwm_hub.shards.writer import ShardWriter
 from dataprep.command_line import EXIT_DONE, add_options, option, positional
-from dataprep.errors import InputError
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
@@ -58,21 +57,21 @@ class Condition:
         """Read what a person wrote.
 
         Raises:
-            InputError: It is no condition, or the column is unknown or of another type.
+            ValueError: It is no condition, or the column is unknown or of another type.
         """
         types: dict[str, Any] = {field.name: field.type for field in fields(ClipRow)}
         match = CONDITION.fullmatch(text)
         if match is None:
-            raise InputError(f"expected a condition such as motion>=1.5 or label_text~left, got {text!r}")
+            raise ValueError(f"expected a condition such as motion>=1.5 or label_text~left, got {text!r}")
         column, comparison, value = match.groups()
         if column not in types:
-            raise InputError(f"the index has no column {column!r}, but {', '.join(types)}")
+            raise ValueError(f"the index has no column {column!r}, but {', '.join(types)}")
         if (comparison == "~") and types[column] is not str:
-            raise InputError(f"~ asks what a text contains, and {column} is a number")
+            raise ValueError(f"~ asks what a text contains, and {column} is a number")
         try:
             return cls(column, comparison, types[column](value))
         except ValueError as error:
-            raise InputError(f"{column} is a number, got {value!r}") from error
+            raise ValueError(f"{column} is a number, got {value!r}") from error
 
 
 @dataclass(frozen=True)
@@ -121,18 +120,18 @@ def filter_shards(
         name: Of the new set.
 
     Raises:
-        InputError: No clip is left, or `out` is remote or not empty.
+        ValueError: No clip is left, or `out` is remote or not empty.
     """
     root, out = Root.parse(root), Root.parse(out)
     manifest, rows = Manifest.load(root), read_index(root)
     home = out.home
     if home is None:
-        raise InputError(f"filter writes to a local directory, got {out}")
+        raise ValueError(f"filter writes to a local directory, got {out}")
     if out.files("data") or out.files("meta"):
-        raise InputError(f"{out} already holds a data set: choose another --out")
+        raise ValueError(f"{out} already holds a data set: choose another --out")
     kept = [row for row in rows if all(condition.holds(row) for condition in conditions)]
     if not kept:
-        raise InputError(f"no clip of {root} has {' and '.join(map(str, conditions))}")
+        raise ValueError(f"no clip of {root} has {' and '.join(map(str, conditions))}")
     groups: dict[str, dict[str, list[ClipRow]]] = {}
     for row in kept:
         groups.setdefault(row.split, {}).setdefault(row.shard, []).append(row)

@@ -23,7 +23,6 @@ from dataprep.command_line import EXIT_DONE, EXIT_VERIFY, add_options, option, p
 from dataprep.curation.preview import preview_jpeg
 from dataprep.curation.stats import measure
 from dataprep.curation.verify import verify
-from dataprep.errors import InputError
 
 STATS, PREVIEW, CARD = "meta/stats.json", "meta/preview.jpg", "README.md"
 METADATA = (CARD, MANIFEST, INDEX, FAILURES, STATS, "meta/steering.parquet")
@@ -65,9 +64,9 @@ def run(args: argparse.Namespace) -> int:
     """Verify, render, upload; exit code 0, or 3 where the directory is not what its manifest says."""
     home = Root.parse(args.root).home
     if home is None:
-        raise InputError(f"push takes a local directory, got {args.root}")
+        raise ValueError(f"push takes a local directory, got {args.root}")
     if not HUB_ID.fullmatch(args.repository):
-        raise InputError(f"a Hub repository is named owner/name, got {args.repository!r}")
+        raise ValueError(f"a Hub repository is named owner/name, got {args.repository!r}")
     manifest = Manifest.load(home)
     with_clips = not args.metadata_only
     if with_clips and not args.dry_run:
@@ -94,10 +93,10 @@ def check_rights(manifest: Manifest, root: str, *, claimed: bool) -> None:
     """Refuse to publish what the recorded licence does not let others publish.
 
     Raises:
-        InputError: It does not, and nobody claims the right.
+        ValueError: It does not, and nobody claims the right.
     """
     if not manifest.redistributable and not claimed:
-        raise InputError(
+        raise ValueError(
             f"{root}: the recorded licence ({manifest.licence}) does not let others publish these clips, not even "
             "privately: add --metadata-only, or --i-have-redistribution-rights if you hold them"
         )
@@ -139,7 +138,7 @@ def upload(
     """Make the repository hold exactly these files; returns its address. Run again, it resumes.
 
     Raises:
-        InputError: No right to write there, or no connection.
+        ValueError: No right to write there, or no connection.
     """
     from huggingface_hub import HfApi
 
@@ -175,9 +174,9 @@ def _hub_errors(repository: str) -> Iterator[None]:
     try:
         yield
     except (OfflineModeIsEnabled, httpx.TransportError) as error:
-        raise InputError(f"the Hub cannot be reached to publish {repository}") from error
+        raise ValueError(f"the Hub cannot be reached to publish {repository}") from error
     except (HFValidationError, LocalTokenNotFoundError) as error:
-        raise InputError(f"{repository}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{repository}: {' '.join(str(error).split())}") from error
     except HfHubHTTPError as error:
         status: Any = error.response.status_code
         reason = (
@@ -185,4 +184,4 @@ def _hub_errors(repository: str) -> Iterator[None]:
             if status in (401, 403)
             else str(error)
         )
-        raise InputError(f"the Hub answered {status} for {repository}: {' '.join(reason.split())}") from error
+        raise ValueError(f"the Hub answered {status} for {repository}: {' '.join(reason.split())}") from error

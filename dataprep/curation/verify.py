@@ -24,7 +24,6 @@ from cwm_hub.shards.index import ClipRow, read_index
 from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, read_failures
 from cwm_hub.shards.storage import Root, remote_errors
 from dataprep.command_line import EXIT_DONE, EXIT_VERIFY, add_options, positional
-from dataprep.errors import InputError
 
 Level = Literal["quick", "index", "full"]
 BLOCK = tarfile.BLOCKSIZE
@@ -61,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         with remote_errors():
             problems = verify(args.root, args.level, watch=_say)
     except OSError as error:
-        raise InputError(f"cannot read {args.root}: {error}") from error
+        raise ValueError(f"cannot read {args.root}: {error}") from error
     for problem in problems:
         print(f"{problem.where}: {problem.what}")
     if problems:

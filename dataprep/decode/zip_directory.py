@@ -17,10 +17,6 @@ MASK16, MASK32 = 0xFFFF, 0xFFFFFFFF
 ZIP64_FIELD = 1
 
 
-class ZipDirectoryError(ValueError):
-    """A file that is no zip, or one whose directory is damaged; the message is one clause."""
-
-
 class ZipEntry(NamedTuple):
     """Where one packed file lies."""
 
@@ -36,18 +32,18 @@ def read_directory(path: Path) -> Iterator[ZipEntry]:
     """Every entry in the order of the directory; nothing but the directory is read.
 
     Raises:
-        ZipDirectoryError: no zip, a damaged or cut one, encrypted, or one of several disks.
+        ValueError: no zip, a damaged or cut one, encrypted, or one of several disks.
     """
     with path.open("rb") as file:
         try:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError as error:
-            raise ZipDirectoryError("empty file") from error
+            raise ValueError("empty file") from error
         with data:
             try:
                 yield from _entries(data)
             except (struct.error, IndexError) as error:
-                raise ZipDirectoryError("its directory is damaged") from error
+                raise ValueError("its directory is damaged") from error
 
 
 def _entries(data: mmap.mmap) -> Iterator[ZipEntry]:
@@ -58,9 +54,9 @@ def _entries(data: mmap.mmap) -> Iterator[ZipEntry]:
         packed, unpacked = fields[8], fields[9]
         name_length, extra_length, comment_length, offset = *fields[10:13], fields[16]
         if magic != b"PK\x01\x02":
-            raise ZipDirectoryError("its directory is damaged")
+            raise ValueError("its directory is damaged")
         if flags & 1:
-            raise ZipDirectoryError("it is encrypted")
+            raise ValueError("it is encrypted")
         start = position + ENTRY.size
         name = data[start : start + name_length].decode("utf-8", "replace")
         extra = data[start + name_length : start + name_length + extra_length]
@@ -73,10 +69,10 @@ def _locate(data: mmap.mmap) -> tuple[int, int]:
     """(offset of the directory, number of entries)."""
     end = data.rfind(b"PK\x05\x06", max(0, len(data) - END.size - MASK16))
     if end < 0:
-        raise ZipDirectoryError("not a zip, or its end is cut off")
+        raise ValueError("not a zip, or its end is cut off")
     _, disk, _, _, count, _, offset, _ = END.unpack_from(data, end)
     if disk not in (0, MASK16):
-        raise ZipDirectoryError("it is one of several disks: join them first")
+        raise ValueError("it is one of several disks: join them first")
     locator = end - END64_LOCATOR.size
     if locator >= 0 and data[locator : locator + 4] == b"PK\x06\x07":
         _, _, end64, _ = END64_LOCATOR.unpack_from(data, locator)

@@ -119,7 +119,7 @@ def make_shards(
     """Plan, write what is missing, finalise, report; returns the exit code.
 
     Raises:
-        InputError: nothing to do, or the output belongs to other work.
+        ValueError: nothing to do, or the output belongs to other work.
         OutputError: the output cannot be written.
     """
     options, run_options = read_options(SourceOptions, args), read_options(RunOptions, args)

@@ -26,9 +26,8 @@ from cwm_hub.config import to_dict
 from cwm_hub.shards.index import INDEX, index_bytes, index_table
 from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, failures_bytes, shard_name
 from cwm_hub.shards.storage import Root, lock
-from dataprep.errors import InputError
 from dataprep.sharding.plan import SKIPS, Failure, Plan, ShardTask, count_reasons
-from dataprep.sharding.worker import OutputError, ShardState, remove_leftovers, writing
+from dataprep.sharding.worker import OutputError, ShardState, output_errors, remove_leftovers
 
 PLAN = ".state/plan.json"
 LOCK = ".state/run.lock"
@@ -70,7 +69,7 @@ def run_lock(root: Root, part: str = "") -> Iterator[None]:
     A remote root has no lock, nor have some network file systems: there, one run at a time is the caller's promise.
 
     Raises:
-        InputError: another run is writing there.
+        ValueError: another run is writing there.
         OutputError: the folder cannot be written.
     """
     home = root.home
@@ -84,7 +83,7 @@ def run_lock(root: Root, part: str = "") -> Iterator[None]:
             if part:
                 _lock(held, home / f"{LOCK}-{part}")
         except BlockingIOError as error:
-            raise InputError(
+            raise ValueError(
                 f"another run is writing to {root}: wait for it, or choose another --out"
             ) from error
         except OSError as error:
@@ -108,7 +107,7 @@ def begin(root: Root, plan: Plan, origin: Origin) -> None:
     """Record the plan in an empty output, or check that it is the one recorded there.
 
     Raises:
-        InputError: the output holds other work; the sentence names what differs.
+        ValueError: the output holds other work; the sentence names what differs.
     """
     record = {
         "plan_hash": plan.hash,
@@ -125,13 +124,13 @@ def begin(root: Root, plan: Plan, origin: Origin) -> None:
     before = _read_plan(root)
     if before is None:
         if root.files("data"):
-            raise InputError(
+            raise ValueError(
                 f"{root}/data already holds files that no recorded run wrote: choose another --out"
             )
     elif before != record:
         _refuse(root, before, record)
     if before is None:
-        with writing(root):
+        with output_errors(root):
             root.write(PLAN, json.dumps(record, indent=1).encode())
 
 
@@ -149,13 +148,13 @@ def clear(root: Root) -> None:
     """Remove an earlier run's work (`data`, `meta`, `.state` of a local root), for `--overwrite`.
 
     Raises:
-        InputError: the folder was not written by a run of this tool, or is remote.
+        ValueError: the folder was not written by a run of this tool, or is remote.
     """
     home = root.home
     if home is None:
-        raise InputError("--overwrite works on local outputs only: remove the remote files yourself")
+        raise ValueError("--overwrite works on local outputs only: remove the remote files yourself")
     if home.exists() and any(home.iterdir()) and not (home / PLAN).is_file():
-        raise InputError(f"{root} holds files that no run of cwm-dataprep wrote: nothing was removed")
+        raise ValueError(f"{root} holds files that no run of cwm-dataprep wrote: nothing was removed")
     for part in ("data", "meta", ".state"):
         shutil.rmtree(home / part, ignore_errors=True)
 
@@ -164,12 +163,12 @@ def finalize(root: Root) -> Outcome:
     """Merge the state files into manifest, index and failures list.
 
     Raises:
-        InputError: no run was recorded, shards are missing, or no video could be used.
+        ValueError: no run was recorded, shards are missing, or no video could be used.
         OutputError: the output cannot be written.
     """
     plan = _read_plan(root)
     if plan is None:
-        raise InputError(f"{root} holds no recorded run: it has no {PLAN}")
+        raise ValueError(f"{root} holds no recorded run: it has no {PLAN}")
     splits: dict[str, list[ShardRecord]] = {}
     failures = [Failure(*values) for values in plan["failures"]]
     tables: list[pa.Table] = []
@@ -182,13 +181,13 @@ def finalize(root: Root) -> Outcome:
             sources.update(row.source for row in state.rows)
     failures.sort(key=lambda failure: failure.source_path)
     reasons = Counter(failure.reason for failure in failures)
-    with writing(root):
+    with output_errors(root):
         if home := root.home:  # what a run that was killed here left
             for path in (home / FAILURES).parent.glob(".tmp-*"):
                 path.unlink(missing_ok=True)
         root.write(FAILURES, failures_bytes(dataclasses.asdict(failure) for failure in failures))
         if not sources:
-            raise InputError(f"no video could be used: {count_reasons(reasons)}; see {root}/{FAILURES}")
+            raise ValueError(f"no video could be used: {count_reasons(reasons)}; see {root}/{FAILURES}")
         root.write(INDEX, index_bytes(pa.concat_tables(tables)))
         manifest = Manifest(
             name=plan["config"]["name"],
@@ -214,7 +213,7 @@ def _read_plan(root: Root) -> dict[str, Any] | None:
     except (json.JSONDecodeError, UnicodeDecodeError):
         plan = None
     if not isinstance(plan, dict) or plan.keys() != PLAN_FIELDS:
-        raise InputError(f"{root}/{PLAN} is damaged: use --overwrite or another --out")
+        raise ValueError(f"{root}/{PLAN} is damaged: use --overwrite or another --out")
     return plan
 
 
@@ -235,18 +234,18 @@ def _read_states(root: Root, plan: dict[str, Any]) -> Iterator[tuple[str, ShardS
     ]
     missing = [name.removesuffix(".json") for _, name in expected if name not in present]
     if missing:
-        raise InputError(
+        raise ValueError(
             f"{len(missing)} of {len(expected)} shards are not written yet ({missing[0]}, ...): "
             "run the same command again, or the missing part of the shard range"
         )
     for split, name in expected:
         state = _read_state(root, f"{STATES}/{name}")
         if state is None:
-            raise InputError(
+            raise ValueError(
                 f"{root}/{STATES}/{name} is damaged: run the same command again, it mends the shard"
             )
         if state.plan_hash != plan["plan_hash"]:
-            raise InputError(
+            raise ValueError(
                 f"{root}/{STATES}/{name} belongs to another plan: use --overwrite or another --out"
             )
         yield split, state
@@ -273,7 +272,7 @@ def _refuse(root: Root, before: dict[str, Any], now: dict[str, Any]) -> None:
         changed.append(f"the source videos (were {before['videos']}, now {now['videos']}, or other files)")
     if before["failures"] != now["failures"]:
         changed.append("the files that could not be listed")
-    raise InputError(
+    raise ValueError(
         f"{root} was begun with another configuration, changed: {'; '.join(changed)}. "
         "Restore it, use --overwrite, or choose another --out"
     )

@@ -17,7 +17,6 @@ from cwm_hub.config import check_range, to_dict
 from cwm_hub.shards.codecs import CODECS, Codec
 from cwm_hub.shards.manifest import shard_name
 from dataprep.decode.frames import DecodeSettings
-from dataprep.errors import InputError
 
 SPLITS = ("train", "validation", "test")
 SKIPS = ("too_short", "duplicate")
@@ -97,15 +96,15 @@ class ShardConfig:
 
     def __post_init__(self) -> None:
         if self.codec not in CODECS:
-            raise InputError(f"unknown codec {self.codec!r}, expected one of {', '.join(CODECS)}")
+            raise ValueError(f"unknown codec {self.codec!r}, expected one of {', '.join(CODECS)}")
         check_range(self, "max_clip_frames", "videos_per_shard", at_least=1)
         check_range(self, "overlap_frames", at_least=0, below=self.max_clip_frames)
         if self.limit is not None:
             check_range(self, "limit", at_least=1)
         if self.codec == "h264" and self.decode.size % 2:
-            raise InputError(f"h264 needs an even size, got {self.decode.size}")
+            raise ValueError(f"h264 needs an even size, got {self.decode.size}")
         if self.codec == "jpeg" and self.decode.size * self.max_clip_frames > 65_535:
-            raise InputError(
+            raise ValueError(
                 f"a JPEG film strip holds {65_535 // self.decode.size} frames of {self.decode.size} pixels: "
                 f"lower max_clip_frames from {self.max_clip_frames}"
             )
@@ -161,18 +160,18 @@ def make_plan(listing: Listing, config: ShardConfig) -> Plan:
     """Deal the listed videos to shards: shuffled by `config.seed` within each split, then cut into equal shares.
 
     Raises:
-        InputError: no video, two with one id, or an unknown split.
+        ValueError: no video, two with one id, or an unknown split.
     """
     if not listing.sources:
         reasons = count_reasons(Counter(failure.reason for failure in listing.failures))
-        raise InputError("no video found" + (f" that could be read ({reasons})" if reasons else ""))
+        raise ValueError("no video found" + (f" that could be read ({reasons})" if reasons else ""))
     ids = {source.id for source in listing.sources}
     if len(ids) != len(listing.sources):
-        raise InputError(f"{len(listing.sources) - len(ids)} source videos share their id with another one")
+        raise ValueError(f"{len(listing.sources) - len(ids)} source videos share their id with another one")
     by_split: dict[str, list[SourceVideo]] = {split: [] for split in SPLITS}
     for source in listing.sources:
         if source.split not in by_split:
-            raise InputError(
+            raise ValueError(
                 f"{source.source_path}: unknown split {source.split!r}, expected {', '.join(SPLITS)}"
             )
         by_split[source.split].append(source)

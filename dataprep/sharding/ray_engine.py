@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from dataprep.errors import InputError
-from dataprep.sharding.supervisor import EngineError, RunOptions, run_jobs
+from dataprep.sharding.supervisor import RunOptions, run_jobs
 from dataprep.sharding.worker import Beat, ShardJob, remove_leftovers
 
 LOSSES_ALLOWED = 5
@@ -30,9 +29,9 @@ def run_on_ray(
         watch: called with the work of the finished shards.
 
     Raises:
-        InputError: Ray is not installed.
+        ValueError: Ray is not installed.
         OutputError: the output cannot be written.
-        EngineError: a shard was lost too often.
+        ChildProcessError: a shard was lost too often.
     """
     ray = _import_ray()
     if not ray.is_initialized():
@@ -59,7 +58,7 @@ def run_on_ray(
                     pending.append(job)
                     losses[job.task.file] += 1
                     if losses[job.task.file] > LOSSES_ALLOWED:
-                        raise EngineError(
+                        raise ChildProcessError(
                             f"{job.task.file} was lost {LOSSES_ALLOWED + 1} times: {error}"
                         ) from error
             watch(done)
@@ -85,5 +84,5 @@ def _import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise InputError("--engine ray needs Ray: pip install 'cwm-hub[ray]'") from error
+        raise ValueError("--engine ray needs Ray: pip install 'cwm-hub[ray]'") from error
     return ray

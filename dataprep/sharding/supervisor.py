@@ -41,10 +41,6 @@ BLAMELESS_DEATHS_ALLOWED = 5
 _DONE = "done"
 
 
-class EngineError(RuntimeError):
-    """The run cannot go on, and no source is to blame; the message is one sentence."""
-
-
 @dataclass(frozen=True)
 class RunOptions:
     """How to run, never what to write: nothing here changes a byte of the output."""
@@ -66,7 +62,7 @@ def run_jobs(
 
     Raises:
         OutputError: the output cannot be written.
-        EngineError: workers die while they work on no source.
+        ChildProcessError: workers die while they work on no source.
     """
     if options.workers == 0:
         _run_here(jobs, watch)
@@ -150,7 +146,7 @@ class _Supervisor:
         )
         if source is None:
             if count > BLAMELESS_DEATHS_ALLOWED:
-                raise EngineError(
+                raise ChildProcessError(
                     f"the worker of {culprit} ended {count} times without being at any video: {detail}"
                 )
             return worker.job

@@ -153,7 +153,7 @@ def write_shard(job: ShardJob, report: Callable[[Beat], None]) -> ShardState:
     """
     home = job.root.home
     failures: list[Failure] = []
-    with writing(job.root), tempfile.TemporaryDirectory(prefix="cwm-dataprep-") as scratch:
+    with output_errors(job.root), tempfile.TemporaryDirectory(prefix="cwm-dataprep-") as scratch:
         path = (Path(scratch) if home is None else home) / job.task.file
         writer = ShardWriter(path, codec=job.config.codec)
         try:
@@ -186,7 +186,7 @@ def remove_leftovers(root: Root, tasks: Sequence[ShardTask]) -> None:
 
 
 @contextlib.contextmanager
-def writing(root: Root) -> Iterator[None]:
+def output_errors(root: Root) -> Iterator[None]:
     """What the operating system says of the output ends the run with a sentence."""
     try:
         yield
@@ -225,7 +225,7 @@ def _spool_source(
     source: SourceVideo, job: ShardJob, spool: "_Spool", alive: Callable[[], None]
 ) -> Failure | None:
     try:
-        with _reading(), job.opener(source, job.config) as reader:
+        with source_errors(), job.opener(source, job.config) as reader:
             reader.alive = _at_most_every(SECONDS_BETWEEN_SIGNS, alive)
             for start, frames in cut_pieces(reader, job.config):
                 clip = EncodedClip.encode(frames, codec=job.config.codec, fps=reader.output_fps)
@@ -321,7 +321,7 @@ class _Spool:
 
 
 @contextlib.contextmanager
-def _reading() -> Iterator[None]:
+def source_errors() -> Iterator[None]:
     """What the operating system says of the source, and no decoder has put into words, is `unreadable`."""
     try:
         yield

@@ -22,7 +22,6 @@ from pathlib import Path
 from cwm_hub.config import check_range
 from dataprep.command_line import add_options, option, positional, read_options
 from dataprep.decode.video_file import has_only_the_name
-from dataprep.errors import InputError
 from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import dataset_name, make_shards, shard_config
 from dataprep.sharding.ledger import Origin
@@ -92,10 +91,10 @@ def list_videos(
         validation_share: of the videos without a split.
 
     Raises:
-        InputError: the directory is missing or no directory.
+        ValueError: the directory is missing or no directory.
     """
     if not directory.is_dir():
-        raise InputError(
+        raise ValueError(
             f"{directory} is no directory" if directory.exists() else f"there is no directory {directory}"
         )
     labels = labels or {}
@@ -133,12 +132,12 @@ def read_labels(path: Path) -> dict[str, Label]:
     A label that is no integer is taken as the text, and the texts are then numbered in alphabetical order.
 
     Raises:
-        InputError: the file cannot be read, has no `path`, or names an unknown split.
+        ValueError: the file cannot be read, has no `path`, or names an unknown split.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the labels file {path}: {error}") from error
+        raise ValueError(f"cannot read the labels file {path}: {error}") from error
     try:
         rows = (
             [json.loads(line) for line in text.splitlines() if line.strip()]
@@ -146,18 +145,18 @@ def read_labels(path: Path) -> dict[str, Label]:
             else list(csv.DictReader(text.splitlines()))
         )
     except (ValueError, csv.Error) as error:
-        raise InputError(f"{path}: damaged {path.suffix.removeprefix('.')} line: {error}") from error
+        raise ValueError(f"{path}: damaged {path.suffix.removeprefix('.')} line: {error}") from error
     if not rows:
-        raise InputError(f"{path} lists no video: expected a csv with a header that has `path`, or a .jsonl")
+        raise ValueError(f"{path} lists no video: expected a csv with a header that has `path`, or a .jsonl")
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict) or not isinstance(row.get("path"), str) or not row["path"]:
-            raise InputError(f"{path}: row {number} has no `path`")
+            raise ValueError(f"{path}: row {number} has no `path`")
     labels: dict[str, Label] = {}
     classes = sorted({str(row["label"]) for row in rows if _is_text(row.get("label"))})
     for number, row in enumerate(rows, start=1):
         split = row.get("split") or None
         if split not in (None, *SPLITS):
-            raise InputError(f"{path}: row {number} has split {split!r}, expected {', '.join(SPLITS)}")
+            raise ValueError(f"{path}: row {number} has split {split!r}, expected {', '.join(SPLITS)}")
         label, label_text = row.get("label"), row.get("label_text") or ""
         if _is_text(label):
             label, label_text = classes.index(str(label)), label_text or str(label)

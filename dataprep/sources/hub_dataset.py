@@ -24,7 +24,6 @@ from cwm_hub.shards.storage import Root, write_whole
 from dataprep.command_line import add_options, option, positional, read_options
 from dataprep.decode.frames import open_video
 from dataprep.decode.video_file import VideoError
-from dataprep.errors import InputError
 from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import dataset_name, make_shards, shard_config
 from dataprep.sharding.dry_run import PROBE_VIDEOS
@@ -101,7 +100,7 @@ def _cache(args: argparse.Namespace) -> Path | None:
     """Where streamed videos wait; None in a dry run that has no such place."""
     home = Root.parse(args.out).home
     if args.cache is None and home is None and not args.dry_run:
-        raise InputError("a remote --out has no place for streamed videos: give --cache")
+        raise ValueError("a remote --out has no place for streamed videos: give --cache")
     if args.cache is not None:
         return Path(args.cache)
     return None if home is None else home / ".state" / "videos"
@@ -116,7 +115,7 @@ def list_rows(request: Request, cache: Path, *, most_fetched: int | None = None)
         most_fetched: Videos of each split that are taken out of rows, None for all; rows after these are not seen.
 
     Raises:
-        InputError: The data set cannot be opened, has no (or several) video columns, or an unknown split.
+        ValueError: The data set cannot be opened, has no (or several) video columns, or an unknown split.
     """
     rows: list[tuple[SourceVideo, Any]] = []
     failures: list[Failure] = []
@@ -183,10 +182,10 @@ def _load(request: Request) -> Mapping[str, Any]:
         )
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"cannot open the data set {request.dataset}: {reason}") from error
+        raise ValueError(f"cannot open the data set {request.dataset}: {reason}") from error
     unknown = [split for split in request.splits if split not in loaded]
     if unknown:
-        raise InputError(f"{request.dataset} has no split {unknown[0]!r}, but {', '.join(loaded)}")
+        raise ValueError(f"{request.dataset} has no split {unknown[0]!r}, but {', '.join(loaded)}")
     return {split: loaded[split] for split in request.splits or loaded}
 
 
@@ -196,7 +195,7 @@ def _video_column(dataset: Any, asked: str | None) -> str:
     columns = dict(dataset.features or next(iter(dataset.take(1)), {}))  # text formats tell no features
     if asked is not None:
         if columns and asked not in columns:
-            raise InputError(f"the data set has no column {asked!r}, but {', '.join(columns)}")
+            raise ValueError(f"the data set has no column {asked!r}, but {', '.join(columns)}")
         return asked
     videos = [name for name, feature in columns.items() if isinstance(feature, datasets.Video)]
     if len(videos) != 1:
@@ -205,7 +204,7 @@ def _video_column(dataset: Any, asked: str | None) -> str:
             if videos
             else f"no video column among {', '.join(columns) or 'none'}"
         )
-        raise InputError(f"the data set has {found}: name one with --column")
+        raise ValueError(f"the data set has {found}: name one with --column")
     return videos[0]
 
 
@@ -217,7 +216,7 @@ def _stream(
 
     ours = SPLIT_NAMES.get(split, split)
     if ours not in SPLITS:
-        raise InputError(f"split {split!r} is none of {', '.join(SPLITS)}: choose others with --splits")
+        raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}: choose others with --splits")
     feature = (dataset.features or {}).get(column)
     if isinstance(feature, datasets.Video):
         dataset = dataset.cast_column(column, datasets.Video(decode=False))

@@ -25,7 +25,6 @@ from dataprep.decode.frames import open_video
 from dataprep.decode.pictures import FolderStore, PictureReader
 from dataprep.decode.resize import Crop
 from dataprep.decode.video_file import VideoError
-from dataprep.errors import InputError
 from dataprep.official_lists import official_counts
 from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import make_shards, shard_config
@@ -120,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     options, ids = read_options(Human36mOptions, args), read_options(IdOptions, args).ids
     crop = "pose" if options.paper_exact else options.crop or ("pose" if options.annot else "center")
     if crop == "pose" and not options.annot:
-        raise InputError("the pose crop needs the joints: give --annot, or choose --crop center or full")
+        raise ValueError("the pose crop needs the joints: give --annot, or choose --crop center or full")
     boxes = read_boxes(Path(options.annot)) if crop == "pose" and options.annot else None
     if options.videos is not None:
         listing = list_videos(Path(options.videos), boxes)
@@ -136,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
     }
     config = shard_config(args, "human36m", form | id_facts(ids), **exact, fit=fit)
     if options.frames and config.decode.fps is not None:
-        raise InputError("--fps resamples videos; frames are thinned with --stride")
+        raise ValueError("--fps resamples videos; frames are thinned with --stride")
     opener = open_recording if options.videos else open_pictures
     return make_shards(args, listing, config, opener=opener, origin=Origin(LICENCE, redistributable=False))
 
@@ -145,7 +144,7 @@ def list_videos(directory: Path, boxes: Mapping[Recording, Boxes] | None = None)
     """Every recording below `directory` by its name, with its boxes where they are given.
 
     Raises:
-        InputError: The directory is missing.
+        ValueError: The directory is missing.
     """
     found: dict[Recording, SourceVideo] = {}
     strange = 0
@@ -179,7 +178,7 @@ def list_frames(directory: Path, boxes: Mapping[Recording, Boxes] | None = None)
     """Every recording whose pictures lie below `directory`, by their names and whatever their folders.
 
     Raises:
-        InputError: The directory is missing.
+        ValueError: The directory is missing.
     """
     numbers: dict[tuple[Recording, str, str], dict[int, int]] = {}
     strange = 0
@@ -222,27 +221,27 @@ def read_boxes(annotations: Path) -> dict[Recording, Boxes]:
     """Boxes of every recording in the annotation files, `part` [N, J, 2] beside N picture names.
 
     Raises:
-        InputError: A file is missing or damaged, the two disagree, or h5py is not installed.
+        ValueError: A file is missing or damaged, the two disagree, or h5py is not installed.
     """
     try:
         import h5py
     except ImportError as error:
-        raise InputError(
+        raise ValueError(
             "reading the joints needs h5py: pip install 'cwm-hub[h5]', or choose --crop center"
         ) from error
     boxes: dict[Recording, Boxes] = {}
     stems = [stem for stem in ("train", "valid") if (annotations / f"{stem}.h5").is_file()]
     if not stems:
-        raise InputError(f"{annotations} holds neither train.h5 nor valid.h5")
+        raise ValueError(f"{annotations} holds neither train.h5 nor valid.h5")
     for stem in stems:
         try:
             names = (annotations / f"{stem}_images.txt").read_text().split()
             with h5py.File(annotations / f"{stem}.h5") as file:
                 joints = np.asarray(file["part"], np.float64)
         except (OSError, KeyError) as error:
-            raise InputError(f"cannot read the annotations {annotations / stem}.*: {error}") from error
+            raise ValueError(f"cannot read the annotations {annotations / stem}.*: {error}") from error
         if joints.ndim != 3 or joints.shape[2] != 2 or len(joints) != len(names):
-            raise InputError(
+            raise ValueError(
                 f"{annotations / stem}.h5: expected part of [{len(names)}, J, 2], got {list(joints.shape)}"
             )
         for name, skeleton in zip(names, joints, strict=True):
@@ -294,7 +293,7 @@ def _step(numbers: list[int]) -> int:
 
 def _walk(directory: Path, suffix: str) -> Iterator[Path]:
     if not directory.is_dir():
-        raise InputError(f"there is no directory {directory}")
+        raise ValueError(f"there is no directory {directory}")
     for folder, folders, files in os.walk(directory):
         folders.sort()
         for name in sorted(files):

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from dataprep.command_line import option
-from dataprep.errors import InputError
 from dataprep.sharding.plan import SPLITS, Failure, Listing
 
 
@@ -79,7 +78,7 @@ def keep_listed(listing: Listing, lists: Sequence[IdList], source_id: Callable[[
         source_id: Id of the source video that a list, or a failure's path, means; None where it means none.
 
     Raises:
-        InputError: A name is none of this data set's, or is in two lists.
+        ValueError: A name is none of this data set's, or is in two lists.
     """
     if not lists:
         return listing
@@ -89,9 +88,9 @@ def keep_listed(listing: Listing, lists: Sequence[IdList], source_id: Callable[[
         for name in one.frames:
             video = source_id(name)
             if video is None:
-                raise InputError(f"{one.path} names {name!r}, which is no name of a video of this data set")
+                raise ValueError(f"{one.path} names {name!r}, which is no name of a video of this data set")
             if video in split_of:
-                raise InputError(f"{one.path} names {name}, which is named before as {name_of[video]}")
+                raise ValueError(f"{one.path} names {name}, which is named before as {name_of[video]}")
             split_of[video], name_of[video] = one.split, name
     sources = tuple(
         dataclasses.replace(source, split=split_of[source.id] or source.split)

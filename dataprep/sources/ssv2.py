@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dataprep.command_line import add_options, option, read_options
-from dataprep.errors import InputError
 from dataprep.official_lists import OFFICIAL_LISTS, official_counts
 from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import make_shards, shard_config
@@ -71,11 +70,11 @@ def list_videos(videos: Path, labels: Path, splits: Sequence[str] = SPLITS) -> L
     """The videos that the label files name, in the order of their numeric ids within each split.
 
     Raises:
-        InputError: a directory or `train` list is missing, a label file is damaged, or an id is in two splits.
+        ValueError: a directory or `train` list is missing, a label file is damaged, or an id is in two splits.
     """
     for directory in (videos, labels):
         if not directory.is_dir():
-            raise InputError(f"there is no directory {directory}")
+            raise ValueError(f"there is no directory {directory}")
     files = _find_videos(videos)
     classes = _read_classes(labels)
     sources: list[SourceVideo] = []
@@ -90,7 +89,7 @@ def list_videos(videos: Path, labels: Path, splits: Sequence[str] = SPLITS) -> L
         for entry in entries:
             video, label, text = _parse(entry, split, classes)
             if video in listed:
-                raise InputError(f"video {video} is listed in {listed[video]} and again in {split}")
+                raise ValueError(f"video {video} is listed in {listed[video]} and again in {split}")
             listed[video] = split
             if video not in files:
                 failures.append(Failure(f"{video}.webm", "missing_file", f"named in the {split} list"))
@@ -99,7 +98,7 @@ def list_videos(videos: Path, labels: Path, splits: Sequence[str] = SPLITS) -> L
             relative = os.path.relpath(path, videos)
             sources.append(SourceVideo(f"ssv2_{video.zfill(6)}", path, relative, split, label, text, size))
     if not counts:
-        raise InputError(f"{labels} holds no train.json, validation.json or test.json, nor {PREFIX}*.json")
+        raise ValueError(f"{labels} holds no train.json, validation.json or test.json, nor {PREFIX}*.json")
     return Listing(
         tuple(sorted(sources, key=lambda source: source.id)),
         tuple(failures),
@@ -132,14 +131,14 @@ def _read_json(labels: Path, stem: str) -> Any:
             try:
                 return json.loads(path.read_text(encoding="utf-8"))
             except (ValueError, OSError) as error:
-                raise InputError(f"cannot read the label file {path}: {error}") from error
+                raise ValueError(f"cannot read the label file {path}: {error}") from error
     return None
 
 
 def _read_list(labels: Path, split: str) -> list[Any] | None:
     entries = _read_json(labels, split)
     if entries is not None and not isinstance(entries, list):
-        raise InputError(f"{labels}: the {split} list is no json array")
+        raise ValueError(f"{labels}: the {split} list is no json array")
     return entries
 
 
@@ -150,13 +149,13 @@ def _read_classes(labels: Path) -> dict[str, int]:
     try:
         return {str(name): int(index) for name, index in classes.items()}
     except (AttributeError, ValueError, TypeError) as error:
-        raise InputError(f"{labels}: the labels file is no json object of class name to index") from error
+        raise ValueError(f"{labels}: the labels file is no json object of class name to index") from error
 
 
 def _parse(entry: Any, split: str, classes: dict[str, int]) -> tuple[str, int, str]:
     """(id, class index or -1, class name or "")."""
     if not isinstance(entry, dict) or not str(entry.get("id", "")).isdigit():
-        raise InputError(f"the {split} list has an entry without a numeric id: {entry!r}")
+        raise ValueError(f"the {split} list has an entry without a numeric id: {entry!r}")
     name = str(entry.get("template", "")).replace("[", "").replace("]", "")
     return str(entry["id"]), classes.get(name, -1), name
 

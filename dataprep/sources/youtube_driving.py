@@ -24,8 +24,7 @@ from cwm_hub.config import check_range
 from cwm_hub.shards.storage import Root
 from dataprep.command_line import add_options, option, read_options
 from dataprep.decode.pictures import FolderStore, PictureReader, ZipStore
-from dataprep.decode.zip_directory import ZipDirectoryError, read_directory
-from dataprep.errors import InputError
+from dataprep.decode.zip_directory import read_directory
 from dataprep.official_lists import official_counts
 from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import make_shards, shard_config
@@ -128,11 +127,11 @@ def run(args: argparse.Namespace) -> int:
     origin = Origin(LICENCE, redistributable=False)
     if options.videos:
         if ids:
-            raise InputError("--ids names runs of extracted frames: give --list with --videos")
+            raise ValueError("--ids names runs of extracted frames: give --list with --videos")
         listing = list_videos(Path(options.videos), Path(options.list) if options.list else None)
         return make_shards(args, listing, config, opener=open_file, origin=origin)
     if config.decode.fps is not None:
-        raise InputError("--fps resamples videos; frames are thinned with --stride")
+        raise ValueError("--fps resamples videos; frames are thinned with --stride")
     frames = Path(options.frames or "")
     runs = list(list_runs(frames, skip_head=config.decode.skip_head, stride=config.decode.stride))
     steering = read_steering(Path(options.meta)) if options.meta else None
@@ -150,7 +149,7 @@ def list_videos(directory: Path, listed: Path | None) -> Listing:
     """The mp4 files of a folder, or those of them that a list names.
 
     Raises:
-        InputError: The folder or the list is missing.
+        ValueError: The folder or the list is missing.
     """
     labels = None if listed is None else read_labels(listed)
     found = list_folder(directory, labels=labels)
@@ -170,13 +169,13 @@ def list_runs(frames: Path, *, skip_head: int, stride: int) -> Iterator[Run]:
     """The runs of a folder or zip, in the order of directory and number.
 
     Raises:
-        InputError: It is missing, damaged, or holds no dir-<k>/<number>.jpg.
+        ValueError: It is missing, damaged, or holds no dir-<k>/<number>.jpg.
     """
     if not frames.exists():
-        raise InputError(f"there is no folder or zip {frames}")
+        raise ValueError(f"there is no folder or zip {frames}")
     found = _in_folder(frames, stride) if frames.is_dir() else _in_zip(frames, stride)
     if not found:
-        raise InputError(f"{frames} holds no frame named dir-<k>/<number>.jpg")
+        raise ValueError(f"{frames} holds no frame named dir-<k>/<number>.jpg")
     for directory, folder in sorted(found.items()):
         for index, numbers in enumerate(split_runs(folder.numbers)):
             kept = {number: folder.places[number] for number in numbers[skip_head:] if number % stride == 0}
@@ -235,7 +234,7 @@ def read_steering(meta: Path) -> dict[tuple[int, int], float]:
     """Steering by (directory, number).
 
     Raises:
-        InputError: The file is missing, or a line is not a path and a number.
+        ValueError: The file is missing, or a line is not a path and a number.
     """
     steering = {}
     try:
@@ -244,14 +243,14 @@ def read_steering(meta: Path) -> dict[tuple[int, int], float]:
                 name, _, value = line.strip().rpartition(" ")
                 match = FRAME.fullmatch(name)
                 if match is None:
-                    raise InputError(
-                        f"{meta}, line {count}: expected dir-<k>/<number>.jpg and a value, got {line.strip()!r}"
+                    raise ValueError(
+                        f"line {count}: expected dir-<k>/<number>.jpg and a value, got {line.strip()!r}"
                     )
                 steering[int(match["dir"]), int(match["number"])] = float(value)
     except OSError as error:
-        raise InputError(f"cannot read {meta}: {error.strerror}") from error
+        raise ValueError(f"cannot read {meta}: {error.strerror}") from error
     except ValueError as error:
-        raise InputError(str(error) if isinstance(error, InputError) else f"{meta}: {error}") from error
+        raise ValueError(f"{meta}: {error}") from error
     return steering
 
 
@@ -309,8 +308,8 @@ def _in_zip(path: Path, stride: int) -> dict[int, Folder]:
             if match:
                 folder = found.setdefault(int(match["dir"]), Folder())
                 folder.add(int(match["number"]), stride, (entry.offset, entry.packed_bytes, entry.method))
-    except ZipDirectoryError as error:
-        raise InputError(f"{path}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
     return found

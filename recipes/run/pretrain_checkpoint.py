@@ -96,7 +96,7 @@ def resume(
 
     Raises:
         RecipeError: the checkpoint is damaged, or beyond the updates that are asked for.
-        SamplingError: another data set or seed, or a world in which no batch begins there.
+        ValueError: another data set or seed, or a world in which no batch begins there.
     """
     accelerator.step = -1  # comes with the random states, whose absence accelerate does not mention
     with reading(checkpoint):
@@ -128,7 +128,7 @@ def continue_data(state: TrainState, loader: "ClipLoader", accelerator: Any) -> 
     """Let the loader go on where the checkpoint's run stopped, in a world of any size.
 
     Raises:
-        SamplingError: another data set or seed, or a world in which no batch begins there.
+        ValueError: another data set or seed, or a world in which no batch begins there.
     """
     from cwm_hub.clips.sampling import resume_batch
 

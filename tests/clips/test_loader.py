@@ -17,7 +17,7 @@ from synthetic_shards import write_shards
 from cwm_hub.clips import sampling
 from cwm_hub.clips.clip_index import ClipSource
 from cwm_hub.clips.loader import ClipBatch, ClipLoader, validation_windows
-from cwm_hub.clips.sampling import SamplingError, WindowTable, resume_batch
+from cwm_hub.clips.sampling import WindowTable, resume_batch
 from cwm_hub.shards.codecs import ShardError, decode_clip
 from cwm_hub.shards.index import INDEX, read_index
 from cwm_hub.shards.manifest import Manifest, ShardRecord, shard_name
@@ -289,12 +289,12 @@ def test_resume_refuses_another_stream_and_restripes_another_world(root, tmp_pat
     assert resume_batch(saved, saved, batches=9) == 9
     assert resume_batch(saved, loader(root, batch_clips=8).fingerprint(), batches=9) == 9
     assert resume_batch(saved, loader(root).fingerprint(), batches=9) == 18
-    with pytest.raises(SamplingError, match="72 samples with global batches of 5 x 4"):
+    with pytest.raises(ValueError, match="72 samples with global batches of 5 x 4"):
         resume_batch(saved, loader(root, world_size=5).fingerprint(), batches=9)
-    with pytest.raises(SamplingError, match="seed was 0 and is 1"):
+    with pytest.raises(ValueError, match="seed was 0 and is 1"):
         resume_batch(saved, loader(root, seed=1).fingerprint(), batches=9)
     other = write_shards(tmp_path, range(4, 30))
-    with pytest.raises(SamplingError, match=r"another data stream: sources was .*manifest_hash"):
+    with pytest.raises(ValueError, match=r"another data stream: sources was .*manifest_hash"):
         resume_batch(saved, loader(other, world_size=2).fingerprint(), batches=9)
 
 
@@ -319,7 +319,7 @@ def test_validation_windows_are_fixed_distinct_and_spread(root):
     assert len({(k, s) for b in first for k, s in zip(b.source, b.start, strict=True)}) == 40
     assert len(set(keys(first)[:24])) == 24
     with pytest.raises(
-        SamplingError, match=r"301 validation windows were asked for, and .* has 300 of 5 frames"
+        ValueError, match=r"301 validation windows were asked for, and .* has 300 of 5 frames"
     ):
         validation_windows(ClipSource(str(root)), count=301, window_frames=WINDOW, seed=5)
 
@@ -330,19 +330,19 @@ def test_validation_windows_are_fixed_distinct_and_spread(root):
 def test_bad_input_is_one_sentence(root, tmp_path):
     with pytest.raises(ShardError, match="is not a finished shard directory"):
         loader(tmp_path / "nowhere")
-    with pytest.raises(SamplingError, match=r"has no train clip of at least 29 frames$"):
+    with pytest.raises(ValueError, match=r"has no train clip of at least 29 frames$"):
         loader(root, window_frames=29)
-    with pytest.raises(SamplingError, match=r"of at least 5 frames within \{'motion': \(99.0, 255.0\)\}"):
+    with pytest.raises(ValueError, match=r"of at least 5 frames within \{'motion': \(99.0, 255.0\)\}"):
         loader(ClipSource(str(root), where={"motion": (99.0, 255.0)}))
-    with pytest.raises(SamplingError, match="cannot filter by 'moton', choose one of num_frames"):
+    with pytest.raises(ValueError, match="cannot filter by 'moton', choose one of num_frames"):
         loader(ClipSource(str(root), where={"moton": (0.0, 1.0)}))
-    with pytest.raises(SamplingError, match="has no split 'validation'; it has: train"):
+    with pytest.raises(ValueError, match="has no split 'validation'; it has: train"):
         loader(ClipSource(str(root), split="validation"))
-    with pytest.raises(SamplingError, match="a subset of 25 sources was asked for, and there are 24"):
+    with pytest.raises(ValueError, match="a subset of 25 sources was asked for, and there are 24"):
         loader(ClipSource(str(root), subset=25))
-    with pytest.raises(SamplingError, match="weights must be positive"):
+    with pytest.raises(ValueError, match="weights must be positive"):
         loader(ClipSource(str(root), weight=0.0))
-    with pytest.raises(SamplingError, match="rank 2 is outside a world of 2"):
+    with pytest.raises(ValueError, match="rank 2 is outside a world of 2"):
         loader(root, rank=2, world_size=2)
     with pytest.raises(
         ShardError, match="holds 8x8 frames and the model takes 64x64: shard the videos again"
@@ -350,7 +350,7 @@ def test_bad_input_is_one_sentence(root, tmp_path):
         loader(root, image_size=64)
     with pytest.raises(ShardError, match=r"holds 8x8 frames and .*large 16x16: a mixture needs one size"):
         loader(root, write_shards(tmp_path / "large", [9, 9], size=16))
-    with pytest.raises(SamplingError, match="at least one frame"):
+    with pytest.raises(ValueError, match="at least one frame"):
         loader(root, window_frames=0)
 
 
@@ -540,5 +540,5 @@ def test_512_shards_with_8_ranks_of_4_workers_start_in_seconds(tmp_path):
 
 
 def test_blocks_of_fewer_than_no_shards_are_refused():
-    with pytest.raises(SamplingError, match="block_shards must be at least 0, got -1 for somewhere"):
+    with pytest.raises(ValueError, match="block_shards must be at least 0, got -1 for somewhere"):
         ClipSource("somewhere", block_shards=-1)

@@ -263,7 +263,7 @@ def test_a_cache_that_cannot_be_written_is_a_sentence(shards, tmp_path):
 
 def test_an_abandoned_call_does_not_block(tmp_path):
     forever = threading.Event()
-    result = retries.attempt(forever.wait, timeout_seconds=0.05)
+    result = retries.call_within(forever.wait, timeout_seconds=0.05)
     forever.set()
     assert isinstance(result, TimeoutError)
 

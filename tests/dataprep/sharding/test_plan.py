@@ -6,7 +6,6 @@ import pytest
 from openers import raw_config
 
 from dataprep.decode.frames import DecodeSettings
-from dataprep.errors import InputError
 from dataprep.sharding.plan import Failure, Listing, SourceVideo, make_plan, printable
 
 
@@ -85,7 +84,7 @@ def test_a_limit_takes_the_same_videos_of_each_split_every_time() -> None:
     ],
 )
 def test_what_cannot_be_planned_is_a_sentence(listing: Listing, sentence: str) -> None:
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         make_plan(listing, raw_config())
 
 

@@ -13,13 +13,12 @@ import pytest
 from openers import numbered_listing, raw_config
 from test_supervisor import failures_of, fingerprint, make_shards
 
-from dataprep.errors import InputError
 from dataprep.sharding.ray_engine import run_on_ray
 
 
 def test_without_ray_it_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match=r"--engine ray needs Ray: pip install 'cwm-hub\[ray\]'"):
+    with pytest.raises(ValueError, match=r"--engine ray needs Ray: pip install 'cwm-hub\[ray\]'"):
         make_shards(tmp_path, numbered_listing(30), run=run_on_ray)
 
 

@@ -20,11 +20,10 @@ from cwm_hub.shards.codecs import decode_clip
 from cwm_hub.shards.index import read_index
 from cwm_hub.shards.manifest import Manifest
 from cwm_hub.shards.storage import Root
-from dataprep.errors import InputError
 from dataprep.sharding import ledger, supervisor
 from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import Listing, ShardConfig, make_plan
-from dataprep.sharding.supervisor import EngineError, RunOptions, run_jobs
+from dataprep.sharding.supervisor import RunOptions, run_jobs
 from dataprep.sharding.worker import Beat, OutputError, ShardJob, ShardState, make_jobs
 
 
@@ -149,7 +148,7 @@ def test_a_worker_killed_once_costs_nothing(tmp_path: Path, codec: str) -> None:
 
 def test_workers_that_die_for_no_video_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_work", _leave_at_once)
-    with pytest.raises(EngineError, match="ended 6 times without being at any video"):
+    with pytest.raises(ChildProcessError, match="ended 6 times without being at any video"):
         make_shards(tmp_path, numbered_listing(30))
 
 
@@ -178,12 +177,12 @@ def test_a_damaged_state_file_is_a_shard_to_write_again(tmp_path: Path) -> None:
     first, second, *_ = sorted((tmp_path / ".state" / "shards").iterdir())
     first.write_bytes(first.read_bytes()[:-40])
     second.write_text("[]")
-    with pytest.raises(InputError, match="is damaged: run the same command again"):
+    with pytest.raises(ValueError, match="is damaged: run the same command again"):
         ledger.finalize(Root.parse(tmp_path))
     make_shards(tmp_path, listing)
     assert fingerprint(tmp_path) == before
     (tmp_path / ".state/plan.json").write_text("{}")
-    with pytest.raises(InputError, match=r"plan\.json is damaged"):
+    with pytest.raises(ValueError, match=r"plan\.json is damaged"):
         ledger.finalize(Root.parse(tmp_path))
 
 
@@ -205,7 +204,7 @@ def test_other_work_in_the_same_place_is_refused(
     make_shards(tmp_path, numbered_listing(30, 30))
     before = fingerprint(tmp_path)
     with pytest.raises(
-        InputError, match=f"begun with another configuration, changed: {named}. Restore it, use --overwrite"
+        ValueError, match=f"begun with another configuration, changed: {named}. Restore it, use --overwrite"
     ):
         make_shards(tmp_path, listing, raw_config(**changes))
     assert fingerprint(tmp_path) == before
@@ -214,16 +213,16 @@ def test_other_work_in_the_same_place_is_refused(
 def test_another_version_of_a_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_shards(tmp_path, numbered_listing(30))
     monkeypatch.setattr(ledger, "library_versions", lambda: {"av": "99"})
-    with pytest.raises(InputError, match=r"versions.av \(was '.*', now '99'\)"):
+    with pytest.raises(ValueError, match=r"versions.av \(was '.*', now '99'\)"):
         make_shards(tmp_path, numbered_listing(30))
 
 
 def test_foreign_files_are_not_touched(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/mine.tar").touch()
-    with pytest.raises(InputError, match="already holds files that no recorded run wrote"):
+    with pytest.raises(ValueError, match="already holds files that no recorded run wrote"):
         make_shards(tmp_path, numbered_listing(30))
-    with pytest.raises(InputError, match="nothing was removed"):
+    with pytest.raises(ValueError, match="nothing was removed"):
         ledger.clear(Root.parse(tmp_path))
     assert (tmp_path / "data/mine.tar").exists()
 
@@ -231,7 +230,7 @@ def test_foreign_files_are_not_touched(tmp_path: Path) -> None:
 def test_two_runs_on_one_output_exclude_each_other(tmp_path: Path) -> None:
     with (
         ledger.run_lock(Root.parse(tmp_path)),
-        pytest.raises(InputError, match="another run is writing"),
+        pytest.raises(ValueError, match="another run is writing"),
         ledger.run_lock(Root.parse(tmp_path)),
     ):
         pass
@@ -240,7 +239,7 @@ def test_two_runs_on_one_output_exclude_each_other(tmp_path: Path) -> None:
             pass
         for part in ("0-of-2", ""):
             with (
-                pytest.raises(InputError, match="another run is writing"),
+                pytest.raises(ValueError, match="another run is writing"),
                 ledger.run_lock(Root.parse(tmp_path), part),
             ):
                 pass
@@ -249,7 +248,7 @@ def test_two_runs_on_one_output_exclude_each_other(tmp_path: Path) -> None:
 
 
 def test_a_set_without_a_single_usable_video_is_an_error_that_counts_the_reasons(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no video could be used: 2 decode_error; see .*failures.jsonl"):
+    with pytest.raises(ValueError, match=r"no video could be used: 2 decode_error; see .*failures.jsonl"):
         make_shards(tmp_path, numbered_listing("broken:30", "broken:30"))
     assert len(failures_of(tmp_path)) == 2
     assert not (tmp_path / "meta/manifest.json").exists()
@@ -265,9 +264,9 @@ def test_finalize_removes_what_a_kill_in_its_midst_left(tmp_path: Path) -> None:
 def test_finalize_refuses_a_set_with_holes(tmp_path: Path) -> None:
     make_shards(tmp_path, numbered_listing(*[30] * 12))
     (tmp_path / ".state/shards/train-00001-of-00003.json").unlink()
-    with pytest.raises(InputError, match=r"1 of 3 shards are not written yet \(train-00001-of-00003, ...\)"):
+    with pytest.raises(ValueError, match=r"1 of 3 shards are not written yet \(train-00001-of-00003, ...\)"):
         ledger.finalize(Root.parse(tmp_path))
-    with pytest.raises(InputError, match="holds no recorded run"):
+    with pytest.raises(ValueError, match="holds no recorded run"):
         ledger.finalize(Root.parse(tmp_path / "nowhere"))
 
 

@@ -9,7 +9,6 @@ from made_videos import FIXTURES, counting_frames, write_video
 
 from cwm_hub.shards.index import read_index
 from dataprep.__main__ import main
-from dataprep.errors import InputError
 from dataprep.sources.folder import Label, list_videos, read_labels, video_id
 
 
@@ -166,7 +165,7 @@ def test_a_labels_file_that_says_nothing_is_a_sentence(
     file = tmp_path / "labels.csv"
     if text is not None:
         file.write_text(text)
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         read_labels(file)
 
 
@@ -175,7 +174,7 @@ def test_a_labels_file_that_says_nothing_is_a_sentence(
     [(b"{", "damaged jsonl line"), (b"5", "row 2 has no `path`"), (b'{"path": 5}', "row 2 has no `path`")],
 )
 def test_a_damaged_jsonl_is_a_sentence(tmp_path: Path, line: bytes, sentence: str) -> None:
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         read_labels(touch(tmp_path / "l.jsonl", b'{"path": "a"}\n' + line))
 
 

@@ -10,7 +10,6 @@ from PIL import Image
 from cwm_hub.shards.index import read_index
 from cwm_hub.shards.manifest import Manifest
 from dataprep.__main__ import main
-from dataprep.errors import InputError
 from dataprep.sharding.plan import Failure, Listing, SourceVideo
 from dataprep.sources import human36m, ssv2, youtube_driving
 from dataprep.sources.id_lists import IdList, keep_listed, read_id_list
@@ -79,9 +78,9 @@ def test_what_no_list_names_is_left_alone_and_what_is_absent_fails_once() -> Non
 def test_lists_that_share_a_video_or_are_of_another_set_are_refused() -> None:
     listing = Listing(videos("ssv2_000001"))
     first, second = (IdList(Path(name), None, {"1": 0}, "") for name in "ab")
-    with pytest.raises(InputError, match="b names 1, which is named before as 1"):
+    with pytest.raises(ValueError, match="b names 1, which is named before as 1"):
         keep_listed(listing, (first, second), ssv2.listed_id)
-    with pytest.raises(InputError, match="a names '1', which is no name of a video of this data set"):
+    with pytest.raises(ValueError, match="a names '1', which is no name of a video of this data set"):
         keep_listed(listing, (first,), youtube_driving.listed_id)
 
 

@@ -9,7 +9,6 @@ from made_videos import counting_frames, write_video
 from cwm_hub.shards.index import read_index
 from cwm_hub.shards.manifest import Manifest
 from dataprep.__main__ import main
-from dataprep.errors import InputError
 from dataprep.sources.ssv2 import FOLDER, PREFIX, list_videos
 
 LABELS = {"Holding something next to something": "19", "Pushing something from left to right": "93"}
@@ -100,7 +99,7 @@ def test_without_test_list_and_class_file(tmp_path: Path) -> None:
     ],
 )
 def test_damaged_lists_are_a_sentence(tmp_path: Path, replaced: dict[str, object], sentence: str) -> None:
-    with pytest.raises(InputError, match=sentence):
+    with pytest.raises(ValueError, match=sentence):
         list_videos(write_videos(tmp_path / "v"), write_labels(tmp_path / "l", **replaced))
 
 

@@ -14,7 +14,7 @@ from cwm_hub.shards.index import read_index
 from cwm_hub.shards.manifest import Manifest
 from dataprep.__main__ import main
 from dataprep.decode.resize import bilinear
-from dataprep.decode.zip_directory import ZipDirectoryError, read_directory
+from dataprep.decode.zip_directory import read_directory
 from dataprep.sources.youtube_driving import STEERING, list_runs, split_runs
 
 RUNS = {0: [range(1, 301)], 3: [range(6_510_787, 6_511_087), range(6_600_003, 6_600_303)], 10: [range(1, 50)]}
@@ -163,7 +163,7 @@ def test_every_cut_of_a_zip_is_found(archive: Path, tmp_path: Path) -> None:
     path = tmp_path / "cut.zip"
     for end in (0, 10, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:end])
-        with pytest.raises(ZipDirectoryError):
+        with pytest.raises(ValueError):
             list(read_directory(path))
 
 
