@@ -183,8 +183,9 @@ def finalize(root: Root) -> Outcome:
     reasons = Counter(failure.reason for failure in failures)
     with output_errors(root):
         if home := root.home:  # what a run that was killed here left
-            for path in (home / FAILURES).parent.glob(".tmp-*"):
-                path.unlink(missing_ok=True)
+            for name in (FAILURES, PLAN):
+                for path in (home / name).parent.glob(".tmp-*"):
+                    path.unlink(missing_ok=True)
         root.write(FAILURES, failures_bytes(dataclasses.asdict(failure) for failure in failures))
         if not sources:
             raise ValueError(f"no video could be used: {count_reasons(reasons)}; see {root}/{FAILURES}")
