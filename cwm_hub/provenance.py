@@ -24,3 +24,9 @@ def provenance() -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
         "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
     }
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, all of the machine's where the system does not tell (macOS)."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

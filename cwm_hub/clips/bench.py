@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cwm_hub.config import check_range
+from cwm_hub.provenance import usable_cores
 
 if TYPE_CHECKING:
     import argparse
@@ -50,7 +51,7 @@ class BenchConfig:
     """Frames of a window."""
     batch_clips: int = 16
     """Windows of a batch."""
-    workers: int = field(default_factory=lambda: _cores())
+    workers: int = field(default_factory=usable_cores)
     """Loader processes on this machine, all ranks together; one per core by default."""
     seconds: float = 9.0
     """Of measuring in all; opening the set and starting processes come on top."""
@@ -91,7 +92,7 @@ def add_arguments(parser: "argparse.ArgumentParser") -> None:
         default, words = getattr(BenchConfig, name), "(default: %(default)s)"
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, metavar="N", help=words)
     words = "loader processes on this machine, all ranks together (default: one per core, %(default)s)"
-    parser.add_argument("--workers", type=int, default=_cores(), metavar="N", help=words)
+    parser.add_argument("--workers", type=int, default=usable_cores(), metavar="N", help=words)
     words = "of measuring in all (default: %(default)s)"
     parser.add_argument("--seconds", type=float, default=BenchConfig.seconds, metavar="S", help=words)
     parser.add_argument("--json", action="store_true", help="print one json object as the last line")
@@ -130,12 +131,12 @@ def measure(config: BenchConfig) -> Figures:
         ShardError, ValueError: as `ClipLoader`.
     """
     from cwm_hub.shards.manifest import Manifest
-    from cwm_hub.shards.storage import local_path
+    from cwm_hub.shards.storage import Root
 
     share = config.seconds / PARTS
     with tempfile.TemporaryDirectory(prefix="cwm-hub-") as cache:
         many, alone = (_open(config, workers, cache) for workers in (config.workers, 0))
-        manifest, path = Manifest.load(config.root), local_path(config.root)
+        manifest, path = Manifest.load(config.root), Root.parse(config.root).home
         records = manifest.splits[config.split]
         if path is None:
             from_storage, read = _fetch(many, records, Path(cache), config.batch_clips, share)
@@ -147,7 +148,7 @@ def measure(config: BenchConfig) -> Figures:
         decoded = windows_per_core_second(same, config.batch_clips, seconds=share)
     size = sum(record.bytes for record in records)
     fits = path is not None and size < MEMORY_SHARE * _available_memory()
-    cores, busy = _cores(), by_workers / (decoded * min(config.workers, _cores()))
+    cores, busy = usable_cores(), by_workers / (decoded * min(config.workers, usable_cores()))
     limit = find_limit(from_storage, by_workers, busy, workers=config.workers, cores=cores, fits_memory=fits)
     batches = (from_storage if limit == "storage" else by_workers) / config.batch_clips
     reason = _reason(limit, manifest.codec, workers=config.workers, busy=busy, remote=path is None)
@@ -240,10 +241,6 @@ def windows_per_core_second(
     return statistics.median(rates[1:])
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
 def _available_memory() -> int:
     """Bytes that the system would give to a file's cache."""
     found = re.search(r"^MemAvailable: +(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
@@ -273,9 +270,9 @@ def _reason(limit: str, codec: str, *, workers: int, busy: float, remote: bool) 
     if limit == "storage":
         until = "until the loader's cache holds the set" if remote else "and the set does not stay in memory"
         return f"storage gives less than the workers could use, {until}"
-    if limit == "workers" and workers < _cores():
-        return f"{workers} of {_cores()} cores work, more --workers would help"
+    if limit == "workers" and workers < usable_cores():
+        return f"{workers} of {usable_cores()} cores work, more --workers would help"
     if limit == "workers":
         return f"the workers give {busy:.0%} of what their cores could: something else runs, or handing over costs"
     work = "copying" if codec == "raw" else f"decoding {codec}, which --codec raw would spare"
-    return f"all {_cores()} cores are busy {work}"
+    return f"all {usable_cores()} cores are busy {work}"

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import os
 import re
 import shlex
 import signal
@@ -15,6 +14,7 @@ from itertools import groupby
 from types import FrameType
 from typing import Any, Literal
 
+from cwm_hub.provenance import usable_cores
 from cwm_hub.shards.manifest import FAILURES
 from cwm_hub.shards.storage import Root
 from dataprep.command_line import EXIT_DONE, EXIT_FAILURES, add_options, option, read_options
@@ -88,12 +88,6 @@ def add_arguments(
     add_options(run, SourceOptions)
     add_options(run, RunOptions, workers=usable_cores())
     add_options(run, Tolerance)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use, all of the machine's where the system does not tell (macOS)."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def dataset_name(folder: str, *, default: str) -> str:
