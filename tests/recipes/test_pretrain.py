@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from synthetic_shards import write_shards
 
 from cwm_hub import create_model, from_pretrained
+from cwm_hub.shards.storage import commit_folder
 from recipes import finetune
 from recipes.pretrain import PretrainConfig, main, print_progress
 from recipes.run.command_line import parse_config
