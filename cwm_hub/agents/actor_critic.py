@@ -7,7 +7,8 @@ states, F feature, A action. The timeline, for I = 3:
     action         a1   a2   a3          a_t is drawn from the policy at z_(t-1), and leads to z_t
     reward      r0   r1   r2   r3        predicted at z_t
     target      t0   t1   t2             lambda returns; t_t begins with r_t, the bootstrap is v3
-    weight       1   g    g^2            g = discount
+    go on       c0   c1   c2             probability that the episode does after z_t, 1 without a continue head
+    weight       1   d0   d0 d1          d_t = discount * c_t: whether t is reached, and how much it counts
     actor            t1   t2             what a1 and a2 bring; a3 leads only to the bootstrap
     critic      v0   v1   v2             regress the targets
 """
@@ -77,14 +78,23 @@ class ActorCritic(nn.Module):
         self.critic = ScalarHead(feature_size, config.heads)
         self.slow_critic = deepcopy(self.critic).requires_grad_(False)
 
-    def loss(self, line: Imagination, reward: Float[Tensor, "J N"]) -> ActorCriticLoss:
-        """Losses of imagined lines; the actor's gradient goes back through reward, value and dynamics."""
+    def loss(
+        self,
+        line: Imagination,
+        reward: Float[Tensor, "J N"],
+        continue_probability: Float[Tensor, "J N"] | None = None,
+    ) -> ActorCriticLoss:
+        """Losses of imagined lines; the actor's gradient goes back through reward, value and dynamics.
+
+        DreamerV2 knows from the replay whether a starting state is terminal; here the head says so of it too.
+        """
         config = self.config
         reward, value = reward.float(), self.slow_critic(line.feature).float()
         discount = torch.full_like(reward[:-1], config.discount)
+        if continue_probability is not None:
+            discount = discount * continue_probability[:-1]
         target = lambda_return(reward[:-1], value, discount, config.lambda_)
-        powers = torch.arange(config.imagined_steps, device=reward.device)
-        weight = (config.discount**powers).unsqueeze(-1)
+        weight = torch.cat([torch.ones_like(discount[:1]), discount[:-1].detach()]).cumprod(0)
 
         entropy = self.actor(line.feature[:-2].detach()).entropy()
         objective = target[1:] + config.entropy_scale * entropy

@@ -3,7 +3,13 @@
     replay --sequences--> world model update --posterior states--> imagination --> actor and critic update
                                ^ behavioural target = reward + beta * intrinsic bonus
 
-DreamerV2 from scratch is this agent with `world.video_rssm` None: one RSSM, no bonus.
+DreamerV2 from scratch is this agent with `world.video_rssm` None: one RSSM, no bonus, and as in the official code one
+optimiser, hence one clipped norm, for the whole world model.
+
+Small print in which we differ from the official code: its pre-trained weights arrive after one update that the held
+phase counts, so that it holds them for 99 updates and we for `held_updates`; the KL of weight 0 is left out of the
+graph, so that no weight decay moves the video RSSM's prior; the critic regresses the lambda return without the entropy
+that the official code adds to it in place.
 """
 
 from collections.abc import Iterable
@@ -46,13 +52,14 @@ class DreamerConfig:
     behaviour_lr: float = 8e-5
     """Adam's learning rate of actor and critic."""
     adam_eps: float = 1e-5
-    """Adam's epsilon, of all four optimisers."""
+    """Adam's epsilon, of all optimisers."""
     weight_decay: float = 1e-6
     """Coupled L2 on every weight, as torch.optim.Adam does it."""
     clip_norm: float = 100.0
     """Largest global gradient norm of each optimiser."""
-    held_updates: int = 100
-    """First updates in which the pre-trained encoder and video RSSM have learning rate 0 (Meta-world 100, else 0)."""
+    held_updates: int = 0
+    """First updates in which the pre-trained encoder and video RSSM have learning rate 0 (paper: 100 on Meta-world, else
+    0); 0 where nothing is pre-trained."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Autocast of the forward passes; `auto` is bf16 on a GPU and float32 on a CPU."""
 
@@ -60,6 +67,10 @@ class DreamerConfig:
         check_range(self, "batch_sequences", "sequence_steps", at_least=1)
         check_range(self, "world_lr", "behaviour_lr", "weight_decay", "held_updates", at_least=0)
         check_range(self, "adam_eps", "clip_norm", above=0)
+        if self.world.video_rssm is None and self.held_updates:
+            raise ValueError(
+                "held_updates needs world.video_rssm: without it nothing is pre-trained, set it to 0"
+            )
         if self.intrinsic is None:
             return
         if self.world.video_rssm is None:
@@ -68,6 +79,18 @@ class DreamerConfig:
             raise ValueError(
                 f"intrinsic.window_frames={self.intrinsic.window_frames} exceeds sequence_steps={self.sequence_steps}"
             )
+        windows = self.batch_sequences * (self.sequence_steps - self.intrinsic.window_frames + 1)
+        if windows < self.intrinsic.k:
+            raise ValueError(
+                f"a batch has {windows} windows for the bonus, fewer than intrinsic.k={self.intrinsic.k}"
+            )
+
+
+NO_CONTINUE_HEAD = (
+    "the task itself ended an episode (terminated) and this agent takes every end for a time limit: set "
+    "agent.world.continue_head to true"
+)
+"""What to tell someone whose task terminates."""
 
 
 class NonFiniteError(FloatingPointError):
@@ -103,10 +126,14 @@ class DreamerAgent(nn.Module):
         if config.intrinsic is not None:
             assert self.world_model.video_rssm is not None
             self.bonus = IntrinsicBonus(self.world_model.video_rssm.feature_size, config.intrinsic)
+        self.to(memory_format=torch.channels_last)  # the form in which convolutions are fastest
         pretrained, new = self.world_model.parameter_groups()
+        stacked = config.world.video_rssm is not None
+        groups = {"pretrained": pretrained, "new": new} if stacked else {"world": [*pretrained, *new]}
+        self.world_optimisers = tuple(groups)
+        """Names of the world model's optimisers: of what is pre-trained and what is new, or one of everything."""
         self.optimisers = {
-            "pretrained": self._adam(pretrained, config.world_lr),
-            "new": self._adam(new, config.world_lr),
+            **{name: self._adam(parameters, config.world_lr) for name, parameters in groups.items()},
             "actor": self._adam(self.behaviour.actor.parameters(), config.behaviour_lr),
             "critic": self._adam(self.behaviour.critic.parameters(), config.behaviour_lr),
         }
@@ -132,6 +159,16 @@ class DreamerAgent(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+    @property
+    def episode_rows(self) -> int:
+        """Rows of a sequence: shorter episodes are never drawn."""
+        return self.config.sequence_steps
+
+    @property
+    def learns_termination(self) -> bool:
+        """Whether there is a continue head."""
+        return self.config.world.continue_head
 
     def initial_state(self, batch_size: int, *, seed: int = 0) -> AgentState:
         """State at the start of episodes; everything random in them follows from the seed."""
@@ -166,12 +203,20 @@ class DreamerAgent(nn.Module):
         return self.update_on(batch)
 
     def update_on(self, batch: SequenceBatch) -> dict[str, Tensor]:
-        """One update on given sequences."""
+        """One update on given sequences.
+
+        Raises:
+            ValueError: one of them ends in a termination and there is no continue head: its last reward would be
+                imagined to go on for ever.
+        """
+        if batch.is_terminal.any() and not self.learns_termination:
+            raise ValueError(NO_CONTINUE_HEAD)
         self.train()
         if self.updates % self.config.behaviour.slow_critic_updates == 0:
             self.behaviour.copy_slow_critic()
-        held = self.updates < self.config.held_updates
-        self.optimisers["pretrained"].param_groups[0]["lr"] = 0.0 if held else self.config.world_lr
+        if "pretrained" in self.optimisers:
+            held = self.updates < self.config.held_updates
+            self.optimisers["pretrained"].param_groups[0]["lr"] = 0.0 if held else self.config.world_lr
         self.updates += 1
         try:
             start, metrics = self._update_world(batch)
@@ -203,17 +248,17 @@ class DreamerAgent(nn.Module):
         """
         statistics = RunningStatistics(self)
         statistics.keep()
-        image, action, reward, is_first = (
+        image, action, reward, is_first, is_terminal = (
             torch.from_numpy(part).to(self.device)
-            for part in (batch.image, batch.action, batch.reward, batch.is_first)
+            for part in (batch.image, batch.action, batch.reward, batch.is_first, batch.is_terminal)
         )
         with self._autocast():
             output = self.world_model.observe(image, action, is_first)
             target, metrics = self._behavioural_target(reward, output.video_feature)
-            loss, parts = self.world_model.loss(output, image, reward, target)
+            loss, parts = self.world_model.loss(output, image, reward, target, is_terminal)
         metrics |= parts
         try:
-            self._step(loss, metrics, "pretrained", "new")
+            self._step(loss, metrics, *self.world_optimisers)
         except NonFiniteError:
             statistics.take_back(torch.ones((), device=self.device))
             raise
@@ -235,8 +280,9 @@ class DreamerAgent(nn.Module):
         with frozen(self.world_model), self._autocast():
             line = imagine(self.world_model.rssm, self.behaviour.actor, start, steps=steps)
             reward = self.world_model.behavioural_reward(line.feature)
-            actor, critic, metrics = self.behaviour.loss(line, reward)
-            self._step(actor + critic, metrics, "actor", "critic")
+            goes_on = self.world_model.continue_probability(line.feature)
+            actor, critic, metrics = self.behaviour.loss(line, reward, goes_on)
+        self._step(actor + critic, metrics, "actor", "critic")
         return metrics
 
     def _step(self, loss: Tensor, metrics: dict[str, Tensor], *names: str) -> None:

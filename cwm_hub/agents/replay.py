@@ -9,12 +9,17 @@ is the reset, with zero action and reward. An episode always lies in one piece, 
     reward    0       r1      r2
 """
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
+
+BEGIN_ANEW = "put back a copy of it, or begin a new run"
+"""What to do about a file of the replay that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class SequenceBatch:
     action: Float32[np.ndarray, "B T A"]
     reward: Float32[np.ndarray, "B T"]
     is_first: Bool[np.ndarray, "B T"]
+    is_terminal: Bool[np.ndarray, "B T"]
+    """True on arrival at a state where the task itself ended the episode; a time limit leaves it False."""
 
 
 @dataclass(frozen=True)
@@ -142,13 +149,15 @@ class Replay:
             slice(s.start + i, s.start + i + steps)
             for s, i in zip(drawn, np.minimum(start, last), strict=True)
         ]
-        is_first = np.zeros((batch, steps), bool)
+        is_first, is_terminal = np.zeros((2, batch, steps), bool)
         is_first[:, 0] = True
+        is_terminal[:, -1] = [s.terminated and r.stop == s.stop for s, r in zip(drawn, rows, strict=True)]
         return SequenceBatch(
             np.stack([self._image[r] for r in rows]),
             np.stack([self._action[r] for r in rows]),
             np.stack([self._reward[r] for r in rows]),
             is_first,
+            is_terminal,
         )
 
     def sample_transitions(
@@ -195,7 +204,7 @@ class Replay:
         """Rebuilds the ring of a `state()` from the directory and drops every episode written after it.
 
         Raises:
-            ValueError: there is no directory, or an episode of the state is missing from it.
+            ValueError: there is no directory, or a file of an episode of the state is missing or damaged.
         """
         if self._directory is None:
             raise ValueError("a replay without a directory cannot be restored")
@@ -205,6 +214,8 @@ class Replay:
             if not path.is_file():
                 raise ValueError(f"{path} is missing: the replay cannot be restored")
             episode = _read_episode(path)
+            if len(episode) != length:
+                raise ValueError(f"{path} is damaged: {len(episode)} rows, expected {length}; {BEGIN_ANEW}")
             self._write(_Slot(number, start, length, episode.terminated), episode)
         self._head, self._added = state["head"], state["added"]
         self._rng.bit_generator.state = state["rng"]
@@ -256,5 +267,8 @@ def _write_episode(path: Path, episode: Episode) -> None:
 
 
 def _read_episode(path: Path) -> Episode:
-    with np.load(path, allow_pickle=False) as data:
-        return Episode(data["image"], data["action"], data["reward"], bool(data["terminated"]))
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return Episode(data["image"], data["action"], data["reward"], bool(data["terminated"]))
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged ({error}); {BEGIN_ANEW}") from error

@@ -7,30 +7,18 @@ resumes at an episode's start goes on exactly, and evaluating more or less often
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from cwm_hub.agents.agent import Policy
 from cwm_hub.agents.replay import Episode, Replay
 
 if TYPE_CHECKING:
     import gymnasium
 
 TRAIN_STREAM, EVALUATION_STREAM = 0, 1
-
-
-@runtime_checkable
-class Policy(Protocol):
-    """What acts: an agent, or `RandomPolicy`."""
-
-    def initial_state(self, batch_size: int, *, seed: int) -> Any:
-        """State at the start of episodes."""
-
-    def act(
-        self, image: UInt8[np.ndarray, "N 3 H W"], state: Any, *, explore: bool
-    ) -> tuple[Float32[np.ndarray, "N A"], Any]:
-        """Actions in [-1, 1] for the frames just seen, and the next state."""
 
 
 class RandomPolicy:
@@ -60,6 +48,8 @@ class EpisodeRecord:
     success: float
     """1.0 where any step solved the task, else 0.0."""
     episode_steps: int
+    terminated: bool
+    """Whether the task itself ended it, as against a time limit."""
 
 
 @dataclass
@@ -73,9 +63,11 @@ class _Running:
     action: list[np.ndarray]
     reward: list[float]
     success: float = 0.0
+    terminated: bool = False
 
     def record(self) -> EpisodeRecord:
-        return EpisodeRecord(self.seed, float(sum(self.reward)), self.success, len(self.reward) - 1)
+        score, steps = float(sum(self.reward)), len(self.reward) - 1
+        return EpisodeRecord(self.seed, score, self.success, steps, self.terminated)
 
 
 class Collector:
@@ -102,20 +94,24 @@ class Collector:
             self._running = self._timed("environment", _begin, self._env, policy, seed)
         running = self._running
         action = self._timed("act", _choose, running, True)
-        ended, terminated = self._timed("environment", _advance, self._env, running, action)
-        if not ended:
+        if not self._timed("environment", _advance, self._env, running, action):
             return None
         self._replay.add(
             Episode(
                 np.stack(running.image),
                 np.stack(running.action),
                 np.array(running.reward, np.float32),
-                terminated,
+                running.terminated,
             )
         )
         self._running = None
         self.episodes += 1
         return running.record()
+
+    @property
+    def running_steps(self) -> int:
+        """Agent steps of the episode under way, 0 between episodes."""
+        return 0 if self._running is None else len(self._running.reward) - 1
 
     def _timed(self, kind: str, function: Any, *arguments: Any) -> Any:
         start = time.perf_counter()
@@ -124,14 +120,15 @@ class Collector:
         return result
 
 
-def evaluate(env: "gymnasium.Env[Any, Any]", policy: Policy, *, seeds: Sequence[int]) -> list[EpisodeRecord]:
-    """One episode per seed without exploration."""
+def evaluate(
+    env: "gymnasium.Env[Any, Any]", policy: Policy, *, seeds: Sequence[int], explore: bool = False
+) -> list[EpisodeRecord]:
+    """One episode per seed, with the policy's mode or, exploring, with samples of it."""
     records = []
     for seed in seeds:
         running = _begin(env, policy, seed)
-        ended = False
-        while not ended:
-            ended, _ = _advance(env, running, _choose(running, False))
+        while not _advance(env, running, _choose(running, explore)):
+            pass
         records.append(running.record())
     return records
 
@@ -157,16 +154,15 @@ def _choose(running: _Running, explore: bool) -> Float32[np.ndarray, "A"]:
     return action[0]
 
 
-def _advance(
-    env: "gymnasium.Env[Any, Any]", running: _Running, action: Float32[np.ndarray, "A"]
-) -> tuple[bool, bool]:
-    """Steps, notes the row, and says whether the episode ended and whether the task itself ended it."""
+def _advance(env: "gymnasium.Env[Any, Any]", running: _Running, action: Float32[np.ndarray, "A"]) -> bool:
+    """Steps, notes the row, and says whether the episode ended."""
     frame, reward, terminated, truncated, info = env.step(action)
     running.image.append(_channels_first(frame))
     running.action.append(action)
     running.reward.append(float(reward))
     running.success = max(running.success, float(info.get("success", 0.0)))
-    return bool(terminated or truncated), bool(terminated)
+    running.terminated = bool(terminated)
+    return bool(terminated or truncated)
 
 
 def _channels_first(frame: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "3 H W"]:

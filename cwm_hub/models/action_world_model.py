@@ -2,18 +2,21 @@
 
 Axes: B sequences, T steps, A action, E embedding, F feature, H W pixels.
 
-    frame t --encoder--> embed --> video RSSM (no action) --> video feature [+ embed] --> action RSSM --> feature
+    frame t --encoder--> embed --> video RSSM (no action) --> [embed +] video feature --> action RSSM --> feature
                                                                                             ^ action t     |
                        image mean <--decoder (context) <-- behavioural and representative rewards <--------+
 
 Each RSSM carries a state of its own (the official code hands the second's state to both). Where `video_rssm` is
-None the action RSSM reads the embedding itself: DreamerV2 from scratch.
+None the action RSSM reads the embedding itself: DreamerV2 from scratch. A continue head, where there is one, says at
+each feature whether the episode goes on: DreamerV2's discount predictor (arXiv 2010.02193), which the paper's tasks
+leave out since none of them terminates.
 """
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
@@ -39,9 +42,12 @@ class ActionWorldModelConfig:
     heads: HeadConfig = field(default_factory=HeadConfig)
     """Reward heads."""
     concat_embed: bool = False
-    """Whether the action RSSM sees the frame embedding beside the video feature (DMC Remastered and CARLA)."""
+    """Whether the action RSSM sees `[embed, video feature]`, in the official order, in place of the feature alone
+    (paper: on DMC Remastered and CARLA)."""
     dual_reward: bool = True
     """A second head that regresses the plain reward; without it the behavioural head stands alone."""
+    continue_head: bool = False
+    """A head that predicts whether the episode goes on, for tasks that terminate (paper: none)."""
     kl_scale: float = 1.0
     """Weight of the action RSSM's KL."""
     video_kl_scale: float = 0.0
@@ -94,6 +100,7 @@ class ActionWorldModel(nn.Module):
         self.rssm = RSSM(config.rssm, embed=embed)
         self.behavioural_head = ScalarHead(feature_size, config.heads)
         self.representative_head = ScalarHead(feature_size, config.heads) if config.dual_reward else None
+        self.continue_head = ScalarHead(feature_size, config.heads) if config.continue_head else None
 
     @classmethod
     def from_video_world_model(
@@ -189,6 +196,7 @@ class ActionWorldModel(nn.Module):
         video: UInt8[Tensor, "B T 3 H W"],
         reward: Float[Tensor, "B T"],
         behavioural_target: Float[Tensor, "B U"],
+        is_terminal: Bool[Tensor, "B T"] | None = None,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """World-model loss of filtered sequences.
 
@@ -196,6 +204,7 @@ class ActionWorldModel(nn.Module):
             reward: task reward received on arrival at each frame.
             behavioural_target: reward plus scaled intrinsic bonus on the first U <= T steps (the bonus looks
                 ahead, so the last steps have none).
+            is_terminal: whether the task ended the episode on arrival at each frame; a continue head needs it.
 
         Returns:
             The loss, and detached scalars to log.
@@ -218,6 +227,11 @@ class ActionWorldModel(nn.Module):
             parts["representative_reward_loss"] = gaussian_loss(
                 self.representative_reward(output.feature), reward
             ).mean()
+        if self.continue_head is not None:
+            assert is_terminal is not None
+            parts["continue_loss"] = F.binary_cross_entropy_with_logits(
+                self.continue_head(output.feature).float(), (~is_terminal).float()
+            )
         metrics = {"kl": kl.mean()}
         if output.video_posterior is not None and output.video_prior is not None:
             video_loss, video_kl = balanced_kl(
@@ -247,6 +261,12 @@ class ActionWorldModel(nn.Module):
             raise ValueError("this model has a single reward head (dual_reward is false)")
         return self.representative_head(feature)
 
+    def continue_probability(self, feature: Float[Tensor, "*N F"]) -> Float[Tensor, "*N"] | None:
+        """Probability that the episode goes on after each feature, float32; None without a continue head."""
+        if self.continue_head is None:
+            return None
+        return torch.sigmoid(self.continue_head(feature).float())
+
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """`(pre-trained, new)` as the paper's two optimisers take them.
 
@@ -262,6 +282,7 @@ class ActionWorldModel(nn.Module):
             self.frame_model.decoder,
             self.behavioural_head,
             self.representative_head,
+            self.continue_head,
         ]
         return (
             [p for module in first if module is not None for p in module.parameters()],
@@ -269,4 +290,4 @@ class ActionWorldModel(nn.Module):
         )
 
     def _action_embed(self, video_feature: Tensor, embed: Tensor) -> Tensor:
-        return torch.cat([video_feature, embed], -1) if self.config.concat_embed else video_feature
+        return torch.cat([embed, video_feature], -1) if self.config.concat_embed else video_feature

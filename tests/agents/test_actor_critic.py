@@ -96,6 +96,27 @@ def test_losses_weigh_later_steps_by_the_discount() -> None:
     assert loss.critic.item() == pytest.approx(expected)
 
 
+def test_nothing_counts_after_an_imagined_end() -> None:
+    """Reward 1, values 0, gamma 0.5, lambda 1; the episode goes on after z0 and z2, and after z1 with probability p.
+
+    Targets from the end: 1, 1 + p/2, 1 + (1 + p/2)/2; weights 1, 1/2, p/4.
+    """
+    behaviour = make_actor_critic(discount=0.5, lambda_=1.0, entropy_scale=0.0)
+    for critic in (behaviour.critic, behaviour.slow_critic):
+        nn.init.zeros_(critic.out.weight), nn.init.zeros_(critic.out.bias)
+    line = Imagination(torch.randn(4, 5, 6), torch.zeros(3, 5, 2))
+    for p in (1.0, 0.5, 0.0):
+        goes_on = torch.tensor([1.0, p, 1.0, 1.0])[:, None].expand(4, 5)
+        loss = behaviour.loss(line, torch.ones(4, 5), goes_on)
+        targets, weights = [1 + (1 + p / 2) / 2, 1 + p / 2, 1.0], [1, 0.5, p / 4]
+        assert loss.actor.item() == pytest.approx(-(targets[1] + 0.5 * targets[2]) / 2)
+        assert loss.critic.item() == pytest.approx(
+            sum(w * 0.5 * t**2 for w, t in zip(weights, targets, strict=True)) / 3
+        )
+        constant = behaviour.loss(line, torch.ones(4, 5))
+        assert (loss.critic == constant.critic) == (p == 1)
+
+
 def test_actor_gradient_comes_through_the_dynamics_and_not_into_them() -> None:
     torch.manual_seed(0)
     rssm = RSSM(RSSMConfig(stoch=2, classes=2, deter=2, hidden=4, action_size=2), embed=3)

@@ -43,6 +43,14 @@ def make_agent(**changes) -> DreamerAgent:
     return DreamerAgent(make_config(**changes))
 
 
+def make_dreamerv2(**changes) -> DreamerAgent:
+    config = make_config()
+    frame = replace(config.world.frame, context=None)
+    world = replace(config.world, video_rssm=None, dual_reward=False, frame=frame)
+    torch.manual_seed(0)
+    return DreamerAgent(replace(config, world=world, intrinsic=None, **changes))
+
+
 def make_batch(seed: int = 0) -> SequenceBatch:
     rng = np.random.default_rng(seed)
     is_first = np.zeros((3, 6), bool)
@@ -52,6 +60,7 @@ def make_batch(seed: int = 0) -> SequenceBatch:
         rng.uniform(-1, 1, (3, 6, 2)).astype(np.float32),
         rng.normal(size=(3, 6)).astype(np.float32),
         is_first,
+        np.zeros((3, 6), bool),
     )
 
 
@@ -88,6 +97,72 @@ def test_pretrained_group_is_held_in_the_first_updates_only() -> None:
     assert any(name.startswith("world_model.frame_model.decoder") for name in first)
     agent.update_on(make_batch())
     assert any(name.startswith(pretrained) for name in moved(before, agent))
+
+
+def test_dreamerv2_is_clipped_by_one_norm_over_its_world_model() -> None:
+    """As in the official code; the stacked model's two groups have a norm each."""
+    stacked = make_agent().update_on(make_batch())
+    assert {name for name in stacked if name.endswith("grad_norm")} == {
+        f"{name}_grad_norm" for name in ("pretrained", "new", "actor", "critic")
+    }
+    agent = make_dreamerv2(clip_norm=1e-3)
+    metrics = agent.update_on(make_batch())
+    assert {name for name in metrics if name.endswith("grad_norm")} == {
+        f"{name}_grad_norm" for name in ("world", "actor", "critic")
+    }
+    trained = [p.grad for p in agent.world_model.parameters() if p.grad is not None]
+    assert torch.stack([gradient.norm() for gradient in trained]).norm().item() == pytest.approx(
+        1e-3, rel=1e-3
+    )
+
+
+def test_nothing_can_be_held_where_nothing_is_pretrained() -> None:
+    with pytest.raises(ValueError, match=r"held_updates needs world\.video_rssm"):
+        make_dreamerv2(held_updates=1)
+
+
+def test_a_batch_with_fewer_windows_than_neighbours_is_refused_before_the_work() -> None:
+    with pytest.raises(ValueError, match=r"2 windows .* fewer than intrinsic\.k=4"):
+        make_config(batch_sequences=1, sequence_steps=4)
+
+
+def test_weights_of_convolutions_are_channels_last_and_stay_so_when_loaded(tmp_path: Path) -> None:
+    save_pretrained(make_agent(), tmp_path / "agent")
+    for agent in (make_agent(), from_pretrained(tmp_path / "agent", expect=DreamerAgent)):
+        kernels = [p for p in agent.parameters() if p.dim() == 4 and p.shape[1] > 1 and p.shape[-1] > 1]
+        assert kernels
+        assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+
+
+def test_backward_passes_run_outside_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    backward = torch.Tensor.backward
+
+    def spy(loss: torch.Tensor, *arguments, **options) -> None:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        backward(loss, *arguments, **options)
+
+    monkeypatch.setattr(torch.Tensor, "backward", spy)
+    make_agent(precision="bf16").update_on(make_batch())
+    assert seen == [False, False]
+
+
+def test_a_continue_head_is_trained_by_the_end_of_episodes() -> None:
+    """Two batches alike but for the termination: only the head's loss tells them apart before the step."""
+    losses = {}
+    for terminal in (False, True):
+        agent = make_agent(world=replace(make_config().world, continue_head=True))
+        head = agent.world_model.continue_head
+        torch.nn.init.zeros_(head.out.weight), torch.nn.init.constant_(head.out.bias, 2.0)
+        before = weights(agent)
+        batch = make_batch()
+        batch.is_terminal[0, -1] = terminal
+        losses[terminal] = agent.update_on(batch)
+        assert "world_model.continue_head.out.weight" in moved(before, agent)
+    goes_on, ends = np.log1p(np.exp(-2.0)), np.log1p(np.exp(2.0))  # at a logit of 2
+    assert losses[False]["continue_loss"].item() == pytest.approx(goes_on, rel=1e-5)
+    assert losses[True]["continue_loss"].item() == pytest.approx((17 * goes_on + ends) / 18, rel=1e-5)
+    assert losses[True]["image_loss"] == losses[False]["image_loss"]
 
 
 def test_slow_critic_is_a_whole_copy_every_few_updates() -> None:
@@ -161,13 +236,9 @@ def test_a_skipped_update_leaves_every_buffer() -> None:
 
 
 def test_dreamerv2_from_scratch_is_the_same_agent_without_a_video_rssm() -> None:
-    config = make_config()
-    world = replace(
-        config.world, video_rssm=None, dual_reward=False, frame=replace(config.world.frame, context=None)
-    )
+    agent = make_dreamerv2()
     with pytest.raises(ValueError, match="set intrinsic to null"):
-        replace(config, world=world)
-    agent = DreamerAgent(replace(config, world=world, intrinsic=None))
+        replace(make_config(), world=agent.config.world)
     metrics = agent.update_on(make_batch())
     assert not {"intrinsic_bonus", "video_kl", "representative_reward_loss"} & set(metrics)
     action, state = agent.act(np.zeros((1, 3, 32, 32), np.uint8), agent.initial_state(1), explore=True)

@@ -145,3 +145,23 @@ def test_missing_episode_file_is_named(tmp_path: Path) -> None:
     next(tmp_path.iterdir()).unlink()
     with pytest.raises(ValueError, match=r"episode-00000000.npz is missing"):
         make(directory=tmp_path).restore(state)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "garbage", "empty", "another"])
+def test_damaged_episode_file_is_named_in_one_sentence(tmp_path: Path, damage: str) -> None:
+    replay = make(directory=tmp_path)
+    replay.add(episode(0, 9))
+    state = replay.state()
+    path = next(tmp_path.iterdir())
+    data = path.read_bytes()
+    if damage == "another":
+        make(directory=tmp_path).add(episode(0, 5))
+    else:
+        middle = len(data) // 2
+        flipped = data[:300] + bytes([data[300] ^ 255]) + data[301:]
+        path.write_bytes(
+            {"cut": data[:middle], "flipped": flipped, "garbage": b"hello", "empty": b""}[damage]
+        )
+    with pytest.raises(ValueError, match=r"episode-00000000.npz is damaged.*begin a new run") as error:
+        make(directory=tmp_path).restore(state)
+    assert "\n" not in str(error.value)

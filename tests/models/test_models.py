@@ -474,6 +474,20 @@ def test_stacked_model_takes_over_the_pretrained_weights(clips, is_first):
     )
 
 
+def test_the_action_rssm_reads_embed_then_video_feature(clips, is_first):
+    """The official order, which matters to converted weights: of [embed, feature] the first columns are the embed's."""
+    small = {"stoch": 2, "classes": 3, "deter": 6, "hidden": 6}
+    model = debug("dreamerv2-tiny", **{"video_rssm": small, "concat_embed": True}).eval()
+    seen, observe = [], model.rssm.observe
+    model.rssm.observe = lambda embed, *rest, **options: (
+        seen.append(embed) or observe(embed, *rest, **options)
+    )
+    model.observe(clips, torch.zeros(2, 6, 4), is_first, sample=False)
+    embed = model.frame_model.encode(clips)
+    torch.testing.assert_close(seen[0][..., : embed.shape[-1]], embed)
+    assert seen[0].shape[-1] == embed.shape[-1] + model.video_rssm.feature_size
+
+
 def test_acting_equals_filtering(clips, is_first):
     """One frame at a time with each RSSM's own state gives what `observe` gives for the whole sequence."""
     model = debug(
