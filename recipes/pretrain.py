@@ -18,6 +18,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,7 +44,6 @@ from recipes.run.folder import (
     truncate_rows,
     write_text,
 )
-from recipes.run.meter import Meter
 from recipes.run.pretrain_checkpoint import (
     TrainState,
     adam_settings,
@@ -167,6 +167,7 @@ def main(arguments: list[str] | None = None) -> int:
     from accelerate.utils import set_seed
 
     from cwm_hub.models.running_statistics import RunningStatistics
+    from recipes.run.meter import Meter, finite
 
     # World, model, data, and where an earlier run stopped.
     accelerator = make_accelerator(config)
@@ -196,14 +197,16 @@ def main(arguments: list[str] | None = None) -> int:
     # The loop. Nothing in it waits for the device but the logging and, of several processes, the question who was told to stop.
     stop = StopSignal()
     batches = on_device(iter(loader), accelerator.device)
-    meter, statistics = Meter(accelerator, state), RunningStatistics(world_model)
+    mean_of_processes = partial(accelerator.reduce, reduction="mean")
+    meter = Meter(state, accelerator.device, times=["data_wait"], mean_of_processes=mean_of_processes)
+    statistics = RunningStatistics(world_model)
     used_clips: list[str] = []
     model.train()
     while state.updates < config.updates:
         world_model.set_update(state.updates)
         statistics.keep()
         for _ in range(config.accumulation):
-            with meter.waiting():
+            with meter.timing("data_wait"):
                 batch = next(batches)
             state.batches += 1
             if batch.broken:
@@ -227,7 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
         last_update = state.updates == config.updates
 
         if last_update or state.updates % config.log_every == 0:
-            log_interval(run, meter.row(norm), config, accelerator)
+            log_interval(run, meter.row() | {"grad_norm": finite(float(norm))}, config, accelerator)
             if meter.bad_in_a_row >= config.max_bad_updates:
                 raise RecipeError(
                     f"{int(meter.bad_in_a_row)} updates in a row had a non-finite gradient; "

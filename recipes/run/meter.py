@@ -1,50 +1,83 @@
-"""What an interval of updates did, summed on the device: the rows of metrics.jsonl."""
+"""What an interval of updates did, summed on the device, and where its time went: the rows of metrics.jsonl."""
 
 import contextlib
 import math
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Counters(Protocol):
+    """What the meter keeps in a run's training state, so that a resumed run's rows are the undisturbed run's."""
+
+    updates: int
+    skipped: int
+    """Updates left out up to the last row."""
+    seconds: float
+    """Of training, over all sessions of the run."""
+    interval: dict[str, Any]
+    """What has been summed since the last row."""
 
 
 class Meter:
-    """Sums of what an interval of updates did; they stay on the device until `row` reads them."""
+    """Sums of what an interval of updates did; they stay on the device until `row` reads them.
 
-    def __init__(self, accelerator: Any, state: Any):
-        import torch
+    Args:
+        state: the run's counters; the page moves `updates`, the meter the others.
+        device: where the scalars are.
+        times: what `timing` may be told.
+        mean_of_processes: of a tensor, where there are several.
+    """
 
-        self._accelerator, self._state = accelerator, state
-        self._zero = torch.zeros((), device=accelerator.device)
+    def __init__(
+        self,
+        state: Counters,
+        device: torch.device,
+        *,
+        times: Sequence[str],
+        mean_of_processes: Callable[[Tensor], Tensor] = lambda values: values,
+    ):
+        self._state, self._mean_of_processes = state, mean_of_processes
+        self.device = device
+        self._zero = torch.zeros((), device=device)
         self.bad_in_a_row = self._zero
         """Updates since the last one with a finite gradient."""
+        self._spent = dict.fromkeys(times, 0.0)
+        self._names: list[str] = []
         self._clock = time.perf_counter()
         self._restart()
-        if state.interval:  # a resumed run goes on inside it, so that its rows are the undisturbed run's
+        if state.interval:
             self._first = state.interval["first"]
             self._skipped = self._zero + state.interval["skipped"]
             self._names = list(state.interval["sums"])
-            self._sums = torch.tensor(list(state.interval["sums"].values()), device=accelerator.device)
+            if self._names:
+                self._sums = torch.tensor(list(state.interval["sums"].values()), device=device)
 
     def _restart(self) -> None:
-        self._names: list[str] = []
         self._sums = self._update = self._skipped = self._zero
-        self._waited, self._began = 0.0, time.perf_counter()
+        self._spent = dict.fromkeys(self._spent, 0.0)
+        self._began = time.perf_counter()
         self._began_at = self._first = self._state.updates
 
     def store(self) -> None:
         """Put the open interval and the clock into the training state, before a checkpoint."""
         self.clock()
-        self._state.interval = {}
-        if self._names:
-            means = self._means_of_processes(self._sums)  # one process's state is all processes' on resume
-            self._state.interval = {"first": self._first, "skipped": float(self._skipped), "sums": means}
+        # One process's state is all processes' on resume.
+        self._state.interval = {
+            "first": self._first,
+            "skipped": float(self._skipped),
+            "sums": self._means_of_processes(self._sums),
+        }
 
     @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Count the time inside as waiting for data."""
+    def timing(self, name: str) -> Iterator[None]:
+        """Count the time inside under one of the names, whose share of the interval `row` tells."""
         began = time.perf_counter()
         yield
-        self._waited += time.perf_counter() - began
+        self._spent[name] += time.perf_counter() - began
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -55,17 +88,13 @@ class Meter:
         self._began += away
         self._clock += away
 
-    def add(self, metrics: dict[str, Any], *, share: float) -> None:
+    def add(self, metrics: dict[str, Tensor], *, share: float = 1.0) -> None:
         """Scalars of one batch, which is this share of the update being made."""
-        import torch
-
         self._names = list(metrics)
         self._update = self._update + share * torch.stack([value.float() for value in metrics.values()])
 
-    def count(self, bad: Any) -> None:
+    def count(self, bad: Tensor) -> None:
         """End of an update; where `bad` is 1 its gradient was not finite, nothing moved, and its scalars are left out."""
-        import torch
-
         self._skipped = self._skipped + bad
         self.bad_in_a_row = (self.bad_in_a_row + bad) * bad
         self._sums = self._sums + torch.where(bad > 0, self._zero, self._update)
@@ -83,31 +112,30 @@ class Meter:
         self._clock = now
         return self._state.seconds
 
-    def row(self, norm: Any) -> dict[str, Any]:
+    def row(self) -> dict[str, Any]:
         """Means over the interval and over the processes; starts the next interval.
 
-        None stands for what is no number: every mean where all updates were skipped, and a norm that is not finite.
+        None stands for what is no number: every mean where all updates were skipped.
         """
         updates, seconds = self._state.updates - self._first, time.perf_counter() - self._began
         done_here = self._state.updates - self._began_at
         means = self._means_of_processes(self._sums / (updates - self._skipped))  # NaN where all were skipped
         self._state.skipped += int(self._skipped)
         row = {"updates": self._state.updates}
-        row |= {name: _finite(value) for name, value in means.items()}
-        row |= {
-            "grad_norm": _finite(float(norm)),
-            "skipped_updates": self._state.skipped,
-            "updates_per_second": done_here / seconds,
-            "data_wait_share": self._waited / seconds,
-            "seconds": self.clock(),
-        }
+        row |= {name: finite(value) for name, value in means.items()}
+        row |= {"skipped_updates": self._state.skipped, "updates_per_second": done_here / seconds}
+        row |= {f"{name}_share": spent / seconds for name, spent in self._spent.items()}
+        row["seconds"] = self.clock()
         self._restart()
         return row
 
-    def _means_of_processes(self, sums: Any) -> dict[str, float]:
-        means = self._accelerator.reduce(sums, "mean").tolist()
+    def _means_of_processes(self, sums: Tensor) -> dict[str, float]:
+        means = (
+            self._mean_of_processes(sums).expand(len(self._names)).tolist()
+        )  # one number where all were skipped
         return dict(zip(self._names, means, strict=True))
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """The value, or None where it is no number."""
     return value if math.isfinite(value) else None
