@@ -265,16 +265,17 @@ def leader(part: str, cards: Mapping[str, Mapping[str, Any]], beginnings: Mappin
 def finetuning_section(run: Path) -> tuple[dict[str, Any] | None, str]:
     """Curves and sentences of the fine-tuning run, or the sentence that says why there are none."""
     folder = run / "finetune"
-    evaluations, episodes = read_rows(folder / "eval.jsonl"), read_rows(folder / "episodes.jsonl")
-    if not evaluations and not episodes:
+    played, episodes = read_rows(folder / "eval.jsonl"), read_rows(folder / "episodes.jsonl")
+    if not played and not episodes:
         stage = next((row for row in read_rows(run / "stages.jsonl") if "fine-tune" in row["stage"]), None)
         reason = f"its stage ended with status {stage['status']!r}" if stage else "the stage did not run"
         return None, f"There is no fine-tuning result: {reason}."
     from cwm_hub.figures.curves import finetuning_curve
 
     config = read_config(folder / "config.yaml")
-    prefill = config.get("prefill_steps", 0)
-    random = [row for row in episodes if row["agent_steps"] <= prefill]
+    evaluations, sampled, random = (
+        [row for row in played if row["policy"] == policy] for policy in ("mode", "sampled", "random")
+    )
     labels = {"score": "Return of an episode (sum of rewards)", "success": "Success rate"}
     at_frames = sorted({row["env_frames"] for row in evaluations})
     results = {
@@ -287,14 +288,19 @@ def finetuning_section(run: Path) -> tuple[dict[str, Any] | None, str]:
         random_policy={name: mean(row[name] for row in random) for name in results} if random else None,
         labels=labels,
     )
-    caption = "Evaluations use the policy's mode on fixed seeds; training episodes explore, and those before the first update are random."
-    lines = finetuning_lines(config, results, random, episodes)
+    caption = (
+        "Evaluations are of the policy's mode, on the fixed seeds of the random policy's; training episodes explore, and "
+        "those before the first update are random."
+    )
+    last_sampled = [row for row in sampled if row["env_frames"] == at_frames[-1]]
+    lines = finetuning_lines(config, results, last_sampled, random, episodes)
     return {"lines": lines, "curves": image_of(curve, kind="curve", caption=caption)}, ""
 
 
 def finetuning_lines(
     config: Mapping[str, Any],
     results: Mapping[str, Sequence[tuple[int, Sequence[float]]]],
+    sampled: Sequence[Mapping[str, Any]],
     random: Sequence[Mapping[str, Any]],
     episodes: Sequence[Mapping[str, Any]],
 ) -> list[str]:
@@ -308,13 +314,14 @@ def finetuning_lines(
         success = mean(results["success"][-1][1])
         lines.append(
             f"Last evaluation, after {frames:,} environment frames: return {mean(scores):.1f} and success {100 * success:.0f} % over "
-            f"{len(scores)} episodes."
+            f"{len(scores)} episodes of the policy's mode."
         )
-    if random:
-        lines.append(
-            f"A random policy ({len(random)} episodes before the first update): return {mean(row['score'] for row in random):.1f} "
-            f"and success {100 * mean(row['success'] for row in random):.0f} %."
-        )
+    for name, rows in (("Samples of that policy", sampled), ("A random policy", random)):
+        if rows:
+            lines.append(
+                f"{name} on the same seeds: return {mean(row['score'] for row in rows):.1f} and success "
+                f"{100 * mean(row['success'] for row in rows):.0f} %."
+            )
     return lines
 
 

@@ -6,15 +6,14 @@
 A new agent is a torch module with these members; neither loop, replay, evaluation nor checkpoint changes for it.
 """
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Float32, UInt8
+from torch import Tensor
 
 from cwm_hub.agents.replay import Replay
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @runtime_checkable
@@ -43,6 +42,10 @@ class Agent(Policy, Protocol):
     """Updates left out because a loss or a gradient was not finite; nothing of the agent moved in them."""
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+
+    @property
     def episode_rows(self) -> int:
         """Rows, the reset among them, that an episode needs to be learned from; shorter ones are never drawn."""
 
@@ -50,7 +53,7 @@ class Agent(Policy, Protocol):
     def learns_termination(self) -> bool:
         """Whether an episode that the task itself ends is learned as an end, and not as a time limit."""
 
-    def update(self, replay: Replay) -> "dict[str, Tensor]":
+    def update(self, replay: Replay) -> dict[str, Tensor]:
         """One update on a batch drawn from the replay; detached scalars to log, any of which may miss when skipped.
 
         Raises:

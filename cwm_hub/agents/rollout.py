@@ -4,8 +4,8 @@ All randomness of an episode (goal, exploration, sampled latents) follows from i
 resumes at an episode's start goes on exactly, and evaluating more or less often does not change training.
 """
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,28 +73,43 @@ class _Running:
 class Collector:
     """Steps one environment with exploration and adds each finished episode to the replay.
 
-    Episode number i of a run has the seed `episode_seed(seed, i)`.
+    Args:
+        env: stepped by nobody else.
+        replay: takes the episodes.
+        seed: of the run; its episode number i has the seed `episode_seed(seed, i)`.
+        episodes: finished so far, before a resume.
+        timing: context in which to step (`environment`: physics and drawing) and to choose actions (`act`).
     """
 
-    def __init__(self, env: "gymnasium.Env[Any, Any]", replay: Replay, *, seed: int, episodes: int = 0):
-        self._env, self._replay, self._seed = env, replay, seed
+    def __init__(
+        self,
+        env: "gymnasium.Env[Any, Any]",
+        replay: Replay,
+        *,
+        seed: int,
+        episodes: int = 0,
+        timing: Callable[[str], AbstractContextManager[Any]] = nullcontext,
+    ):
+        self._env, self._replay, self._seed, self._timing = env, replay, seed, timing
         self._running: _Running | None = None
         self.episodes = episodes
         """Episodes finished so far, those before a resume among them."""
-        self.seconds = {"environment": 0.0, "act": 0.0}
-        """Time spent stepping (physics and drawing) and choosing actions."""
 
     def step(self, policy: Policy) -> EpisodeRecord | None:
         """One agent step, after a reset where an episode begins; the record of the episode it ended, if it did.
 
-        A policy keeps the episode it began: another one given in its middle waits for the next.
+        A policy keeps the episode it began: another one given in its middle waits for the next. The official code
+        resets the episode under way when the prefill ends; on the paper's tasks none is.
         """
         if self._running is None:
-            seed = episode_seed(self._seed, self.episodes)
-            self._running = self._timed("environment", _begin, self._env, policy, seed)
+            with self._timing("environment"):
+                self._running = _begin(self._env, policy, episode_seed(self._seed, self.episodes))
         running = self._running
-        action = self._timed("act", _choose, running, True)
-        if not self._timed("environment", _advance, self._env, running, action):
+        with self._timing("act"):
+            action = _choose(running, True)
+        with self._timing("environment"):
+            ended = _advance(self._env, running, action)
+        if not ended:
             return None
         self._replay.add(
             Episode(
@@ -112,12 +127,6 @@ class Collector:
     def running_steps(self) -> int:
         """Agent steps of the episode under way, 0 between episodes."""
         return 0 if self._running is None else len(self._running.reward) - 1
-
-    def _timed(self, kind: str, function: Any, *arguments: Any) -> Any:
-        start = time.perf_counter()
-        result = function(*arguments)
-        self.seconds[kind] += time.perf_counter() - start
-        return result
 
 
 def evaluate(

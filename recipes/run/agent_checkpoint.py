@@ -5,59 +5,57 @@ loaded with `weights_only` and never published) and the counters with the replay
 """
 
 import json
-from dataclasses import asdict, dataclass
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
+import torch
+
+from cwm_hub.agents.agent import Agent
+from cwm_hub.agents.replay import Replay
+from cwm_hub.hub.checkpoint import save_pretrained
+from cwm_hub.hub.pretrained import from_pretrained
 from cwm_hub.shards.storage import commit_folder
-from recipes.run.folder import keep_newest, step_directory
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from cwm_hub.agents.dreamer import DreamerAgent
-    from cwm_hub.agents.replay import Replay
+from recipes.run.folder import RecipeError, keep_newest, step_directory
 
 
 @dataclass
 class Progress:
-    """Counters of a run."""
+    """Counters of a run, and what is due."""
 
     agent_steps: int = 0
     episodes: int = 0
+    updates: int = 0
+    due_updates: int = 0
+    """Updates to make before the next agent step."""
+    evaluated_at: int = -1
+    """Agent steps at the last evaluation; -1 before that of the random policy."""
+    given_up_steps: int = 0
+    """Agent steps of episodes that a signal cut short, which the replay never got."""
+    skipped: int = 0
     seconds: float = 0.0
-    bad_in_a_row: int = 0
-    logged_updates: int = 0
-    """The agent's updates at the last row of metrics.jsonl."""
-    summed_updates: int = 0
-    """Updates whose metrics wait for the next row."""
+    interval: dict[str, Any] = field(default_factory=dict)
+    """What the meter has summed since the last row of metrics.jsonl."""
 
 
 def save_checkpoint(
-    checkpoints: Path,
-    agent: "DreamerAgent",
-    parent: dict[str, Any] | None,
-    replay: "Replay",
-    progress: Progress,
-    sums: dict[str, "Tensor"],
+    checkpoints: Path, agent: Agent, parent: dict[str, Any] | None, replay: Replay, progress: Progress
 ) -> None:
     """Writes everything beside its place and renames it.
 
     The checkpoint before it goes afterwards, and so do the files of episodes that the replay no longer holds.
     """
-    import torch
-
-    from cwm_hub.hub.checkpoint import save_pretrained
-
     target = step_directory(checkpoints, progress.agent_steps)
     temporary = target.with_suffix(".tmp")
     temporary.mkdir(parents=True, exist_ok=True)
-    save_pretrained(agent, temporary / "agent", card=False)
+    save_pretrained(cast(torch.nn.Module, agent), temporary / "agent", card=False)
     random = {"cpu": torch.get_rng_state()}
     if agent.device.type == "cuda":
         random["cuda"] = torch.cuda.get_rng_state(agent.device)
-    training = {"agent": agent.training_state(), "random": random, "sums": sums}
-    torch.save(training, temporary / "training.pt")
+    torch.save({"agent": agent.training_state(), "random": random}, temporary / "training.pt")
     state = {"progress": asdict(progress), "parent": parent, "replay": replay.state()}
     (temporary / "state.json").write_text(json.dumps(state))
     commit_folder(temporary, target)
@@ -66,20 +64,43 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    place: Path, replay: "Replay", *, device: str
-) -> tuple["DreamerAgent", dict[str, Any] | None, Progress, dict[str, "Tensor"]]:
-    """`(agent, parent, progress, sums)` as they were saved; replay and random states are set to theirs."""
-    import torch
+    place: Path, replay: Replay, device: torch.device
+) -> tuple[Agent, dict[str, Any] | None, Progress]:
+    """`(agent, parent, progress)` as they were saved; replay and random states are set to theirs.
 
-    from cwm_hub.agents.dreamer import DreamerAgent
-    from cwm_hub.hub.pretrained import from_pretrained
+    Raises:
+        ValueError: names the file that is missing or damaged.
+    """
+    with reading(place / "state.json"):
+        state = json.loads((place / "state.json").read_text())
+        progress, parent, mark = Progress(**state["progress"]), state["parent"], state["replay"]
+    agent = from_pretrained(place / "agent", device=device)
+    assert isinstance(agent, Agent)
+    with reading(place / "training.pt"):
+        training = torch.load(place / "training.pt", map_location=device, weights_only=True)
+        agent.load_training_state(training["agent"])
+        torch.set_rng_state(training["random"]["cpu"].cpu())
+        if "cuda" in training["random"] and device.type == "cuda":
+            torch.cuda.set_rng_state(training["random"]["cuda"].cpu(), device)
+    replay.restore(mark)
+    return agent, parent, progress
 
-    state = json.loads((place / "state.json").read_text())
-    agent = from_pretrained(place / "agent", device=device, expect=DreamerAgent)
-    training = torch.load(place / "training.pt", map_location=device, weights_only=True)
-    agent.load_training_state(training["agent"])
-    replay.restore(state["replay"])
-    torch.set_rng_state(training["random"]["cpu"].cpu())
-    if "cuda" in training["random"] and agent.device.type == "cuda":
-        torch.cuda.set_rng_state(training["random"]["cuda"].cpu(), agent.device)
-    return agent, state["parent"], Progress(**state["progress"]), training["sums"]
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns what a damaged file raises into one sentence that names it."""
+    try:
+        yield
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        EOFError,
+        RuntimeError,
+        pickle.UnpicklingError,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RecipeError(
+            f"{path} is missing or damaged ({reason}): put back a copy of it, or begin a new run with another --run"
+        ) from error

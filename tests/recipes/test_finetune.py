@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
@@ -18,8 +19,10 @@ from cwm_hub.envs.table import list_envs, make_env
 from cwm_hub.hub.checkpoint import save_pretrained
 from cwm_hub.hub.pretrained import from_pretrained
 from cwm_hub.models.registry import create_model, model_config
-from recipes.finetune import FinetuneConfig, agent_config, main
+from recipes.finetune import main
+from recipes.run.agent_setup import new_settings, pretrained_settings
 from recipes.run.command_line import parse_config
+from recipes.run.finetune_config import FinetuneConfig
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "recipes" / "configs" / "finetune"
@@ -28,7 +31,7 @@ SMALL = {
     "model": "contextwm-debug",
     "env.name": "dummy",
     "env.image_size": 32,
-    "agent_steps": 200,
+    "agent_steps": 140,
     "prefill_steps": 60,
     "warmup_updates": 2,
     "update_every_steps": 10,
@@ -79,7 +82,10 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_run_folder_tells_the_whole_story(whole_run: Path) -> None:
     metrics, episodes, evaluation = (rows(whole_run / f"{n}.jsonl") for n in ("metrics", "episodes", "eval"))
     assert len(episodes) == 10
-    assert [row["agent_steps"] for row in evaluation] == [60, 60, 120, 120, 180, 180, 200, 200]
+    played = [("random", 0)] + [(name, at) for at in (60, 120, 180, 200) for name in ("mode", "sampled")]
+    assert [(row["policy"], row["agent_steps"]) for row in evaluation] == [
+        one for one in played for _ in range(2)
+    ]
     assert {row["seed"] for row in evaluation} == set(evaluation_seeds(2))
     assert metrics[-1]["updates"] == 15  # 2 at step 60, then one every 10 steps to 200: 16, logged by threes
     assert all(row["image_loss"] > 0 for row in metrics)
@@ -98,7 +104,7 @@ def test_a_finished_run_is_left_alone(whole_run: Path, capsys: pytest.CaptureFix
 
 def test_n_then_m_steps_equal_n_plus_m(whole_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert main(arguments(run, agent_steps=120)) == 0
+    assert main(arguments(run, agent_steps=60)) == 0
     assert main(arguments(run)) == 0
     assert_same_run(whole_run, run)
 
@@ -121,7 +127,7 @@ def test_killed_at_any_moment_and_resumed_equals_undisturbed(whole_run: Path, tm
 
 def test_resume_with_other_settings_names_them(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    main(arguments(run, agent_steps=120))
+    main(arguments(run, agent_steps=60))
     with pytest.raises(ValueError, match="other values of seed, update_every_steps"):
         main(arguments(run, seed=3, update_every_steps=5))
 
@@ -131,7 +137,7 @@ def test_pretrained_checkpoint_is_named_as_the_parent_by_hash(tmp_path: Path) ->
     save_pretrained(create_model("contextwm-debug"), tmp_path / "video")
     run = tmp_path / "run"
     assert (
-        main(arguments(run, model=None, init=tmp_path / "video", agent_steps=60, evaluation_episodes=1)) == 0
+        main(arguments(run, model=None, init=tmp_path / "video", agent_steps=1, evaluation_episodes=1)) == 0
     )
     parent = json.loads((run / "agent" / "train.json").read_text())["parents"]["init"]
     assert parent["model_type"] == "video_world_model"
@@ -147,7 +153,6 @@ def test_pretrained_checkpoint_is_named_as_the_parent_by_hash(tmp_path: Path) ->
         ({"env__image_size": 64}, "set --env.image_size 32"),
         ({"agent__batch_sequence": 3}, "did you mean 'batch_sequences'"),
         ({"model": "contextwm-debgu"}, "did you mean 'contextwm-debug'"),
-        ({"model": "dreamerv2-tiny", "agent__intrinsic__beta": 1.0}, "set intrinsic to null|unknown|expect"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path: Path, changes: dict, sentence: str) -> None:
@@ -172,7 +177,7 @@ def test_an_agent_is_not_a_start(whole_run: Path, tmp_path: Path) -> None:
 def test_without_gl_the_demo_takes_the_dummy_and_the_paper_stops() -> None:
     code = (
         "from recipes.run.command_line import parse_config\n"
-        "from recipes.finetune import FinetuneConfig, with_fallback\n"
+        "from recipes.run.finetune_config import FinetuneConfig, with_fallback\n"
         "import sys\n"
         "print(with_fallback(parse_config(FinetuneConfig, sys.argv[1:])).env.name)"
     )
@@ -195,9 +200,9 @@ def test_every_configuration_builds_its_agent_config(path: Path) -> None:
     config = parse_config(FinetuneConfig, ["--config", str(path)])
     assert config.env.name in list_envs()
     preset = config.model or ("contextwm-tiny" if config.env.image_size == 32 else "contextwm")
-    agent = agent_config(config, model_config(preset), 1 if config.env.name == "dummy" else 4)
+    agent = new_settings(replace(config, model=preset), 1 if config.env.name == "dummy" else 4)
     assert agent.world.frame.image_size == config.env.image_size
-    assert config.prefill_steps < config.agent_steps <= config.replay_steps
+    assert config.prefill_steps < config.last_step <= config.replay_steps
     episode_frames = config.env.episode_frames or {"dummy": 20}.get(config.env.name, 500)
     assert episode_frames // config.env.action_repeat >= agent.sequence_steps
 
@@ -212,7 +217,7 @@ def test_paper_configuration_says_what_the_paper_says() -> None:
     )
     assert (config.env.image_size, config.env.action_repeat, config.env.episode_frames) == (64, 1, None)
     assert config.env.render_quality == "exact"
-    agent = agent_config(config, model_config("contextwm"), 4)
+    agent = pretrained_settings(config, create_model("contextwm"), 4)
     assert (agent.batch_sequences, agent.sequence_steps, agent.favour_ends) == (50, 50, True)
     assert agent.world.video_rssm == model_config("contextwm").rssm
     assert agent.world.dual_reward and not agent.world.concat_embed
@@ -232,11 +237,9 @@ def test_paper_configuration_says_what_the_paper_says() -> None:
     )
     assert (agent.behaviour.entropy_scale, agent.behaviour.slow_critic_updates) == (1e-4, 100)
     assert (agent.held_updates, agent.clip_norm) == (100, 100.0)
-    scratch = agent_config(
-        parse_config(FinetuneConfig, ["--config", str(CONFIGS / "metaworld-dreamerv2.yaml")]),
-        model_config("dreamerv2"),
-        4,
-    )
+    config = parse_config(FinetuneConfig, ["--config", str(CONFIGS / "metaworld-dreamerv2.yaml")])
+    scratch = new_settings(config, 4)
+    assert scratch.world.frame.backbone == "cnn"
     assert scratch.world.video_rssm is None and scratch.intrinsic is None and not scratch.world.dual_reward
 
 
@@ -261,8 +264,27 @@ def test_the_agent_learns_the_dummy_task_from_pixels(tmp_path: Path) -> None:
         best += env.unwrapped.simulator.best_return() / len(seeds)
     run = tmp_path / "run"
     assert main(["--config", str(CONFIGS / "dummy.yaml"), "--run", str(run), "--device", "cpu"]) == 0
-    last = rows(run / "eval.jsonl")[-20:]
+    last = [row for row in rows(run / "eval.jsonl") if row["policy"] == "mode"][-20:]
     assert {row["seed"] for row in last} == set(seeds)
     score = mean(row["score"] for row in last)
     assert (score - random) / (best - random) > 0.6, (random, score, best)
     assert mean(row["success"] for row in last) > 0.7
+
+
+@pytest.mark.parametrize("model", ["dreamerv2", "dreamerv2-cnn", "plainwm"])
+def test_the_paper_configuration_serves_every_baseline_and_says_what_it_leaves_out(
+    model: str, capsys: pytest.CaptureFixture
+) -> None:
+    """One key apart: the same budget, batch and replay, and of the agent's settings those that the baseline has."""
+    config = parse_config(FinetuneConfig, ["--config", str(CONFIGS / "metaworld.yaml"), f"--model={model}"])
+    agent = new_settings(config, 4)
+    assert (agent.batch_sequences, agent.sequence_steps, agent.favour_ends) == (50, 50, True)
+    assert agent.held_updates == 0
+    told = capsys.readouterr().out
+    assert "agent.held_updates is left out: nothing is pre-trained" in told
+    assert "context_augmentation erasing is left out" in told
+    scratch = model.startswith("dreamerv2")
+    assert (agent.intrinsic is None) == scratch
+    assert ("agent.intrinsic" in told) == scratch
+    with pytest.raises(ValueError, match="did you mean 'batch_sequences'"):
+        new_settings(replace(config, agent={"batch_sequence": 3}), 4)

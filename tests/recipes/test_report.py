@@ -56,8 +56,16 @@ def run(tmp_path_factory) -> Path:
     ]
     write_rows(folder / "finetune/episodes.jsonl", episodes)
     evaluation = [
-        {"agent_steps": 150, "env_frames": 300, "score": score, "success": success}
-        for score, success in ((400.0, 1.0), (200.0, 0.0))
+        {"policy": policy, "agent_steps": at, "env_frames": 2 * at, "score": score, "success": success}
+        for policy, at, score, success in (
+            ("random", 0, 20.0, 0.0),
+            ("random", 0, 40.0, 0.0),
+            ("mode", 100, 50.0, 0.0),
+            ("sampled", 100, 60.0, 0.0),
+            ("mode", 150, 400.0, 1.0),
+            ("mode", 150, 200.0, 0.0),
+            ("sampled", 150, 500.0, 1.0),
+        )
     ]
     write_rows(folder / "finetune/eval.jsonl", evaluation)
     (folder / "finetune/config.yaml").write_text(
@@ -127,10 +135,11 @@ def test_training_table_and_stages(html):
 def test_finetuning_is_told_beside_the_random_policy(html):
     text = words(html)
     assert (
-        "Last evaluation, after 300 environment frames: return 300.0 and success 50 % over 2 episodes."
+        "Last evaluation, after 300 environment frames: return 300.0 and success 50 % over 2 episodes of the policy's mode."
         in text
     )
-    assert "A random policy (2 episodes before the first update): return 75.0 and success 0 %." in text
+    assert "Samples of that policy on the same seeds: return 500.0 and success 100 %." in text
+    assert "A random policy on the same seeds: return 30.0 and success 0 %." in text
 
 
 def test_card_is_rendered_without_its_pictures(html):

@@ -1,0 +1,91 @@
+"""The agent of a fine-tuning run before its first update: pre-trained or new, its preset, the run's settings on top."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from cwm_hub.agents.agent import Agent
+from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
+from cwm_hub.agents.presets import agent_preset, stacked_agent
+from cwm_hub.config import override
+from cwm_hub.hub.names import find_checkpoint
+from cwm_hub.models.video_world_model import VideoWorldModel
+from recipes.run.finetune_config import FinetuneConfig
+from recipes.run.folder import RecipeError
+
+PRETRAINED_HELD_UPDATES = 100
+"""The paper's for Meta-world, as are all defaults."""
+
+
+def new_agent(
+    config: FinetuneConfig, action_size: int, device: torch.device
+) -> tuple[Agent, dict[str, Any] | None]:
+    """An agent before its first update, and what names the checkpoint it comes from.
+
+    Raises:
+        ValueError: both or neither of init and model; no such name; a checkpoint that is no video world model;
+            settings that the agent does not have, or that do not fit the environment.
+    """
+    if (config.init is None) == (config.model is None):
+        raise RecipeError(
+            "give either init (a pre-trained checkpoint) or model (a preset that starts from new weights)"
+        )
+    if config.model is not None:
+        return DreamerAgent(new_settings(config, action_size)).to(device), None
+    assert config.init is not None
+    checkpoint = find_checkpoint(config.init)
+    if not issubclass(checkpoint.model_class, VideoWorldModel):
+        raise RecipeError(
+            f"{config.init} holds a {checkpoint.model_class.__name__}, fine-tuning starts from a VideoWorldModel"
+        )
+    video_model = checkpoint.load()
+    assert isinstance(video_model, VideoWorldModel)
+    settings = pretrained_settings(config, video_model, action_size)
+    return DreamerAgent.from_video_world_model(video_model, settings).to(device), checkpoint.identity()
+
+
+def pretrained_settings(
+    config: FinetuneConfig, video_model: VideoWorldModel, action_size: int
+) -> DreamerConfig:
+    """The configuration of an agent on a pre-trained model."""
+    stacked = stacked_agent(video_model.config, action_size=action_size)
+    return settled(config, replace(stacked, held_updates=PRETRAINED_HELD_UPDATES), leave_out={})
+
+
+def new_settings(config: FinetuneConfig, action_size: int) -> DreamerConfig:
+    """The configuration of an agent with new weights: `model`'s, the run's settings on top."""
+    assert config.model is not None
+    preset = agent_preset(config.model, action_size=action_size)
+    leave_out = {"held_updates": "nothing is pre-trained"}
+    if preset.world.video_rssm is None:
+        leave_out["intrinsic"] = "the bonus needs a video RSSM"
+    return settled(config, preset, leave_out=leave_out)
+
+
+def settled(config: FinetuneConfig, preset: DreamerConfig, *, leave_out: dict[str, str]) -> DreamerConfig:
+    """The preset with the run's settings; those of what it does not have are left out, and said.
+
+    Args:
+        config: the run's.
+        preset: the agent's, before them.
+        leave_out: first word of a setting -> why this agent does not have it.
+    """
+    settings = {
+        name: value for name, value in config.agent.items() if name.partition(".")[0] not in leave_out
+    }
+    for name in config.agent.keys() - settings.keys():
+        print(f"agent.{name} is left out: {leave_out[name.partition('.')[0]]}")
+    world = preset.world
+    if world.frame.context is None:
+        print(f"context_augmentation {config.context_augmentation} is left out: the model has no context")
+    else:
+        context = replace(world.frame.context, augmentation=config.context_augmentation)
+        world = replace(world, frame=replace(world.frame, context=context))
+    agent = override(replace(preset, world=world), settings, where="agent")
+    if agent.world.frame.image_size != config.env.image_size:
+        raise RecipeError(
+            f"the model sees {agent.world.frame.image_size} pixels a side and env.image_size is {config.env.image_size}: "
+            f"set --env.image_size {agent.world.frame.image_size}"
+        )
+    return agent

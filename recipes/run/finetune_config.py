@@ -1,0 +1,129 @@
+"""Settings of a fine-tuning run, and what a run folder says of them. No torch."""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from cwm_hub.envs import EnvConfig, gl_problem
+from recipes.run.folder import RecipeError, check_least, saved_steps
+
+LEAST = {
+    "agent_steps": 1,
+    "prefill_steps": 1,
+    "warmup_updates": 0,
+    "update_every_steps": 1,
+    "replay_steps": 2,
+    "evaluate_every_steps": 1,
+    "evaluation_episodes": 1,
+    "checkpoint_every_steps": 1,
+    "log_every_updates": 1,
+    "max_bad_updates": 1,
+}
+"""Setting to its least value."""
+
+MAY_CHANGE = {"agent_steps", "device", "run"}
+"""What a resuming command may say otherwise: the budget, and where."""
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Settings of a fine-tuning run; the defaults are the paper's for Meta-world (arXiv 2305.18499)."""
+
+    run: str = "runs/finetune"
+    """Run folder. A folder with checkpoints is resumed."""
+    init: str | None = None
+    """Pre-trained video world model: a folder, an embedded name or a Hub repository."""
+    model: str | None = None
+    """Agent that starts from new weights in place of `init`: contextwm, plainwm, dreamerv2, dreamerv2-cnn or drqv2,
+    each also as -tiny."""
+    env: EnvConfig = field(default_factory=EnvConfig)
+    """Task and how it is seen; its image size must be the model's."""
+    fallback_env: str | None = None
+    """Environment to take where `env` needs headless GL and there is none; null stops with what to install."""
+    agent: dict[str, Any] = field(default_factory=dict)
+    """Values of the agent's configuration to replace, by dotted name, such as `{intrinsic.beta: 0.1}`. What a kind of
+    agent does not have is left out and said, so that one file serves all of them."""
+    context_augmentation: Literal["none", "shift", "flip", "scale", "erasing"] = "erasing"
+    """Augmentation of the context frame (paper: erasing on Meta-world except drawer-open, none elsewhere)."""
+    agent_steps: int = 250_000
+    """Budget after the prefill, as the official code counts it; a step is `env.action_repeat` environment frames."""
+    prefill_steps: int = 5000
+    """Random agent steps before the first update."""
+    warmup_updates: int = 100
+    """Updates made at once after the prefill."""
+    update_every_steps: int = 5
+    """Agent steps per update from then on."""
+    replay_steps: int = 1_000_000
+    """Capacity of the replay in agent steps."""
+    evaluate_every_steps: int = 10_000
+    """Agent steps between evaluations, the first at the end of the prefill (officially 5k, 15k, ..., 255k), one more at
+    the end. A random policy is evaluated once, before everything."""
+    evaluation_episodes: int = 10
+    """Episodes of an evaluation, with the same seeds every time and in every run."""
+    evaluate_sampled: bool = True
+    """Evaluate samples of the policy beside its mode, which early in training may saturate in a corner."""
+    checkpoint_every_steps: int = 10_000
+    """Agent steps between checkpoints; each waits for the end of the episode under way."""
+    log_every_updates: int = 100
+    """Updates between rows of metrics.jsonl."""
+    max_bad_updates: int = 100
+    """Skipped updates in a row, because of a non-finite gradient, at which the run stops."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the agent lives; auto is the GPU where there is one."""
+    seed: int = 0
+    """Of weights, episodes, replay and every draw."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for the first value out of its range."""
+        check_least(self, LEAST)
+
+    @property
+    def last_step(self) -> int:
+        """Agent steps of the whole run, the prefill among them."""
+        return self.prefill_steps + self.agent_steps
+
+
+def with_fallback(config: FinetuneConfig) -> FinetuneConfig:
+    """The configuration with the environment that this machine can draw, and its quality decided."""
+    from cwm_hub.envs.rendering import resolve_quality
+    from cwm_hub.envs.table import find_suite
+
+    if not find_suite(config.env.name)[0].needs_gl:
+        return config
+    problem = gl_problem()
+    if problem is not None:
+        if config.fallback_env is None:
+            raise RecipeError(problem)
+        print(f"{problem} Fine-tuning takes {config.fallback_env} in place of {config.env.name}.")
+        return replace(config, env=replace(config.env, name=config.fallback_env))
+    return replace(config, env=replace(config.env, render_quality=resolve_quality(config.env.render_quality)))
+
+
+def check_same_config(run: Path, config: FinetuneConfig) -> None:
+    """Refuse other settings than those of a run that has results; only the budget and where to compute may change.
+
+    Raises:
+        RecipeError: names the settings that differ, or the file that cannot be read.
+    """
+    if not saved_steps(run / "checkpoints") and not (run / "agent").exists():
+        return
+    path = run / "config.yaml"
+    try:
+        saved = dict(yaml.safe_load(path.read_text()))
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path} cannot be read ({error}): give another --run") from error
+    now = yaml.safe_load(yaml.safe_dump(asdict(config)))
+    changed = sorted(name for name in now if name not in MAY_CHANGE and now[name] != saved.get(name))
+    if changed:
+        raise RecipeError(
+            f"{run} was begun with other values of {', '.join(changed)}: take another --run or the same values"
+        )
+
+
+def is_finished(run: Path, config: FinetuneConfig) -> bool:
+    """Whether the folder holds an agent of at least this budget."""
+    train = run / "agent" / "train.json"
+    return train.exists() and json.loads(train.read_text())["agent_steps"] >= config.last_step

@@ -1,0 +1,220 @@
+"""What a user can do wrong to a fine-tuning run, or to its process: one sentence early, and nothing lost."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_finetune import arguments, assert_same_run, rows
+
+from cwm_hub.agents import rollout
+from cwm_hub.agents.dreamer import DreamerAgent
+from cwm_hub.agents.rollout import RandomPolicy, evaluate, evaluation_seeds
+from cwm_hub.envs.table import make_env
+from cwm_hub.models.action_world_model import ActionWorldModel
+from recipes.finetune import main
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert main(arguments(run)) == 0
+    return run
+
+
+@pytest.fixture
+def saved_run(tmp_path: Path) -> Path:
+    """A run of 80 steps, whose checkpoint a longer budget goes on from."""
+    run = tmp_path / "run"
+    assert main(arguments(run, agent_steps=20)) == 0
+    return run
+
+
+def signal_at_call(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int) -> None:
+    """SIGTERM comes while a function runs for the n-th time."""
+    real: Callable[..., Any] = getattr(owner, name)
+    calls = 0
+
+    def wrapped(*positional: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*positional, **named)
+
+    monkeypatch.setattr(owner, name, wrapped)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "update_every_steps",
+        "evaluate_every_steps",
+        "evaluation_episodes",
+        "log_every_updates",
+        "prefill_steps",
+    ],
+)
+def test_zero_is_refused_before_the_work(tmp_path: Path, capfd: pytest.CaptureFixture, name: str) -> None:
+    with pytest.raises((ValueError, SystemExit)) as error:
+        main(arguments(tmp_path / "run", **{name: 0}))
+    told = f"{error.value} {capfd.readouterr().err}"
+    assert f"{name} must be at least 1, got 0" in told
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"agent.sequence_steps": 22}, "have 21 frames and the agent learns from 22 at once"),
+        ({"env.action_repeat": 10}, "have 3 frames and the agent learns from 8 at once"),
+        ({"replay_steps": 20}, "have 21 frames and the replay has room for 20: raise replay_steps"),
+    ],
+)
+def test_episodes_that_do_not_fit_are_refused_before_the_prefill(
+    tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence) as error:
+        main(arguments(tmp_path / "run", **changes))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run" / "episodes.jsonl").exists()
+
+
+def test_a_task_that_terminates_is_refused_before_the_prefill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make_cliff(**options: Any) -> Any:
+        env = make_env(**options)
+        step = env.step
+        env.step = lambda action: (*step(action)[:2], True, False, {})
+        return env
+
+    monkeypatch.setattr("recipes.finetune.make_env", make_cliff)
+    with pytest.raises(
+        ValueError, match=r"dummy ended an episode by itself .* --agent.world.continue_head true"
+    ):
+        main(arguments(tmp_path / "run"))
+    assert not (tmp_path / "run" / "episodes.jsonl").exists()
+
+
+def test_an_interval_of_skipped_updates_has_no_means(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """From the fourth update on every loss is infinite: the second interval of three has no number to tell."""
+    real, calls = ActionWorldModel.loss, 0
+
+    def sometimes_infinite(self: ActionWorldModel, *positional: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        loss, metrics = real(self, *positional)
+        return (loss * torch.inf if calls > 3 else loss), metrics
+
+    monkeypatch.setattr(ActionWorldModel, "loss", sometimes_infinite)
+    assert main(arguments(tmp_path / "run")) == 0
+    metrics = rows(tmp_path / "run" / "metrics.jsonl")
+    assert [row["skipped_updates"] for row in metrics] == [0, 3, 6, 9, 12]
+    assert metrics[0]["loss"] > 0 and metrics[0]["imagined_return"] is not None
+    assert metrics[1]["loss"] is None and metrics[1]["imagined_return"] is None
+    assert "loss        -  imagined return       -" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("changes", [{"seed": 3}, {"model": "plainwm-debug"}, {"agent.sequence_steps": 7}])
+def test_a_finished_folder_given_other_settings_is_refused(whole_run: Path, changes: dict[str, Any]) -> None:
+    name = next(iter(changes)).partition(".")[0]
+    with pytest.raises(ValueError, match=f"begun with other values of {name}"):
+        main(arguments(whole_run, **changes))
+
+
+def test_a_signal_between_the_warm_up_updates_loses_nothing(
+    whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        signal_at_call(patch, DreamerAgent, "update", 1)
+        assert main(arguments(run)) == 128 + signal.SIGTERM
+    state = json.loads((run / "checkpoints" / "step-00000060" / "state.json").read_text())
+    assert (state["progress"]["updates"], state["progress"]["due_updates"]) == (1, 1)
+    assert "saved at step 60; the same command goes on" in capsys.readouterr().out
+    assert main(arguments(run)) == 0
+    assert_same_run(whole_run, run)
+
+
+@pytest.mark.parametrize("call", [1, 4, 9])
+def test_a_signal_between_evaluation_episodes_loses_nothing(
+    whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    """In the random policy's evaluation, in the mode's and in the samples' of step 120."""
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        signal_at_call(patch, rollout, "evaluate", call)
+        assert main(arguments(run)) == 128 + signal.SIGTERM
+    assert len(rows(run / "eval.jsonl") if call > 1 else []) == {1: 0, 4: 2, 9: 6}[call]
+    assert main(arguments(run)) == 0
+    assert_same_run(whole_run, run)
+
+
+def test_a_signal_inside_an_episode_saves_and_says_what_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        signal_at_call(
+            patch, rollout, "_choose", 20 * (2 + 3 + 4) + 7
+        )  # after the evaluations of steps 0 and 60
+        assert main(arguments(run)) == 128 + signal.SIGTERM
+    told = capsys.readouterr().out
+    assert "saved at step 67, the 7 of the episode under way given up; the same command goes on" in told
+    assert main(arguments(run)) == 0
+    train = json.loads((run / "agent" / "train.json").read_text())
+    assert (train["agent_steps"], train["given_up_steps"]) == (200, 7)
+    assert [row["agent_steps"] for row in rows(run / "episodes.jsonl")] == [20, 40, 60, *range(87, 200, 20)]
+
+
+@pytest.mark.parametrize("file", ["training.pt", "state.json", "agent/model.safetensors", "replay"])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_file_of_a_run_is_named_in_one_sentence(saved_run: Path, file: str, damage: str) -> None:
+    if file == "replay":
+        path = min((saved_run / "replay").iterdir())
+    else:
+        path = next((saved_run / "checkpoints").iterdir()) / file
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=path.name) as error:
+        main(arguments(saved_run))
+    assert "\n" not in str(error.value)
+    assert str(path.parent) in str(error.value)
+
+
+def test_a_random_policy_is_evaluated_once_on_the_evaluation_seeds(whole_run: Path) -> None:
+    env = make_env("dummy", image_size=32)
+    expected = evaluate(env, RandomPolicy(1), seeds=evaluation_seeds(2))
+    evaluation = rows(whole_run / "eval.jsonl")
+    random = [row for row in evaluation if row["policy"] == "random"]
+    assert [(row["agent_steps"], row["seed"], row["score"]) for row in random] == [
+        (0, record.seed, record.score) for record in expected
+    ]
+    told = json.loads((whole_run / "agent" / "train.json").read_text())["evaluation"]
+    assert told["random"]["score"] == pytest.approx(sum(record.score for record in expected) / 2)
+    last = {name: [row for row in evaluation if row["policy"] == name][-2:] for name in ("mode", "sampled")}
+    assert told["score"] == pytest.approx(sum(row["score"] for row in last["mode"]) / 2)
+    assert told["sampled"]["score"] == pytest.approx(sum(row["score"] for row in last["sampled"]) / 2)
+    assert told["score"] != told["sampled"]["score"]
+
+
+def test_samples_need_not_be_evaluated(tmp_path: Path) -> None:
+    assert main(arguments(tmp_path / "run", agent_steps=1, evaluate_sampled=False)) == 0
+    assert {row["policy"] for row in rows(tmp_path / "run" / "eval.jsonl")} == {"random", "mode"}
