@@ -12,6 +12,7 @@ __version__ = "0.3.0"
 
 if TYPE_CHECKING:
     from cwm_hub.agents.dreamer import DreamerAgent as DreamerAgent
+    from cwm_hub.agents.drqv2 import DrQV2Agent as DrQV2Agent
     from cwm_hub.clips.loader import ClipBatch as ClipBatch
     from cwm_hub.clips.loader import ClipLoader as ClipLoader
     from cwm_hub.envs.table import make_env as make_env
@@ -88,6 +89,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "VideoWorldModel": "cwm_hub.models.video_world_model",
         "ActionWorldModel": "cwm_hub.models.action_world_model",
         "DreamerAgent": "cwm_hub.agents.dreamer",
+        "DrQV2Agent": "cwm_hub.agents.drqv2",
         "ClipBatch": "cwm_hub.clips.loader",
         "ClipLoader": "cwm_hub.clips.loader",
         "make_env": "cwm_hub.envs.table",

@@ -314,13 +314,14 @@ def print_progress(
     """One line: on a terminal it is rewritten, elsewhere every log interval has its own."""
     pace = (row["agent_steps"] - since.agent_steps) / (row["seconds"] - since.seconds)
     left = f"{(config.last_step - row['agent_steps']) / pace / 60:.1f} min" if pace else "?"
-    loss, imagined = (
-        "-" if row.get(name) is None else f"{row[name]:.2f}" for name in ("loss", "imagined_return")
+    told = [name for name in ("loss", "imagined_return", "critic_loss", "critic_value") if name in row][:2]
+    learning = "  ".join(
+        f"{name.replace('_', ' ')} {'-' if row[name] is None else f'{row[name]:.2f}':>7}" for name in told
     )
     shares = "  ".join(
         f"{name} {100 * row[f'{name}_share']:.0f} %" for name in ("environment", "act", "update", "evaluate")
     )
-    text = f"{row['agent_steps']:>9,} / {config.last_step:,} steps  loss {loss:>8}  imagined return {imagined:>7}  "
+    text = f"{row['agent_steps']:>9,} / {config.last_step:,} steps  {learning}  "
     text += f"success {100 * success['success_rate']:.0f} %  " if success else ""
     text += f"{pace:.1f} steps/s ({shares})  left {left}"
     text += f"  skipped {row['skipped_updates']}" if row["skipped_updates"] else ""

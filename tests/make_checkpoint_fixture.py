@@ -6,7 +6,6 @@ Run once when a format version is born; the files then stay as they are, and `te
 later version of the code to load them and to give the same answers.
 """
 
-import sys
 from pathlib import Path
 
 import safetensors.torch
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
+from cwm_hub.agents.drqv2 import DrQV2Agent, DrQV2Config
 from cwm_hub.config import override
 from cwm_hub.hub.checkpoint import FORMAT_VERSION, save_pretrained
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig
@@ -42,6 +42,9 @@ def small_models() -> dict[str, nn.Module]:
         "video_world_model": create_model("contextwm-debug"),
         "action_world_model": ActionWorldModel(action),
         "dreamer_agent": DreamerAgent(override(DreamerConfig(world=action), small_agent)),
+        "drqv2_agent": DrQV2Agent(
+            DrQV2Config(action_size=2, image_size=32, channels=4, feature_units=4, hidden_units=8)
+        ),
     }
     for model in models.values():
         for tensor in (*model.parameters(), *model.buffers()):
@@ -58,6 +61,12 @@ def answers(model: nn.Module) -> dict[str, Tensor]:
     video = torch.stack([channel % 256 for channel in channels], 1).to(torch.uint8)[None]
     if isinstance(model, VideoWorldModel):
         return {"prediction": model.predict(video, observed_frames=3, sample=False)}
+    if isinstance(model, DrQV2Agent):
+        return {
+            "action": torch.from_numpy(
+                model.act(video[:, 0].numpy(), model.initial_state(1), explore=False)[0]
+            )
+        }
     action = torch.tensor([[0.5, -0.25]])
     first = torch.tensor([True])
     world = model.world_model if isinstance(model, DreamerAgent) else model
@@ -75,11 +84,10 @@ def answers(model: nn.Module) -> dict[str, Tensor]:
 
 def main() -> None:
     folder = FIXTURES / f"checkpoint_v{FORMAT_VERSION}"
-    if folder.exists():
-        sys.exit(
-            f"{folder} is there already, and what is frozen stays: remove it only before the version's release"
-        )
     for model_type, model in small_models().items():
+        if (folder / model_type).exists():
+            print(f"{folder / model_type} is there already, and what is frozen stays")
+            continue
         save_pretrained(
             model,
             folder / model_type,

@@ -39,7 +39,7 @@ class Agent(Policy, Protocol):
     updates: int
     """Gradient updates so far, skipped ones among them."""
     skipped_updates: int
-    """Updates left out because a loss or a gradient was not finite; nothing of the agent moved in them."""
+    """Updates left out, or cut short, because a loss or a gradient was not finite."""
 
     @property
     def device(self) -> torch.device:

@@ -42,6 +42,7 @@ MODEL_TYPES = {
     "video_world_model": "cwm_hub.models.video_world_model:VideoWorldModel",
     "action_world_model": "cwm_hub.models.action_world_model:ActionWorldModel",
     "dreamer_agent": "cwm_hub.agents.dreamer:DreamerAgent",
+    "drqv2_agent": "cwm_hub.agents.drqv2:DrQV2Agent",
 }
 """`model_type` to its class, which is imported when a checkpoint asks for it.
 

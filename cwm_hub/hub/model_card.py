@@ -90,6 +90,23 @@ action, state = agent.act(image, agent.initial_state(1), explore=False)
 assert action.shape == (1, agent.config.world.action_size)
 """,
     ),
+    "drqv2_agent": Usage(
+        pipeline_tag="reinforcement-learning",
+        tags=("model-free-rl", "deep-reinforcement-learning"),
+        summary="A model-free agent (DrQ-v2): an actor-critic on stacked frames.",
+        inputs="`image`: uint8 array, RGB, `[batch, 3, height, width]`, and the agent's own state.",
+        outputs="`action`: float32 array in [-1, 1], `[batch, action_size]`, and the next state.",
+        snippet="""\
+import numpy as np
+from cwm_hub import from_pretrained
+
+agent = from_pretrained("NAME")
+side = agent.config.image_size
+image = np.zeros((1, 3, side, side), dtype=np.uint8)  # your camera here
+action, state = agent.act(image, agent.initial_state(1), explore=False)
+assert action.shape == (1, agent.config.action_size)
+""",
+    ),
 }
 """By `model_type`."""
 

@@ -42,6 +42,14 @@ PRESETS: Mapping[str, VideoWorldModelConfig | ActionWorldModelConfig] = {
     "dreamerv2-cnn": ActionWorldModelConfig(
         action_size=4, frame=FrameModelConfig(backbone="cnn"), video_rssm=None, dual_reward=False
     ),
+    "dreamerv2-cnn-tiny": ActionWorldModelConfig(
+        action_size=4,
+        frame=FrameModelConfig(backbone="cnn", depth=16),  # its kernels fit 64 pixels alone
+        video_rssm=None,
+        rssm=TINY_RSSM,
+        heads=HeadConfig(layers=2, units=128),
+        dual_reward=False,
+    ),
     "dreamerv2-tiny": ActionWorldModelConfig(
         action_size=4,
         frame=TINY_FRAME,

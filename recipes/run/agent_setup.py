@@ -1,12 +1,13 @@
 """The agent of a fine-tuning run before its first update: pre-trained or new, its preset, the run's settings on top."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
 
 from cwm_hub.agents.agent import Agent
 from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
+from cwm_hub.agents.drqv2 import DrQV2Agent, DrQV2Config
 from cwm_hub.agents.presets import agent_preset, stacked_agent
 from cwm_hub.config import override
 from cwm_hub.hub.names import find_checkpoint
@@ -32,7 +33,9 @@ def new_agent(
             "give either init (a pre-trained checkpoint) or model (a preset that starts from new weights)"
         )
     if config.model is not None:
-        return DreamerAgent(new_settings(config, action_size)).to(device), None
+        settings = new_settings(config, action_size)
+        agent = DrQV2Agent(settings) if isinstance(settings, DrQV2Config) else DreamerAgent(settings)
+        return agent.to(device), None
     assert config.init is not None
     checkpoint = find_checkpoint(config.init)
     if not issubclass(checkpoint.model_class, VideoWorldModel):
@@ -50,42 +53,60 @@ def pretrained_settings(
 ) -> DreamerConfig:
     """The configuration of an agent on a pre-trained model."""
     stacked = stacked_agent(video_model.config, action_size=action_size)
-    return settled(config, replace(stacked, held_updates=PRETRAINED_HELD_UPDATES), leave_out={})
+    return dreamer_settings(config, replace(stacked, held_updates=PRETRAINED_HELD_UPDATES), leave_out={})
 
 
-def new_settings(config: FinetuneConfig, action_size: int) -> DreamerConfig:
+def new_settings(config: FinetuneConfig, action_size: int) -> DreamerConfig | DrQV2Config:
     """The configuration of an agent with new weights: `model`'s, the run's settings on top."""
     assert config.model is not None
     preset = agent_preset(config.model, action_size=action_size)
+    if isinstance(preset, DrQV2Config):
+        foreign = {field.name for field in fields(DreamerConfig)} - {field.name for field in fields(preset)}
+        agent = override(preset, kept(config, dict.fromkeys(foreign, "DrQ-v2 has none")), where="agent")
+        check_image_size(config, agent.image_size)
+        return agent
     leave_out = {"held_updates": "nothing is pre-trained"}
     if preset.world.video_rssm is None:
         leave_out["intrinsic"] = "the bonus needs a video RSSM"
-    return settled(config, preset, leave_out=leave_out)
+    return dreamer_settings(config, preset, leave_out=leave_out)
 
 
-def settled(config: FinetuneConfig, preset: DreamerConfig, *, leave_out: dict[str, str]) -> DreamerConfig:
-    """The preset with the run's settings; those of what it does not have are left out, and said.
-
-    Args:
-        config: the run's.
-        preset: the agent's, before them.
-        leave_out: first word of a setting -> why this agent does not have it.
-    """
-    settings = {
-        name: value for name, value in config.agent.items() if name.partition(".")[0] not in leave_out
-    }
-    for name in config.agent.keys() - settings.keys():
-        print(f"agent.{name} is left out: {leave_out[name.partition('.')[0]]}")
+def dreamer_settings(
+    config: FinetuneConfig, preset: DreamerConfig, *, leave_out: dict[str, str]
+) -> DreamerConfig:
+    """The preset with the run's settings, but for those left out."""
     world = preset.world
     if world.frame.context is None:
         print(f"context_augmentation {config.context_augmentation} is left out: the model has no context")
     else:
         context = replace(world.frame.context, augmentation=config.context_augmentation)
         world = replace(world, frame=replace(world.frame, context=context))
-    agent = override(replace(preset, world=world), settings, where="agent")
-    if agent.world.frame.image_size != config.env.image_size:
-        raise RecipeError(
-            f"the model sees {agent.world.frame.image_size} pixels a side and env.image_size is {config.env.image_size}: "
-            f"set --env.image_size {agent.world.frame.image_size}"
-        )
+    agent = override(replace(preset, world=world), kept(config, leave_out), where="agent")
+    check_image_size(config, agent.world.frame.image_size)
     return agent
+
+
+def kept(config: FinetuneConfig, leave_out: dict[str, str]) -> dict[str, Any]:
+    """The run's settings of the agent, without those that this one does not have; says which these are.
+
+    Args:
+        config: the run's.
+        leave_out: first word of a setting -> why this agent does not have it.
+    """
+    left_out: dict[str, list[str]] = {}
+    for name in config.agent:
+        if (reason := leave_out.get(name.partition(".")[0])) is not None:
+            left_out.setdefault(reason, []).append(name)
+    for reason, names in left_out.items():
+        print(f"left out of the agent's settings, as {reason}: {', '.join(names)}")
+    dropped = {name for names in left_out.values() for name in names}
+    return {name: value for name, value in config.agent.items() if name not in dropped}
+
+
+def check_image_size(config: FinetuneConfig, image_size: int) -> None:
+    """Refuse frames of another size than the agent's."""
+    if image_size != config.env.image_size:
+        raise RecipeError(
+            f"the model sees {image_size} pixels a side and env.image_size is {config.env.image_size}: "
+            f"set --env.image_size {image_size}"
+        )

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import yaml
 
-from cwm_hub.envs import EnvConfig, gl_problem
+from cwm_hub.envs.rendering import gl_problem, resolve_quality
+from cwm_hub.envs.table import EnvConfig, find_suite
 from recipes.run.folder import RecipeError, check_least, saved_steps
 
 LEAST = {
@@ -88,9 +89,6 @@ class FinetuneConfig:
 
 def with_fallback(config: FinetuneConfig) -> FinetuneConfig:
     """The configuration with the environment that this machine can draw, and its quality decided."""
-    from cwm_hub.envs.rendering import resolve_quality
-    from cwm_hub.envs.table import find_suite
-
     if not find_suite(config.env.name)[0].needs_gl:
         return config
     problem = gl_problem()

@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard
 from torch import nn
 
 from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
+from cwm_hub.agents.drqv2 import DrQV2Agent, DrQV2Config
 from cwm_hub.config import override, to_dict
 from cwm_hub.evaluation.protocol import Protocol
 from cwm_hub.hub import checkpoint, names
@@ -531,6 +532,7 @@ def debug_model(model_type: str) -> nn.Module:
         "video_world_model": lambda: create_model("contextwm-debug"),
         "action_world_model": lambda: ActionWorldModel(action),
         "dreamer_agent": lambda: DreamerAgent(DreamerConfig(world=action)),
+        "drqv2_agent": lambda: DrQV2Agent(DrQV2Config(action_size=2, image_size=32, hidden_units=8)),
     }[model_type]()
 
 
@@ -540,6 +542,7 @@ def debug_model(model_type: str) -> nn.Module:
         "video_world_model",
         pytest.param("action_world_model", marks=pytest.mark.slow),
         pytest.param("dreamer_agent", marks=pytest.mark.slow),
+        pytest.param("drqv2_agent", marks=pytest.mark.slow),
     ],
 )
 def test_the_snippet_of_the_card_runs_as_it_stands(model_type, tmp_path, monkeypatch):

@@ -127,7 +127,7 @@ def test_an_interval_of_skipped_updates_has_no_means(
     assert [row["skipped_updates"] for row in metrics] == [0, 3, 6, 9, 12]
     assert metrics[0]["loss"] > 0 and metrics[0]["imagined_return"] is not None
     assert metrics[1]["loss"] is None and metrics[1]["imagined_return"] is None
-    assert "loss        -  imagined return       -" in capsys.readouterr().out
+    assert "loss       -  imagined return       -" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("changes", [{"seed": 3}, {"model": "plainwm-debug"}, {"agent.sequence_steps": 7}])
