@@ -12,17 +12,29 @@ replay/, checkpoints/ and, at the end, agent/ in hub format.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-import yaml
-
-from cwm_hub.envs import make_env
-from cwm_hub.provenance import provenance
 from recipes.run.command_line import parse_config
-from recipes.run.finetune_config import FinetuneConfig, check_same_config, is_finished, with_fallback
+from recipes.run.finetune_settings import FinetuneConfig, check_same_config, is_finished, with_fallback
+
+if __name__ == "__main__":  # before torch is imported, so that --help and a typo answer at once
+    CONFIG = parse_config(FinetuneConfig, description=__doc__.split("\n")[0])
+
+import torch
+import yaml
+from gymnasium import Env
+
+from cwm_hub.agents.agent import Agent, Policy
+from cwm_hub.agents.replay import Replay
+from cwm_hub.agents.rollout import Collector, EpisodeRecord, RandomPolicy, evaluate, evaluation_seeds
+from cwm_hub.envs import make_env
+from cwm_hub.hub.checkpoint import save_pretrained
+from cwm_hub.provenance import provenance
+from recipes.run.agent_checkpoint import Progress, load_checkpoint, save_checkpoint
+from recipes.run.agent_setup import new_agent
 from recipes.run.folder import (
     RecipeError,
     StopSignal,
@@ -36,36 +48,21 @@ from recipes.run.folder import (
     truncate_rows,
     write_text,
 )
-
-if TYPE_CHECKING:
-    from gymnasium import Env
-
-    from cwm_hub.agents.agent import Agent, Policy
-    from cwm_hub.agents.replay import Replay
-    from cwm_hub.agents.rollout import EpisodeRecord
-    from recipes.run.agent_checkpoint import Progress
-    from recipes.run.meter import Meter
+from recipes.run.meter import Meter
 
 POLICIES = ("random", "mode", "sampled")
 """What an evaluation may play, as `policy` says in eval.jsonl."""
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(config: FinetuneConfig) -> int:
     """Fine-tune, or go on with it; the exit code is 0 when the run is finished."""
-    config = with_fallback(parse_config(FinetuneConfig, arguments, description=__doc__.split("\n")[0]))
+    config = with_fallback(config)
     run, checkpoints = Path(config.run), Path(config.run) / "checkpoints"
     check_same_config(run, config)
     if is_finished(run, config):
         print(f"finished already: {run / 'agent'}")
         return 0
     lock = lock_run(run)  # noqa: F841 (held as long as it is referred to)
-    import torch  # after parsing, so that --help and a typo answer at once
-
-    from cwm_hub.agents.replay import Replay
-    from cwm_hub.agents.rollout import Collector, RandomPolicy
-    from recipes.run.agent_checkpoint import Progress, load_checkpoint, save_checkpoint
-    from recipes.run.agent_setup import new_agent
-    from recipes.run.meter import Meter
 
     # The task, twice: evaluation must not disturb the training episode under way.
     env, evaluation_env = (make_env(**asdict(config.env)) for _ in range(2))
@@ -148,7 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def counters(config: FinetuneConfig, progress: "Progress") -> dict[str, int]:
+def counters(config: FinetuneConfig, progress: Progress) -> dict[str, int]:
     """Where the run stands: the first columns of every row."""
     frames = progress.agent_steps * config.env.action_repeat
     return {"agent_steps": progress.agent_steps, "env_frames": frames, "updates": progress.updates}
@@ -163,8 +160,8 @@ def updates_after(config: FinetuneConfig, agent_steps: int) -> int:
 
 
 def policies_due(
-    config: FinetuneConfig, progress: "Progress", agent: "Agent", random: "Policy"
-) -> dict[str, tuple["Policy", bool]]:
+    config: FinetuneConfig, progress: Progress, agent: Agent, random: Policy
+) -> dict[str, tuple[Policy, bool]]:
     """`POLICIES` that are to be evaluated now, and whether they explore: the random one once, before everything."""
     if progress.evaluated_at < 0:
         return {"random": (random, True)}
@@ -174,19 +171,16 @@ def policies_due(
     )
     if not here or progress.evaluated_at == progress.agent_steps:
         return {}
-    return {"mode": (agent, False)} | ({"sampled": (agent, True)} if config.evaluate_sampled else {})
+    due: dict[str, tuple[Policy, bool]] = {"mode": (agent, False)}
+    return due | ({"sampled": (agent, True)} if config.evaluate_sampled else {})
 
 
-def learn(
-    agent: "Agent", replay: "Replay", progress: "Progress", meter: "Meter", config: FinetuneConfig
-) -> None:
+def learn(agent: Agent, replay: Replay, progress: Progress, meter: Meter, config: FinetuneConfig) -> None:
     """One update, in the meter and the counters.
 
     Raises:
         RecipeError: too many in a row had a gradient that is not finite.
     """
-    import torch
-
     skipped = agent.skipped_updates
     with meter.timing("update"):
         metrics = agent.update(replay)
@@ -203,11 +197,9 @@ def learn(
 
 
 def play(
-    env: "Env[Any, Any]", policies: dict[str, tuple["Policy", bool]], episodes: int, stop: StopSignal
-) -> dict[str, list["EpisodeRecord"]]:
+    env: Env[Any, Any], policies: dict[str, tuple[Policy, bool]], episodes: int, stop: StopSignal
+) -> dict[str, list[EpisodeRecord]]:
     """Every policy on the evaluation seeds, until a signal comes: what was played then is no evaluation."""
-    from cwm_hub.agents.rollout import evaluate, evaluation_seeds
-
     return {
         name: [
             record
@@ -219,7 +211,7 @@ def play(
     }
 
 
-def check_task(records: Sequence["EpisodeRecord"], agent: "Agent", config: FinetuneConfig) -> None:
+def check_task(records: Sequence[EpisodeRecord], agent: Agent, config: FinetuneConfig) -> None:
     """Refuse a task that the agent cannot learn, judged by the random policy's episodes, before the work.
 
     Raises:
@@ -243,7 +235,7 @@ def check_task(records: Sequence["EpisodeRecord"], agent: "Agent", config: Finet
         )
 
 
-def write_evaluation(path: Path, records: dict[str, list["EpisodeRecord"]], at: dict[str, int]) -> None:
+def write_evaluation(path: Path, records: dict[str, list[EpisodeRecord]], at: dict[str, int]) -> None:
     """A row for each episode."""
     for name, of_policy in records.items():
         for record in of_policy:
@@ -252,16 +244,12 @@ def write_evaluation(path: Path, records: dict[str, list["EpisodeRecord"]], at: 
 
 def write_agent(
     run: Path,
-    agent: "Agent",
+    agent: Agent,
     parent: dict[str, Any] | None,
     config: FinetuneConfig,
-    progress: "Progress",
+    progress: Progress,
 ) -> None:
     """The result, in hub format, with how it came to be."""
-    import torch
-
-    from cwm_hub.hub.checkpoint import save_pretrained
-
     scores = latest_scores(run)
     train = {
         "recipe": "recipes/finetune.py",
@@ -298,9 +286,9 @@ def latest_scores(run: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-def print_header(config: FinetuneConfig, agent: Any, device: Any, progress: "Progress") -> None:
+def print_header(config: FinetuneConfig, agent: Agent, device: torch.device, progress: Progress) -> None:
     """What is fine-tuned, where, and how far."""
-    parameters = sum(parameter.numel() for parameter in agent.parameters())
+    parameters = sum(parameter.numel() for parameter in cast(torch.nn.Module, agent).parameters())
     print(
         f"{config.env.name}: {parameters:,} parameters on {device}; agent steps {progress.agent_steps:,} to "
         f"{config.last_step:,}, {config.prefill_steps:,} of them prefill; {config.evaluation_episodes} episodes an "
@@ -309,7 +297,7 @@ def print_header(config: FinetuneConfig, agent: Any, device: Any, progress: "Pro
 
 
 def print_progress(
-    row: dict[str, Any], config: FinetuneConfig, *, since: "Progress", success: dict[str, float] | None
+    row: dict[str, Any], config: FinetuneConfig, *, since: Progress, success: dict[str, float] | None
 ) -> None:
     """One line: on a terminal it is rewritten, elsewhere every log interval has its own."""
     pace = (row["agent_steps"] - since.agent_steps) / (row["seconds"] - since.seconds)
@@ -328,7 +316,7 @@ def print_progress(
     progress_line(text, last=False)
 
 
-def print_evaluation(agent_steps: int, scores: dict[str, dict[str, float]], policies: Sequence[str]) -> None:
+def print_evaluation(agent_steps: int, scores: dict[str, dict[str, float]], policies: Iterable[str]) -> None:
     """A line of its own for each evaluation: the policies just played, and the random one to compare with."""
     words = [
         f"{name} {scores[name]['score']:.2f} ({100 * scores[name]['success_rate']:.0f} %)"
@@ -340,4 +328,4 @@ def print_evaluation(agent_steps: int, scores: dict[str, dict[str, float]], poli
 
 if __name__ == "__main__":
     with one_sentence_errors():
-        sys.exit(main())
+        sys.exit(main(CONFIG))

@@ -7,9 +7,8 @@ DreamerV2 from scratch is this agent with `world.video_rssm` None: one RSSM, no 
 optimiser, hence one clipped norm, for the whole world model.
 
 Small print in which we differ from the official code: its pre-trained weights arrive after one update that the held
-phase counts, so that it holds them for 99 updates and we for `held_updates`; the KL of weight 0 is left out of the
-graph, so that no weight decay moves the video RSSM's prior; the critic regresses the lambda return without the entropy
-that the official code adds to it in place.
+phase counts, so that it holds them for 99 updates and we for `held_updates`; the critic regresses the lambda return
+without the entropy that the official code adds to it in place.
 """
 
 from collections.abc import Iterable

@@ -12,7 +12,7 @@ from cwm_hub.agents.presets import agent_preset, stacked_agent
 from cwm_hub.config import override
 from cwm_hub.hub.names import find_checkpoint
 from cwm_hub.models.video_world_model import VideoWorldModel
-from recipes.run.finetune_config import FinetuneConfig
+from recipes.run.finetune_settings import FinetuneConfig
 from recipes.run.folder import RecipeError
 
 PRETRAINED_HELD_UPDATES = 100

@@ -20,10 +20,10 @@ from cwm_hub.envs.table import list_envs, make_env
 from cwm_hub.hub.checkpoint import save_pretrained
 from cwm_hub.hub.pretrained import from_pretrained
 from cwm_hub.models.registry import create_model, model_config
-from recipes.finetune import main
+from recipes import finetune
 from recipes.run.agent_setup import new_settings, pretrained_settings
 from recipes.run.command_line import parse_config
-from recipes.run.finetune_config import FinetuneConfig
+from recipes.run.finetune_settings import FinetuneConfig
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "recipes" / "configs" / "finetune"
@@ -55,6 +55,10 @@ SMALL = {
 def arguments(run: Path, **changes: object) -> list[str]:
     settings = SMALL | {"run": run} | {name.replace("__", "."): value for name, value in changes.items()}
     return [f"--{name}={value}" for name, value in settings.items() if value is not None]
+
+
+def main(arguments: list[str]) -> int:
+    return finetune.main(parse_config(FinetuneConfig, arguments))
 
 
 def rows(path: Path) -> list[dict]:
@@ -194,7 +198,7 @@ def test_an_agent_is_not_a_start(whole_run: Path, tmp_path: Path) -> None:
 def test_without_gl_the_demo_takes_the_dummy_and_the_paper_stops() -> None:
     code = (
         "from recipes.run.command_line import parse_config\n"
-        "from recipes.run.finetune_config import FinetuneConfig, with_fallback\n"
+        "from recipes.run.finetune_settings import FinetuneConfig, with_fallback\n"
         "import sys\n"
         "print(with_fallback(parse_config(FinetuneConfig, sys.argv[1:])).env.name)"
     )
@@ -260,13 +264,15 @@ def test_paper_configuration_says_what_the_paper_says() -> None:
     assert scratch.world.video_rssm is None and scratch.intrinsic is None and not scratch.world.dual_reward
 
 
-def test_help_answers_without_torch() -> None:
+@pytest.mark.parametrize("option", ["--help", "--sede=1"])
+def test_help_and_a_typo_answer_without_torch(option: str) -> None:
     code = (
-        "import sys, contextlib, recipes.finetune as f\n"
-        "with contextlib.suppress(SystemExit): f.main(['--help'])\n"
+        "import sys, contextlib, runpy\n"
+        f"sys.argv = ['recipes/finetune.py', {option!r}]\n"
+        "with contextlib.suppress(SystemExit): runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT)
 
 
 def learned(run: Path) -> tuple[float, float]:

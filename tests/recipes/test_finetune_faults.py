@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,14 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from test_finetune import arguments, assert_same_run, rows
+from test_finetune import arguments, assert_same_run, main, rows
 
 from cwm_hub.agents import rollout
 from cwm_hub.agents.dreamer import DreamerAgent
 from cwm_hub.agents.rollout import RandomPolicy, evaluate, evaluation_seeds
 from cwm_hub.envs.table import make_env
 from cwm_hub.models.action_world_model import ActionWorldModel
-from recipes.finetune import main
+from recipes import finetune
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +72,7 @@ def test_zero_is_refused_before_the_work(tmp_path: Path, capfd: pytest.CaptureFi
     with pytest.raises((ValueError, SystemExit)) as error:
         main(arguments(tmp_path / "run", **{name: 0}))
     told = f"{error.value} {capfd.readouterr().err}"
-    assert f"{name} must be at least 1, got 0" in told
+    assert re.search(rf"{name} \S+.* at least 1, got 0", told)
     assert not (tmp_path / "run").exists()
 
 
@@ -158,7 +159,7 @@ def test_a_signal_between_evaluation_episodes_loses_nothing(
     """In the random policy's evaluation, in the mode's and in the samples' of step 120."""
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        signal_at_call(patch, rollout, "evaluate", call)
+        signal_at_call(patch, finetune, "evaluate", call)
         assert main(arguments(run)) == 128 + signal.SIGTERM
     assert len(rows(run / "eval.jsonl") if call > 1 else []) == {1: 0, 4: 2, 9: 6}[call]
     assert main(arguments(run)) == 0

@@ -7,23 +7,10 @@ from typing import Any, Literal
 
 import yaml
 
+from cwm_hub.config import check_range
 from cwm_hub.envs.rendering import gl_problem, resolve_quality
 from cwm_hub.envs.table import EnvConfig, find_suite
-from recipes.run.folder import RecipeError, check_least, saved_steps
-
-LEAST = {
-    "agent_steps": 1,
-    "prefill_steps": 1,
-    "warmup_updates": 0,
-    "update_every_steps": 1,
-    "replay_steps": 2,
-    "evaluate_every_steps": 1,
-    "evaluation_episodes": 1,
-    "checkpoint_every_steps": 1,
-    "log_every_updates": 1,
-    "max_bad_updates": 1,
-}
-"""Setting to its least value."""
+from recipes.run.folder import RecipeError, saved_steps
 
 MAY_CHANGE = {"agent_steps", "device", "run"}
 """What a resuming command may say otherwise: the budget, and where."""
@@ -79,7 +66,11 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError for the first value out of its range."""
-        check_least(self, LEAST)
+        counts = ("agent_steps", "prefill_steps", "update_every_steps", "evaluate_every_steps")
+        check_range(self, *counts, "evaluation_episodes", "checkpoint_every_steps", at_least=1)
+        check_range(self, "log_every_updates", "max_bad_updates", at_least=1)
+        check_range(self, "replay_steps", at_least=2)
+        check_range(self, "warmup_updates", at_least=0)
 
     @property
     def last_step(self) -> int:
