@@ -326,3 +326,20 @@ def test_update_continues_bit_for_bit_from_weights_and_training_state() -> None:
     assert two.updates == 2
     for name, tensor in one.state_dict().items():
         assert torch.equal(two.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize(("logit", "expected"), [(-50.0, 2.0), (50.0, 2 * (1 + 0.5 + 0.25))])
+def test_imagined_rewards_stop_where_the_continue_head_says_so(logit: float, expected: float) -> None:
+    """Reward 2 everywhere, values 0, gamma 0.5, lambda 1: the first of three targets is 2 alone or 2 + 1 + 0.5."""
+    config = make_config()
+    agent = make_agent(
+        world=replace(config.world, continue_head=True),
+        behaviour=replace(config.behaviour, discount=0.5, lambda_=1.0),
+        world_lr=0.0,
+    )
+    heads = (agent.world_model.behavioural_head, 2.0), (agent.world_model.continue_head, logit)
+    for head, value in (*heads, (agent.behaviour.critic, 0.0)):
+        torch.nn.init.zeros_(head.out.weight), torch.nn.init.constant_(head.out.bias, value)
+    later = 2 * (1 + 0.5) if logit > 0 else 2.0
+    metrics = agent.update_on(make_batch())
+    assert metrics["imagined_return"].item() == pytest.approx((expected + later + 2) / 3, rel=1e-4)
