@@ -98,10 +98,12 @@ def resume(
         RecipeError: the checkpoint is damaged, or beyond the updates that are asked for.
         ValueError: another data set or seed, or a world in which no batch begins there.
     """
-    accelerator.step = -1  # comes with the random states, whose absence accelerate does not mention
     with reading(checkpoint):
         accelerator.load_state(str(checkpoint))
-        if accelerator.step < 0 and state.fingerprint["world_size"] == accelerator.num_processes:
+        random_states = checkpoint / f"random_states_{accelerator.process_index}.pkl"
+        if random_states.exists():
+            restore_random_states(random_states)
+        elif state.fingerprint["world_size"] == accelerator.num_processes:
             raise ValueError(f"no random states of process {accelerator.process_index}")
     accelerator.step = 0  # an update begins here, whatever accumulation was before
     if state.updates > config.updates:
@@ -117,6 +119,22 @@ def resume(
         changes = {name: [before.get(name), now[name]] for name in others}
         state.changes.append({"updates": state.updates, **changes})
     state.settings = now
+
+
+def restore_random_states(file: Path) -> None:
+    """Set every generator to its saved state; accelerate does so too, and goes on without a word where it cannot."""
+    import random
+
+    import numpy as np
+    import torch
+    from accelerate.checkpointing import load
+
+    states = load(file)
+    random.setstate(states["random_state"])
+    np.random.set_state(states["numpy_random_seed"])
+    torch.set_rng_state(states["torch_manual_seed"])
+    for device, generator in enumerate(states.get("torch_cuda_manual_seed", [])[: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(generator, device)
 
 
 def adam_settings(config: "PretrainConfig") -> dict[str, Any]:

@@ -195,6 +195,18 @@ def test_a_damaged_checkpoint_is_one_sentence(name, damage, train, finished, tmp
     assert train(run, "--updates", "7") == 0
 
 
+@pytest.mark.parametrize("generator", ["random_state", "numpy_random_seed", "torch_manual_seed"])
+def test_a_generator_state_that_is_no_state_is_damage(generator, train, finished, tmp_path):
+    """A file that is read whole and whose states cannot be set: going on would draw otherwise without a word."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    place = run / "checkpoints" / "step-00000008"
+    states = torch.load(place / "random_states_0.pkl", weights_only=False)
+    states[generator] = states[generator][:1]
+    torch.save(states, place / "random_states_0.pkl")
+    with pytest.raises(RecipeError, match=f"{place} is damaged"):
+        train(run, "--updates", "9")
+
+
 @pytest.mark.slow
 def test_kill_and_resume_equals_the_undisturbed_run(finished, shards, tmp_path):
     """kill -9 somewhere in the middle; a checkpoint every update, so that the kill may hit one being written."""
