@@ -1,10 +1,12 @@
 """A loopback server that speaks as much of the Hub's protocol as the real `huggingface_hub` client needs of it.
 
-    python tests/hub_server.py 8420        # then, in the client's environment, what it prints
+    python -m tests.hub_server DIR [PORT]        # then, in the client's environment, what it prints
 
-Repositories of models and data sets live in memory: commits, branches, tags, private and public, LFS uploads and
-ranged downloads; no pull requests, no pages, and of Xet only so much that an upload goes through. A client that wants its
-files back needs `HF_HUB_DISABLE_XET=1`, and reads its environment when `huggingface_hub` is imported, so tests run it in a process of its own.
+Repositories of models and data sets: commits, branches, tags, pull requests, private and gated ones, LFS uploads,
+ranged downloads, cards whose front matter is refused; faults on request. They live in memory, and in DIR too where one
+is given: an offline Hub for one machine. No pages, and of Xet only so much that an upload goes through. A client that
+wants its files back needs `HF_HUB_DISABLE_XET=1`, and reads its environment when `huggingface_hub` is imported, so tests
+run it in a process of its own.
 """
 
 import base64
@@ -16,12 +18,17 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import PurePosixPath
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import yaml
 
 WRITER, READER = "hf_writer", "hf_reader"
 """Access tokens: both see private repositories, one may write."""
+
+LICENCES = ("apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc0-1.0", "mit", "other", "unknown")
+"""Some of those that the Hub knows; a card with another is refused."""
 
 LFS_SUFFIXES = (".safetensors", ".mp4", ".tar", ".parquet", ".png", ".gif")
 
@@ -52,25 +59,52 @@ class Repo:
     """Commits by hash, each a whole tree, and the names that point at them."""
 
     private: bool
+    gated: bool = False
+    """Everybody sees that it is there; only `WRITER` may download."""
     commits: dict[str, dict[str, File]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    pull_requests: dict[str, str] = field(default_factory=dict)
+    """`refs/pr/1` and so on to the commit that is proposed."""
 
     def __post_init__(self) -> None:
-        self.commit("main", {})
+        if not self.commits:
+            self.commit("main", {})
 
     def commit(self, branch: str, files: dict[str, File]) -> str:
         """Makes `files` the tree of `branch`."""
+        self.branches[branch] = sha = self.add(files)
+        return sha
+
+    def propose(self, files: dict[str, File]) -> str:
+        """Makes `files` the tree of a new pull request; returns its name."""
+        name = f"refs/pr/{len(self.pull_requests) + 1}"
+        self.pull_requests[name] = self.add(files)
+        return name
+
+    def add(self, files: dict[str, File]) -> str:
+        """A commit that nothing points at yet."""
         listing = "".join(f"{path} {file.oid}\n" for path, file in sorted(files.items()))
         sha = hashlib.sha1(f"{len(self.commits)}\n{listing}".encode()).hexdigest()
         self.commits[sha] = files
-        self.branches[branch] = sha
         return sha
 
     def resolve(self, revision: str) -> str | None:
-        """Commit hash of a branch, tag or commit."""
-        known = {**{sha: sha for sha in self.commits}, **self.tags, **self.branches}
+        """Commit hash of a branch, tag, pull request or commit."""
+        known = {**{sha: sha for sha in self.commits}, **self.pull_requests, **self.tags, **self.branches}
         return known.get(revision)
+
+
+@dataclass
+class Fault:
+    """What goes wrong with the next requests whose line ("GET /path") a pattern matches."""
+
+    pattern: str
+    """Regular expression, found anywhere in the line."""
+    how: int | Literal["drop", "short", "flip"]
+    """A status in place of the answer; the connection closed before it, or in the middle of it; one bit of it flipped."""
+    times: int = 1
+    """How many requests."""
 
 
 class Refusal(Exception):
@@ -84,17 +118,23 @@ class Refusal(Exception):
 class HubServer(ThreadingHTTPServer):
     """The server, as a context manager that runs it in a thread.
 
-    `requests` lists what was asked ("GET /path"); `before` is called with each such line before it is answered.
+    `requests` lists what was asked ("GET /path"); `before` is called with each such line before it is answered, and the
+    `faults` that match it happen. With a folder, what is published is kept there and found again.
     """
 
     daemon_threads = True
 
-    def __init__(self, port: int = 0):
+    def __init__(self, port: int = 0, folder: Path | None = None):
         super().__init__(("127.0.0.1", port), Handler)
         self.repos: dict[tuple[str, str], Repo] = {}
         self.store: dict[str, bytes] = {}
         self.requests: list[str] = []
+        self.faults: list[Fault] = []
         self.before: Callable[[str], None] = lambda line: None
+        self.folder = folder
+        self.saving = threading.Lock()
+        if folder is not None:
+            self.load(folder)
 
     @property
     def url(self) -> str:
@@ -112,6 +152,51 @@ class HubServer(ThreadingHTTPServer):
             "HF_HUB_DISABLE_UPDATE_CHECK": "1",
         }
         return variables | ({"HF_TOKEN": token} if token else {})
+
+    def fault(self, line: str) -> Fault | None:
+        """The fault that happens to a request, used up by it."""
+        for fault in self.faults:
+            if fault.times > 0 and re.search(fault.pattern, line):
+                fault.times -= 1
+                return fault
+        return None
+
+    def load(self, folder: Path) -> None:
+        """Takes over what another server kept in the folder."""
+        for path in folder.glob("blobs/*"):
+            self.store[path.name] = path.read_bytes()
+        for path in folder.glob("repos/*.json"):
+            saved = json.loads(path.read_text())
+            saved["commits"] = {
+                sha: {name: File(self.store[blob], lfs) for name, (blob, lfs) in tree.items()}
+                for sha, tree in saved["commits"].items()
+            }
+            key = saved.pop("kind"), saved.pop("id")
+            self.repos[key] = Repo(**saved)
+
+    def save(self) -> None:
+        """Keeps everything in the folder, where there is one; a reader of it sees the old state or the new one."""
+        if self.folder is None:
+            return
+        for name in ("blobs", "repos"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        blobs = dict(self.store)
+        for (kind, id), repo in list(self.repos.items()):
+            trees = {}
+            for sha, files in repo.commits.items():
+                blobs |= {file.sha256: file.content for file in files.values()}
+                trees[sha] = {name: [file.sha256, file.lfs] for name, file in files.items()}
+            state = vars(repo) | {"kind": kind, "id": id, "commits": trees}
+            self._write(f"repos/{kind}--{id.replace('/', '--')}.json", json.dumps(state).encode())
+        for sha256, content in blobs.items():
+            if not (self.folder / "blobs" / sha256).exists():
+                self._write(f"blobs/{sha256}", content)
+
+    def _write(self, name: str, content: bytes) -> None:
+        assert self.folder is not None
+        temporary = self.folder / f".{name.replace('/', '-')}"
+        temporary.write_bytes(content)
+        temporary.replace(self.folder / name)
 
     def __enter__(self) -> "HubServer":
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
@@ -132,13 +217,24 @@ class Handler(BaseHTTPRequestHandler):
         self.body = self._read_body()
         parts = urlsplit(self.path)
         self.query = parse_qs(parts.query)
-        self.server.requests.append(f"{self.command} {parts.path}")
-        self.server.before(self.server.requests[-1])
+        line = f"{self.command} {parts.path}"
+        self.server.requests.append(line)
+        self.server.before(line)
+        self.fault = self.server.fault(line)
+        if self.fault is not None and self.fault.how == "drop":
+            self.close_connection = True
+            return
         try:
+            if self.fault is not None and isinstance(self.fault.how, int):
+                raise Refusal(self.fault.how)
             for method, pattern, answer in ROUTES:
                 if self.command in method and (match := re.fullmatch(pattern, parts.path)):
                     arguments = {name: unquote(value or "") for name, value in match.groupdict().items()}
-                    return answer(self, **arguments)
+                    answer(self, **arguments)
+                    if self.command not in ("GET", "HEAD"):
+                        with self.server.saving:
+                            self.server.save()
+                    return
             raise Refusal(404)
         except Refusal as refusal:
             headers = {"X-Error-Code": refusal.code} if refusal.code else {}
@@ -150,7 +246,7 @@ class Handler(BaseHTTPRequestHandler):
                 headers=headers,
             )
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_any
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_any
 
     def log_message(self, *_: object) -> None:
         """Quiet: `requests` is the log."""
@@ -161,7 +257,15 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if self.command != "HEAD":
+        if self.command == "HEAD":
+            return
+        if self.fault is not None and self.fault.how == "short":
+            self.wfile.write(content[: len(content) // 2])
+            self.close_connection = True
+        elif self.fault is not None and self.fault.how == "flip":
+            middle = len(content) // 2
+            self.wfile.write(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+        else:
             self.wfile.write(content)
 
     def reply_json(self, content: Any, **options: Any) -> None:
@@ -180,8 +284,9 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(404, "RevisionNotFound")
         return sha
 
-    def check_writer(self) -> None:
-        if self._token() != WRITER:
+    def check_writer(self, *, proposal: bool = False) -> None:
+        """Who may write; whoever is logged in may propose."""
+        if self._token() != WRITER and not (proposal and self._token() == READER):
             raise Refusal(403 if self._token() else 401)
 
     # --- routes
@@ -195,8 +300,17 @@ class Handler(BaseHTTPRequestHandler):
         self.server.repos.setdefault(key, Repo(private=wanted.get("visibility") == "private"))
         self.reply_json({"url": f"{self.server.url}/{name}"}, status=status)
 
+    def settings(self, kind: str, id: str) -> None:
+        self.check_writer()
+        repo, wanted = self.repo(kind, id), json.loads(self.body)
+        repo.gated = bool(wanted.get("gated", repo.gated))
+        repo.private = wanted.get("visibility", "private" if repo.private else "public") == "private"
+        self.reply_json({})
+
     def validate_yaml(self) -> None:
-        self.reply_json({"errors": [], "warnings": []})
+        wrong = complaints(json.loads(self.body)["content"])
+        answer = {"errors": [{"message": words} for words in wrong], "warnings": []}
+        self.reply_json(answer, status=400 if wrong else 200)
 
     def whoami(self) -> None:
         if self._token() not in (WRITER, READER):
@@ -204,7 +318,7 @@ class Handler(BaseHTTPRequestHandler):
         self.reply_json({"type": "user", "name": "someone", "orgs": []})
 
     def preupload(self, kind: str, id: str, revision: str) -> None:
-        self.check_writer()
+        self.check_writer(proposal="create_pr" in self.query)
         repo = self.repo(kind, id)
         present = repo.commits[self.commit_of(repo, revision)]
         answers = []
@@ -216,7 +330,7 @@ class Handler(BaseHTTPRequestHandler):
         self.reply_json({"files": answers})
 
     def lfs_batch(self, kind: str, id: str) -> None:
-        self.check_writer()
+        self.check_writer(proposal=True)
         self.repo(kind, id)
         objects = [
             {"oid": wanted["oid"], "size": wanted["size"]} for wanted in json.loads(self.body)["objects"]
@@ -239,12 +353,16 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(b"")
 
     def commit(self, kind: str, id: str, revision: str) -> None:
-        self.check_writer()
+        proposal = "create_pr" in self.query
+        self.check_writer(proposal=proposal)
         repo = self.repo(kind, id)
-        files = dict(repo.commits[self.commit_of(repo, revision)])
+        head = self.commit_of(repo, revision)
+        files = dict(repo.commits[head])
         for line in self.body.splitlines():
             operation = json.loads(line)
             value = operation["value"]
+            if operation["key"] == "header" and value.get("parentCommit", head) != head:
+                raise Refusal(412)
             if operation["key"] == "file":
                 files[value["path"]] = File(base64.b64decode(value["content"]), lfs=False)
             elif operation["key"] == "lfsFile":
@@ -253,28 +371,42 @@ class Handler(BaseHTTPRequestHandler):
                 del files[value["path"]]
             elif operation["key"] == "deletedFolder":
                 files = {path: file for path, file in files.items() if not path.startswith(value["path"])}
-        sha = repo.commit(revision, files)
-        self.reply_json(
-            {"commitOid": sha, "commitUrl": f"{self.server.url}/{id}/commit/{sha}", "success": True}
-        )
+        extra = {}
+        if proposal:
+            name = repo.propose(files)
+            sha = repo.pull_requests[name]
+            extra["pullRequestUrl"] = f"{self.server.url}/{id}/discussions/{name.rpartition('/')[2]}"
+        else:
+            sha = repo.commit(revision, files)
+        url = f"{self.server.url}/{id}/commit/{sha}"
+        self.reply_json({"commitOid": sha, "commitUrl": url, "success": True} | extra)
+
+    def merge(self, kind: str, id: str, number: str) -> None:
+        """Puts a pull request's tree in the place of main's."""
+        self.check_writer()
+        repo = self.repo(kind, id)
+        repo.branches["main"] = self.commit_of(repo, f"refs/pr/{number}")
+        self.reply_json({})
 
     def info(self, kind: str, id: str, revision: str = "main") -> None:
         repo = self.repo(kind, id)
         sha = self.commit_of(repo, revision)
         siblings = [{"rfilename": path} for path in sorted(repo.commits[sha])]
-        self.reply_json({"id": id, "sha": sha, "private": repo.private, "siblings": siblings, "tags": []})
+        facts = {"id": id, "sha": sha, "private": repo.private, "gated": repo.gated and "manual"}
+        self.reply_json(facts | {"siblings": siblings, "tags": []})
 
     def refs(self, kind: str, id: str) -> None:
         repo = self.repo(kind, id)
-        lists = {"heads": repo.branches, "tags": repo.tags}
-        heads, tags = (
+        lists = {"heads": repo.branches, "tags": repo.tags, "pr": repo.pull_requests}
+        heads, tags, proposals = (
             [
                 {"name": name, "ref": f"refs/{folder}/{name}", "targetCommit": sha}
                 for name, sha in names.items()
             ]
             for folder, names in lists.items()
         )
-        self.reply_json({"branches": heads, "tags": tags, "converts": []})
+        answer = {"branches": heads, "tags": tags, "converts": []}
+        self.reply_json(answer | ({"pullRequests": proposals} if "include_prs" in self.query else {}))
 
     def tag(self, kind: str, id: str, revision: str) -> None:
         self.check_writer()
@@ -283,6 +415,12 @@ class Handler(BaseHTTPRequestHandler):
         if name in repo.tags:
             raise Refusal(409)
         repo.tags[name] = self.commit_of(repo, revision)
+        self.reply_json({})
+
+    def untag(self, kind: str, id: str, revision: str) -> None:
+        self.check_writer()
+        if self.repo(kind, id).tags.pop(revision, None) is None:
+            raise Refusal(404, "RevisionNotFound")
         self.reply_json({})
 
     def branch(self, kind: str, id: str, name: str) -> None:
@@ -308,12 +446,7 @@ class Handler(BaseHTTPRequestHandler):
                 entries.setdefault(
                     str(parent), {"type": "directory", "path": str(parent), "oid": "0" * 40, "size": 0}
                 )
-            lfs = (
-                {"lfs": {"oid": file.sha256, "size": len(file.content), "pointerSize": 134}}
-                if file.lfs
-                else {}
-            )
-            entries[path] = {"type": "file", "path": path, "oid": file.oid, "size": len(file.content)} | lfs
+            entries[path] = entry_of(path, file)
         inside = {
             path for path in entries if recursive or PurePosixPath(path).parent == PurePosixPath(folder)
         }
@@ -321,8 +454,16 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(404, "EntryNotFound", commit=sha)
         self.reply_json([entry for path, entry in entries.items() if path in inside])
 
+    def paths_info(self, kind: str, id: str, revision: str) -> None:
+        repo = self.repo(kind, id)
+        files = repo.commits[self.commit_of(repo, revision)]
+        wanted = parse_qs(self.body.decode())["paths"]
+        self.reply_json([entry_of(path, files[path]) for path in wanted if path in files])
+
     def resolve(self, kind: str, id: str, revision: str, path: str) -> None:
         repo = self.repo(kind, id)
+        if repo.gated and self._token() != WRITER:
+            raise Refusal(403 if self._token() else 401, "GatedRepo")
         sha = self.commit_of(repo, revision)
         file = repo.commits[sha].get(path)
         if file is None:
@@ -355,6 +496,42 @@ class Handler(BaseHTTPRequestHandler):
         return b"".join(chunks)
 
 
+def entry_of(path: str, file: File) -> dict[str, Any]:
+    """A file as listings have it."""
+    entry = {"type": "file", "path": path, "oid": file.oid, "size": len(file.content)}
+    lfs = {"oid": file.sha256, "size": len(file.content), "pointerSize": 134}
+    return entry | ({"lfs": lfs} if file.lfs else {})
+
+
+def complaints(card: str) -> list[str]:
+    """What the Hub would say against the front matter of a README.md."""
+    found = re.match(r"\A---\r?\n(.*?)\r?\n---", card, flags=re.DOTALL)
+    try:
+        header = yaml.safe_load(found[1]) if found else {}
+    except yaml.YAMLError as error:
+        return [f"the front matter is no yaml: {error}"]
+    if not isinstance(header, dict):
+        return ["the front matter is no mapping"]
+    wrong = []
+    if header.get("license", "mit") not in LICENCES:
+        wrong.append(f'"license" must be one of {", ".join(LICENCES)}')
+    for key in ("tags", "datasets"):
+        if not isinstance(header.get(key, []), list) or not all(
+            isinstance(x, str) for x in header.get(key, [])
+        ):
+            wrong.append(f'"{key}" must be a list of strings')
+    for key in ("pipeline_tag", "library_name", "pretty_name"):
+        if not isinstance(header.get(key, ""), str):
+            wrong.append(f'"{key}" must be a string')
+    for model in header.get("model-index") or []:
+        for result in model.get("results", []):
+            if not {"task", "dataset", "metrics"} <= result.keys():
+                wrong.append('"model-index" has a result without task, dataset or metrics')
+            if not all({"type", "value"} <= metric.keys() for metric in result.get("metrics", [])):
+                wrong.append('"model-index" has a metric without type or value')
+    return wrong
+
+
 ROUTES: list[tuple[tuple[str, ...], str, Callable[..., None]]] = [
     (("POST",), r"/api/repos/create", Handler.create_repo),
     (("POST",), r"/api/validate-yaml", Handler.validate_yaml),
@@ -365,6 +542,10 @@ ROUTES: list[tuple[tuple[str, ...], str, Callable[..., None]]] = [
     (("GET",), rf"{REPO}/xet-write-token/(?P<revision>[^/]+)", Handler.xet_token),
     (("POST",), rf"{REPO}/commit/(?P<revision>[^/]+)", Handler.commit),
     (("POST",), rf"{REPO}/tag/(?P<revision>[^/]+)", Handler.tag),
+    (("DELETE",), rf"{REPO}/tag/(?P<revision>[^/]+)", Handler.untag),
+    (("PUT",), rf"{REPO}/settings", Handler.settings),
+    (("POST",), rf"{REPO}/discussions/(?P<number>\d+)/merge", Handler.merge),
+    (("POST",), rf"{REPO}/paths-info/(?P<revision>[^/]+)", Handler.paths_info),
     (("POST",), rf"{REPO}/branch/(?P<name>[^/]+)", Handler.branch),
     (("GET",), rf"{REPO}/refs", Handler.refs),
     (("GET",), rf"{REPO}/tree/(?P<revision>[^/]+)(?:/(?P<folder>.+))?", Handler.tree),
@@ -375,7 +556,9 @@ ROUTES: list[tuple[tuple[str, ...], str, Callable[..., None]]] = [
 
 
 if __name__ == "__main__":
-    server = HubServer(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
-    for variable, setting in server.environment("~/.cache/loopback-hub").items():
+    if len(sys.argv) < 2:
+        sys.exit("usage: python -m tests.hub_server DIR [PORT]")
+    server = HubServer(int(sys.argv[2]) if len(sys.argv) > 2 else 0, Path(sys.argv[1]))
+    for variable, setting in server.environment(Path(sys.argv[1]).resolve() / "client").items():
         print(f"export {variable}={setting}", flush=True)
     server.serve_forever()

@@ -3,86 +3,17 @@
 The client reads its environment when it is imported, so each test runs it in a process of its own.
 """
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import READER, WRITER, File, HubServer, Repo
-
-from cwm_hub.hub.checkpoint import save_pretrained
-from cwm_hub.models.registry import create_model
-
-Client = Callable[..., list[str]]
-
-STEPS = """
-import json, sys
-from cwm_hub import from_pretrained, push_to_hub
-from cwm_hub.hub import CheckpointError
-
-def load(name, **options):
-    return f"weight {next(from_pretrained(name, **options).parameters()).flatten()[0].item()}"
-
-for action, name, options in json.loads(sys.argv[1]):
-    try:
-        result = load(name, **options) if action == "load" else push_to_hub(options.pop("directory"), name, **options)
-    except CheckpointError as error:
-        result = f"refused: {error}"
-    assert "\\n" not in result, result
-    print(result)
-"""
-
-
-def load(name: str, **options: object) -> tuple:
-    """A step of a client: load a checkpoint and tell its first weight."""
-    return ("load", name, options)
-
-
-def push(directory: Path, name: str, **options: object) -> tuple:
-    """A step of a client: push a checkpoint and tell its address."""
-    return ("push", name, {"directory": str(directory)} | options)
-
-
-@pytest.fixture
-def server() -> Iterator[HubServer]:
-    with HubServer() as running:
-        yield running
-
-
-@pytest.fixture
-def client(server, tmp_path) -> Client:
-    """Takes steps in a fresh process for which `server` is the Hub; returns a line for each."""
-
-    def run(*steps: tuple, token: str | None = WRITER) -> list[str]:
-        return run_python(server, tmp_path, "-c", STEPS, json.dumps(steps), token=token)
-
-    return run
-
-
-def run_python(
-    server: HubServer,
-    folder: Path,
-    *arguments: object,
-    token: str | None = WRITER,
-    environment: dict[str, str] | None = None,
-) -> list[str]:
-    """Runs Python with `server` for the Hub; returns the lines it printed."""
-    variables = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    variables |= server.environment(folder / "home", token) | (environment or {})
-    command = [sys.executable, *map(str, arguments)]
-    result = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout.splitlines()
-
-
-def checkpoint(folder: Path, weight: float) -> Path:
-    """A checkpoint whose first parameter is `weight` throughout."""
-    model = create_model("plainwm-debug")
-    next(model.parameters()).data.fill_(weight)
-    return save_pretrained(model, folder, name="someone/wm")
+from hub_process import STEPS, checkpoint, load, push, run_python
+from hub_server import READER, File, Repo, complaints
 
 
 def test_push_tag_load_and_load_again_from_the_cache(server, client, tmp_path):
@@ -193,7 +124,7 @@ def test_no_server_and_no_copy_is_one_sentence(server, client, tmp_path):
 def test_the_publish_recipe_takes_the_hub_for_a_target(server, client, tmp_path):
     checkpoint(tmp_path / "run" / "model", 4.0)
     recipe = Path(__file__).parents[1] / "recipes" / "publish.py"
-    options = ("--run", tmp_path / "run", "--to", "someone/wm", "--tag", "v1", "--public")
+    options = ("--run", tmp_path / "run", "--to", "hf://someone/wm", "--tag", "v1", "--public")
     (line,) = run_python(server, tmp_path, recipe, *options)
     assert line.startswith(f"published to {server.url}/someone/wm; load it with")
     repo = server.repos["model", "someone/wm"]
@@ -213,6 +144,47 @@ def test_the_default_upload_through_xet_commits_every_file(server, tmp_path):
     repo = server.repos["model", "someone/wm"]
     assert repo.commits[repo.tags["v1"]].keys() == {"config.json", "model.safetensors", "README.md"}
     assert any("/xet-write-token/" in line for line in server.requests) and not server.store
+
+
+@pytest.mark.slow
+def test_run_by_hand_it_keeps_what_was_published(tmp_path):
+    """As the docstring says: a server of its own process, killed, and another one in its folder."""
+
+    @contextlib.contextmanager
+    def by_hand() -> Iterator[dict[str, str]]:
+        command = [sys.executable, "-m", "tests.hub_server", str(tmp_path / "hub")]
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True)
+        try:
+            lines = [process.stdout.readline().strip() for _ in range(7)]
+            yield dict(line.removeprefix("export ").split("=", 1) for line in lines)
+        finally:
+            process.kill()
+            process.wait()
+
+    def steps(environment: dict[str, str], *taken: tuple) -> list[str]:
+        command = [sys.executable, "-c", STEPS, json.dumps(taken)]
+        result = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+        return result.stdout.splitlines()
+
+    with by_hand() as environment:
+        steps(environment, push(checkpoint(tmp_path / "wm", 1.0), "someone/wm", tag="v1"))
+    with by_hand() as environment:
+        again = environment | {"HF_HOME": str(tmp_path / "empty")}
+        assert steps(again, load("someone/wm@v1")) == ["weight 1.0"]
+
+
+def test_a_card_with_a_front_matter_that_the_hub_refuses():
+    assert complaints("# no front matter") == []
+    assert complaints("---\nlicense: mit\ntags: [a]\n---\n") == []
+    for front in (
+        "license: my-own",
+        "tags: a",
+        "a: [",
+        "- a",
+        "datasets: [1]",
+        "model-index: [{results: [{}]}]",
+    ):
+        assert len(complaints(f"---\n{front}\n---\n")) == 1, front
 
 
 DATASET = """
