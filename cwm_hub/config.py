@@ -17,6 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+MOST_LAYERS = 256
+MOST_UNITS = 65_536
+"""Far above any model of this library: what a file says beyond them would only exhaust the machine."""
+
 ConfigT = TypeVar("ConfigT", bound="DataclassInstance")
 
 

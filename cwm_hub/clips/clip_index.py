@@ -51,9 +51,15 @@ class ClipIndex:
     """The usable clips of one `ClipSource`, one entry per index row that passed its filters."""
 
     def __init__(
-        self, source: ClipSource, manifest: Manifest, table: "pyarrow.Table", *, window_frames: int
+        self,
+        source: ClipSource,
+        manifest: Manifest,
+        table: "pyarrow.Table",
+        *,
+        window_frames: int,
+        commit: str | None = None,
     ) -> None:
-        """Choose the clips and lay out the windows.
+        """Choose the clips and lay out the windows; `commit` is the Hub's of a set that is there.
 
         Raises:
             ShardError: the index does not fit the manifest, or the clips differ in size.
@@ -61,7 +67,7 @@ class ClipIndex:
         """
         import pyarrow.compute as pc
 
-        self.source, self.manifest = source, manifest
+        self.source, self.manifest, self.commit = source, manifest, commit
         records = manifest.splits.get(source.split, ())
         if not records:
             splits = ", ".join(manifest.splits) or "none"
@@ -118,6 +124,7 @@ class ClipIndex:
             "root": self.source.root,
             "name": self.manifest.name,
             "manifest_hash": self.manifest.hash,
+            "commit": self.commit,
             "licence": self.manifest.licence,
             "redistributable": self.manifest.redistributable,
             "split": self.source.split,

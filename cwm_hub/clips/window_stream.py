@@ -239,7 +239,8 @@ def open_clip_set(
         root = Root.parse(with_retries(partial(pin_revision, source.root), fetch, what=source.root))
         manifest = with_retries(partial(Manifest.load, root), fetch, what=f"{root}/{MANIFEST}")
         table = with_retries(partial(read_index_table, root), fetch, what=f"{root}/{INDEX}")
-        index = ClipIndex(source, manifest, table, window_frames=window_frames)
+        commit = root.partition("@")[2].partition("/")[0] if root.startswith("hf://") else None
+        index = ClipIndex(source, manifest, table, window_frames=window_frames, commit=commit or None)
         block_shards = REMOTE_BLOCK_SHARDS if block_shards is None else block_shards
         files = RemoteShards(root, manifest.splits[source.split], fetch=fetch, block_shards=block_shards)
     own_seed = int(sampling.hash_words(seed, number) >> np.uint64(1))

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from cwm_hub.hub.checkpoint import save_pretrained as save_pretrained
     from cwm_hub.hub.names import embedded_names as embedded_names
     from cwm_hub.hub.names import find_checkpoint as find_checkpoint
+    from cwm_hub.hub.names import verify as verify
     from cwm_hub.hub.official_weights import load_official as load_official
     from cwm_hub.hub.pretrained import from_pretrained as from_pretrained
     from cwm_hub.hub.pretrained import push_to_hub as push_to_hub
@@ -24,6 +25,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "from_pretrained": "cwm_hub.hub.pretrained",
         "load_official": "cwm_hub.hub.official_weights",
         "push_to_hub": "cwm_hub.hub.pretrained",
+        "publish": "cwm_hub.hub.publish",
         "save_pretrained": "cwm_hub.hub.checkpoint",
+        "verify": "cwm_hub.hub.names",
     },
 )

@@ -34,6 +34,10 @@ import cwm_hub
 from cwm_hub.config import ConfigError, from_dict, nearest, to_dict
 from cwm_hub.hub import model_card
 from cwm_hub.shards.storage import commit_folder
+from cwm_hub.hub.weights import check_weights, read_weights
+from cwm_hub.hub_client.cards import CARD, merged
+from cwm_hub.hub_client.errors import HubError
+from cwm_hub.hub_client.secrets import without_secrets
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -60,14 +64,13 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 TRAIN = "train.json"
 SCORECARD = "scorecard.json"
-CARD = "README.md"
 
 SUFFIXES = (".gif", ".json", ".md", ".mp4", ".png", ".safetensors", ".yaml")
 """What a checkpoint may hold. Pickles are not among them: loading one runs its author's code."""
 
 
-class CheckpointError(ValueError):
-    """A checkpoint cannot be found, read, believed or written: the message is one sentence for the user."""
+CheckpointError = HubError
+"""What is wrong with a checkpoint, or with the way to it, is one error for whoever asked for it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +83,10 @@ class Checkpoint:
     """Commit hash on the Hub, None for a directory."""
     fetch: Callable[[str], Path]
     """Local path of one of its files, downloaded where need be; FileNotFoundError when it has no such file."""
+    mend: Callable[[str], bool] = lambda file: False
+    """Whether the local copy of a file was other than the published one and has been fetched anew."""
+    damaged: Callable[[], list[str]] = list
+    """Names of the files whose local copy is other than the published one; a directory has nothing to compare with."""
 
     @functools.cached_property
     def header(self) -> dict[str, Any]:
@@ -93,7 +100,12 @@ class Checkpoint:
         except FileNotFoundError as error:
             raise CheckpointError(f"{self} has no {CONFIG}: it is not a cwm_hub checkpoint") from error
         where = f"{self}/{CONFIG}"
-        return migrate(_read_json(path, where=where), where=where)
+        try:
+            return migrate(_read_json(path, where=where), where=where)
+        except CheckpointError:
+            if not self.mend(CONFIG):
+                raise
+            return migrate(_read_json(self.fetch(CONFIG), where=where), where=where)
 
     @functools.cached_property
     def model_class(self) -> type[nn.Module]:
@@ -114,6 +126,8 @@ class Checkpoint:
         where = f"{self}/{CONFIG}"
         try:
             return from_dict(_config_class(self.model_class), self.header.get("config"), where=where)
+        except OverflowError as error:
+            raise CheckpointError(f"{where}: {error}") from error
         except ConfigError as error:
             writer = self.header.get("cwm_hub_version")
             foreign = writer != cwm_hub.__version__
@@ -126,10 +140,11 @@ class Checkpoint:
         The global random state is left as it was: loading a model does not change a seeded run.
         """
         config = self.config()
+        tensors = self._tensors(config)
         with torch.random.fork_rng(devices=[]):
             model = self.model_class(_without_downloads(config))
         model.config = config  # type: ignore[assignment]
-        model.load_state_dict(self._tensors(model), strict=True)
+        model.load_state_dict(tensors, strict=True)
         return model.to(device).eval()
 
     def identity(self) -> dict[str, Any]:
@@ -159,25 +174,23 @@ class Checkpoint:
         except FileNotFoundError as error:
             raise CheckpointError(f"{self} has no {WEIGHTS}: the checkpoint is incomplete") from error
 
-    def _tensors(self, model: nn.Module) -> dict[str, torch.Tensor]:
+    def _tensors(self, config: "DataclassInstance") -> dict[str, torch.Tensor]:
         where = f"{self}/{WEIGHTS}"
+
+        def read() -> dict[str, torch.Tensor]:
+            path = self._weights()
+            check_weights(path, self.model_class, _without_downloads(config), where=where)
+            return read_weights(path, where=where)
+
         try:
-            tensors = safetensors.torch.load_file(self._weights())
+            try:
+                return read()
+            except (CheckpointError, safetensors.SafetensorError):
+                if not self.mend(WEIGHTS):
+                    raise
+                return read()
         except safetensors.SafetensorError as error:
             raise CheckpointError(f"{where} is not a whole safetensors file: {error}") from error
-        expected = model.state_dict()
-        complaints = [
-            _complaint("missing", expected.keys() - tensors.keys()),
-            _complaint("unknown", tensors.keys() - expected.keys()),
-            _complaint(
-                "of another shape",
-                {k for k in expected.keys() & tensors if expected[k].shape != tensors[k].shape},
-            ),
-        ]
-        if any(complaints):
-            does_not_fit = f"{where} does not fit the {type(model).__name__} of its {CONFIG}: "
-            raise CheckpointError(does_not_fit + "; ".join(filter(None, complaints)))
-        return tensors
 
 
 def migrate(header: Mapping[str, Any], *, where: str = CONFIG) -> dict[str, Any]:
@@ -211,6 +224,8 @@ def save_pretrained(
     scorecard: Mapping[str, Any] | None = None,
     assets: Mapping[str, Path] | None = None,
     card: bool = True,
+    replace_card: bool = False,
+    licence: str | None = None,
     name: str | None = None,
 ) -> Path:
     """Writes a checkpoint directory, whole or not at all; an older checkpoint at that place is replaced.
@@ -223,7 +238,9 @@ def save_pretrained(
         train: what `train.json` says about how the weights came to be.
         scorecard: what `scorecard.json` says about how well they predict.
         assets: further files by the name they get, e.g. {"prediction.mp4": path}.
-        card: write README.md.
+        card: write README.md; of the one that is there, what people wrote into it stays.
+        replace_card: let nothing of it stay.
+        licence: of the weights, as the Hub names licences; by default what the shards behind them allow.
         name: how the card tells people to load the model; the directory by default.
 
     Raises:
@@ -244,14 +261,30 @@ def save_pretrained(
         (staging / WEIGHTS).chmod((staging / CONFIG).stat().st_mode)  # safetensors keeps it to its owner
         for file, content in ((TRAIN, train), (SCORECARD, scorecard)):
             if content is not None:
-                _write_json(staging / file, content)
+                _write_json(staging / file, without_secrets(content))
         for file, source in (assets or {}).items():
             _copy_asset(Path(source), staging / file)
         if card:
-            parameters = sum(parameter.numel() for parameter in model.parameters())
-            text = model_card.model_card(staging, name=name or os.fspath(directory), parameters=parameters)
-            (staging / CARD).write_text(text, encoding="utf-8")
+            text = card_of(staging, name=name or os.fspath(directory), licence=licence)
+            there = target / CARD
+            old = there.read_text(encoding="utf-8") if there.is_file() and not replace_card else None
+            (staging / CARD).write_text(merged(old, text, kind="model"), encoding="utf-8")
     return target
+
+
+def card_of(directory: Path, *, name: str, licence: str | None = None) -> str:
+    """The card of a checkpoint directory, made from its other files.
+
+    Args:
+        directory: the checkpoint.
+        name: how the card tells people to load the model.
+        licence: as in `save_pretrained`.
+    """
+    checkpoint = Checkpoint(name, None, functools.partial(local_file, directory))
+    with torch.device("meta"):
+        model = checkpoint.model_class(_without_downloads(checkpoint.config()))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return model_card.model_card(directory, name=name, parameters=parameters, licence=licence)
 
 
 def local_file(directory: Path, file: str) -> Path:
@@ -265,8 +298,10 @@ def local_file(directory: Path, file: str) -> Path:
 def _read_json(path: Path, *, where: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{where} is not JSON: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{where} cannot be read: {error.strerror}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{where} expects a mapping, got a {type(content).__name__}")
     return content
@@ -305,13 +340,6 @@ def _plain_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
         key.replace("_orig_mod.", ""): tensor.detach().to("cpu", copy=True).contiguous()
         for key, tensor in model.state_dict().items()
     }
-
-
-def _complaint(what: str, keys: set[str]) -> str:
-    if not keys:
-        return ""
-    shown = ", ".join(sorted(keys)[:3]) + (", ..." if len(keys) > 3 else "")
-    return f"{len(keys)} tensor{'s' if len(keys) > 1 else ''} {what} ({shown})"
 
 
 def _check_target(target: Path) -> None:

@@ -3,17 +3,22 @@
 Only measured numbers appear: a card without a scorecard says that nothing was measured.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from cwm_hub.evaluation import words
-from cwm_hub.hub_client import template
+from cwm_hub.hub_client.cards import BEGIN, END, code, inert, template
+from cwm_hub.hub_client.errors import HubError
+from cwm_hub.hub_client.names import HUB_ID
 
 PAPER = "arXiv 2305.18499"
 
@@ -110,6 +115,12 @@ assert action.shape == (1, agent.config.action_size)
 }
 """By `model_type`."""
 
+FILM = {"replay.mp4": "An evaluation episode as the agent's camera sees it."}
+"""Caption of the film that an agent's run leaves."""
+
+POLICIES = {"mode": "this agent", "sampled": "samples of its policy", "random": "a random policy"}
+"""Policies that an evaluation plays, in words."""
+
 TRAINING_FACTS = {
     "recipe": "recipe",
     "preset": "preset",
@@ -127,79 +138,136 @@ TRAINING_FACTS = {
     "processes": "processes",
     "precision": "precision",
     "git_commit": "commit",
-    "command": "command",
 }
 """Entries of `train.json`, or of the `config` in it, shown in the training table where they are there."""
 
 
-def model_card(directory: Path, *, name: str, parameters: int) -> str:
+def model_card(directory: Path, *, name: str, parameters: int, licence: str | None = None) -> str:
     """README.md of a checkpoint directory, from its `config.json`, `train.json`, `scorecard.json` and pictures.
+
+    Whatever those files say is shown as text: no markup in them takes effect.
 
     Args:
         directory: the checkpoint.
         name: what the reader gives to `from_pretrained`.
         parameters: how many the model has.
+        licence: of the weights, as the Hub names licences; by default `mit`, and `other` where a shard set behind
+            them is recorded as one that may not be passed on.
+
+    Raises:
+        HubError: `train.json` or `scorecard.json` does not have the form that recipes write.
     """
     header = _read(directory / "config.json")
-    train = _read(directory / "train.json")
-    scorecard = _read(directory / "scorecard.json")
     usage = USAGE[header["model_type"]]
-    shards = [_shard_row(shard) for shard in train.get("parents", {}).get("shards", [])]
-    title = name.rstrip("/").rsplit("/", 1)[-1]
-    data = ModelCardData(
-        library_name="cwm-hub",
-        license="mit",
-        pipeline_tag=usage.pipeline_tag,
-        tags=["cwm-hub", "contextwm", "arxiv:2305.18499", *usage.tags],
-        datasets=[shard["hub_id"] for shard in shards if shard["hub_id"]] or None,
-        model_name=title,
-        eval_results=[*_eval_results(scorecard, usage), *_episode_results(train, usage)] or None,
-    )
-    return ModelCard.from_template(
-        data,
-        template_path=str(template("model_card.md")),
-        title=title,
-        usage=usage,
-        snippet=usage.snippet.replace("NAME", name),
-        header=header,
-        config_json=json.dumps(header["config"], indent=2),
-        parameters=parameters,
-        shards=shards,
-        init=train.get("parents", {}).get("init"),
-        training=_training_facts(train),
-        versions=train.get("versions", {}),
-        protocol=_protocol_facts(scorecard.get("protocol", {})),
-        measured=words.protocol_sentences(scorecard["protocol"]) if "sources" in scorecard else None,
-        scores=_score_tables(scorecard) if "sources" in scorecard else [],
-        fvd=words.fvd_sentence(scorecard["fvd"]) if "fvd" in scorecard else None,
-        episodes=_episodes(train),
-        pictures=_pictures({path.name for path in directory.iterdir() if path.suffix in (".mp4", ".png")}),
-    ).content
+    title = " ".join(name.rstrip("/").rsplit("/", 1)[-1].split())
+    with _form_of(directory / "train.json"):
+        train = _read(directory / "train.json")
+        shards = [_shard_row(shard) for shard in train.get("parents", {}).get("shards", [])]
+        init = train.get("parents", {}).get("init") or {}
+        licence = licence or ("mit" if all(shard["redistributable"] for shard in shards) else "other")
+        facts: dict[str, Any] = {
+            "shards": inert(shards),
+            "init": init.get("name") and _parent(init),
+            "training": inert(_training_facts(train)),
+            "command": inert(_short_paths(str(train.get("command") or ""))),
+            "versions": inert(train.get("versions", {})),
+            "machine": inert(train.get("machine", {})),
+            "episodes": _episodes(train),
+            "episode_rows": _episode_rows(train),
+        }
+        results = _episode_results(train, usage)
+    with _form_of(directory / "scorecard.json"):
+        scorecard = _read(directory / "scorecard.json")
+        shown = inert(scorecard)
+        facts |= {
+            "protocol": inert(_protocol_facts(scorecard.get("protocol", {}))),
+            "measured": words.protocol_sentences(shown["protocol"]) if "sources" in shown else None,
+            "scores": _score_tables(shown) if "sources" in shown else [],
+            "fvd": words.fvd_sentence(shown["fvd"]) if "fvd" in shown else None,
+        }
+        results = [*_eval_results(scorecard, usage), *results]
+        data = ModelCardData(
+            library_name="cwm-hub",
+            license=licence,
+            pipeline_tag=usage.pipeline_tag,
+            tags=["cwm-hub", "contextwm", "arxiv:2305.18499", *usage.tags],
+            datasets=[shard["hub_id"] for shard in shards if shard["hub_id"]] or None,
+            base_model=init["name"]
+            if HUB_ID.fullmatch(str(init.get("name", ""))) and init.get("revision")
+            else None,
+            model_name=title,
+            eval_results=results or None,
+        )
+        return ModelCard.from_template(
+            data,
+            template_path=str(template("model_card.md")),
+            begin=BEGIN,
+            end=END,
+            title=inert(title),
+            usage=usage,
+            snippet=usage.snippet.replace('"NAME"', json.dumps(name)),
+            header=inert({key: header[key] for key in ("model_type", "format_version", "cwm_hub_version")}),
+            config_json=json.dumps(header["config"], indent=2),
+            parameters=parameters,
+            licence=licence,
+            pictures=_captions(directory),
+            **facts,
+        ).content
+
+
+@contextlib.contextmanager
+def _form_of(path: Path) -> Iterator[None]:
+    """Says which file is not what its recipe writes, in place of where the reading of it failed."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise HubError(f"{path.name} does not have the form that the recipes write ({reason})") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise TypeError(f"a {type(content).__name__} and not a mapping")
+    return content
+
+
+def _parent(init: Mapping[str, Any]) -> str:
+    """The checkpoint that the weights began with, and which of its versions."""
+    revision, digest = init.get("revision"), init.get("weights_sha256")
+    return (
+        code(init["name"])
+        + (f" at {code(revision)}" if revision else "")
+        + (f", sha256 {code(digest)}" if digest else "")
+    )
+
+
+def _short_paths(command: str) -> str:
+    """The command with the last name of every absolute path: the folders above it are this machine's business."""
+    return re.sub(r"(?<![\w:/.~-])~?/(?:[^\s/'\"\]},:]+/)+", ".../", command)
 
 
 def _training_facts(train: Mapping[str, Any]) -> dict[str, str]:
-    """What `train.json` says, in words, with nothing in it that would end a table's cell."""
+    """What `train.json` says, in words."""
     entries = {**train.get("config", {}), **train}
     known = {name: entries.get(key) for key, name in TRAINING_FACTS.items()}
-    return {name: str(value).replace("|", r"\|") for name, value in known.items() if value is not None}
+    return {name: str(value) for name, value in known.items() if value is not None}
 
 
 def _shard_row(shard: Mapping[str, Any]) -> dict[str, Any]:
     root = str(shard.get("root", ""))
-    on_hub = root.startswith("hf://datasets/")
+    on_hub = re.fullmatch(rf"hf://datasets/({HUB_ID.pattern})(?:[@/].*)?", root)
     return {
         "name": shard.get("name") or Path(root).name,
         "clips": shard.get("clips", "not recorded"),
         "frames": shard.get("frames", "not recorded"),
         "licence": shard.get("licence") or "see the manifest",
         "manifest_hash": shard.get("manifest_hash", "not recorded"),
-        "hub_id": "/".join(root.removeprefix("hf://datasets/").split("/")[:2]).split("@")[0]
-        if on_hub
-        else None,
+        "commit": shard.get("commit") or "",
+        "redistributable": shard.get("redistributable") is not False,
+        "hub_id": on_hub[1] if on_hub else None,
     }
 
 
@@ -225,8 +293,8 @@ def _eval_results(scorecard: Mapping[str, Any], usage: Usage) -> list[EvalResult
     return [
         EvalResult(
             task_type=usage.pipeline_tag,
-            dataset_type=name,
-            dataset_name=name,
+            dataset_type=" ".join(name.split()),
+            dataset_name=" ".join(name.split()),
             metric_type=key,
             metric_name=f"{metric.heading}, open loop",
             metric_value=round(part["model"][key]["mean"], 4),
@@ -237,17 +305,37 @@ def _eval_results(scorecard: Mapping[str, Any], usage: Usage) -> list[EvalResult
     ]
 
 
-def _pictures(names: set[str]) -> dict[str, str]:
+def _captions(directory: Path) -> dict[str, str]:
     """Captions by file name: of an evaluation's pictures, then of others, whose name is all that is known."""
-    known = {name: caption for name, caption in words.PICTURES.items() if name in names}
-    others = {name: Path(name).stem.replace("_", " ") for name in sorted(names - known.keys())}
-    return known | others
+    names = {path.name for path in directory.iterdir() if path.suffix in (".gif", ".mp4", ".png")}
+    known = {name: caption for name, caption in (words.PICTURES | FILM).items() if name in names}
+    others = {name: inert(Path(name).stem.replace("_", " ")) for name in sorted(names - known.keys())}
+    return {quote(name): caption for name, caption in (known | others).items()}
 
 
 def _episodes(train: Mapping[str, Any]) -> dict[str, Any] | None:
     """The last evaluation of a fine-tuning run, or None when there was none."""
     evaluation = train.get("evaluation", {})
     return evaluation if "score" in evaluation else None
+
+
+def _episode_rows(train: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Cells of score and success rate for every policy that was played at the end."""
+    episodes = _episodes(train) or {}
+    played = {words: episodes if key == "mode" else episodes.get(key) for key, words in POLICIES.items()}
+    return {
+        words: [_interval(scores, "score"), _interval(scores, "success_rate")]
+        for words, scores in played.items()
+        if isinstance(scores, Mapping) and "score" in scores
+    }
+
+
+def _interval(scores: Mapping[str, Any], metric: str) -> str:
+    """Mean, and the interval where there is one."""
+    if metric not in scores:
+        return "-"
+    bounds = [f"{scores[f'{metric}_{end}']:.2f}" for end in ("low", "high") if f"{metric}_{end}" in scores]
+    return f"{scores[metric]:.2f}" + (f" [{', '.join(bounds)}]" if bounds else "")
 
 
 def _episode_results(train: Mapping[str, Any], usage: Usage) -> list[EvalResult]:

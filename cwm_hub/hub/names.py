@@ -1,34 +1,24 @@
 """A name is a directory, a model shipped with the package, or a Hub repository at one revision."""
 
-import contextlib
 import functools
+import hashlib
 import os
-import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import HfApi
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    LocalTokenNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-    RevisionResolutionError,
-)
-from huggingface_hub.utils import httpx
-
-import cwm_hub
 from cwm_hub.config import nearest
-from cwm_hub.hub.checkpoint import CONFIG, Checkpoint, CheckpointError, local_file
+from cwm_hub.hub.checkpoint import CONFIG, SUFFIXES, Checkpoint, CheckpointError, local_file
+from cwm_hub.hub_client.commit import hub_api
+from cwm_hub.hub_client.errors import hub_errors
+from cwm_hub.hub_client.names import HubName, hub_name
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 EMBEDDED = Path(__file__).parent / "embedded"
 """Checkpoints shipped inside the package, each a directory named as the model."""
-
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def find_checkpoint(
@@ -37,16 +27,19 @@ def find_checkpoint(
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
+    force_download: bool = False,
     token: str | bool | None = None,
 ) -> Checkpoint:
     """Finds a directory, an embedded model or a Hub repository, in this order, and pins its revision.
 
     Args:
-        name_or_path: path of a checkpoint directory, a name such as "contextwm-tiny", or a Hub id "owner/name".
+        name_or_path: path of a checkpoint directory, a name such as "contextwm-tiny", or a Hub repository:
+            "owner/name", "owner/name@revision", "hf://owner/name", or the address of its page.
         revision: branch, tag or commit on the Hub; resolved once, so that config and weights belong together even
             while someone pushes.
         cache_dir: the Hub's cache instead of the default one.
         local_files_only: take the Hub's cache as it is and ask no server.
+        force_download: fetch every file anew although the cache has it.
         token: access token of the Hub instead of the logged-in one; False for none.
 
     Raises:
@@ -62,22 +55,86 @@ def find_checkpoint(
                 f"revision {revision!r} was asked of {name}, which is a directory and has none"
             )
         return Checkpoint(name, None, functools.partial(local_file, directory))
-    if not HUB_ID.fullmatch(name):
+    found = hub_name(name)
+    if found is None:
         raise CheckpointError(_not_found(name))
-    api = HfApi(token=token, library_name="cwm-hub", library_version=cwm_hub.__version__)
-    with _hub_errors(name, revision):
+    found = found.at(revision)
+    api = hub_api(token)
+    with hub_errors(found.repo_id, found.revision):
         pinned = api.resolve_revision(
-            name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
+            found.repo_id, revision=found.revision, cache_dir=cache_dir, local_files_only=local_files_only
         )
 
-    def download(file: str) -> Path:
-        with _hub_errors(name, revision):
+    def download(file: str, *, force: bool = force_download) -> Path:
+        with hub_errors(found.repo_id, found.revision):
             path = api.hf_hub_download(
-                name, file, revision=pinned, cache_dir=cache_dir, local_files_only=local_files_only
+                found.repo_id,
+                file,
+                revision=pinned,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+                force_download=force,
             )
         return Path(path)
 
-    return Checkpoint(name, pinned.resolved, download)
+    commit = pinned.resolved
+
+    def mend(file: str) -> bool:
+        if local_files_only or not _damaged(api, found, commit, {file: download(file, force=False)}):
+            return False
+        warnings.warn(f"{found.repo_id}/{file} was damaged in the cache and is fetched anew", stacklevel=2)
+        download(file, force=True)
+        return True
+
+    def damaged() -> list[str]:
+        with hub_errors(found.repo_id, found.revision):
+            files = api.list_repo_files(found.repo_id, revision=commit)
+        kept = [file for file in files if Path(file).suffix in SUFFIXES]
+        return _damaged(api, found, commit, {file: download(file) for file in kept})
+
+    return Checkpoint(found.repo_id, commit, download, mend, damaged)
+
+
+def verify(name: str | os.PathLike[str], **options: Any) -> list[str]:
+    """Names of a checkpoint's files whose copy in the cache is other than what the Hub holds, down to the last bit.
+
+    Args:
+        name: as in `find_checkpoint`, and of the Hub: a directory has nothing to be compared with.
+        options: as in `find_checkpoint`; `from_pretrained(name, force_download=True)` mends what is found.
+
+    Raises:
+        CheckpointError: no such repository, or no connection.
+    """
+    checkpoint = find_checkpoint(name, **options)
+    if checkpoint.revision is None:
+        raise CheckpointError(
+            f"{name} is a directory, and only what came from the Hub can be compared with it"
+        )
+    return checkpoint.damaged()
+
+
+def _damaged(api: "HfApi", name: HubName, commit: str, files: Mapping[str, Path]) -> list[str]:
+    """Those of the downloaded files that do not have the hash that the Hub records."""
+    from huggingface_hub.hf_api import RepoFile
+
+    with hub_errors(name.repo_id, name.revision):
+        entries = api.get_paths_info(name.repo_id, list(files), revision=commit)
+    return [
+        entry.path
+        for entry in entries
+        if isinstance(entry, RepoFile)
+        and _hash_of(files[entry.path], lfs=entry.lfs is not None)
+        != (entry.lfs.sha256 if entry.lfs is not None else entry.blob_id)
+    ]
+
+
+def _hash_of(path: Path, *, lfs: bool) -> str:
+    """Sha256 of an LFS file, git's blob hash of another."""
+    if not lfs:
+        content = path.read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def embedded_names() -> list[str]:
@@ -91,42 +148,3 @@ def _not_found(name: str) -> str:
     shipped = embedded_names()
     hint = nearest(name, shipped) or f" (embedded: {', '.join(shipped) or 'none'})"
     return f"{name!r} is no directory, no embedded model and no Hub id of the form owner/name{hint}"
-
-
-@contextlib.contextmanager
-def _hub_errors(
-    repo_id: str,
-    revision: str | None,
-    *,
-    unreached: str = "is not a directory, the Hub was not reached, and the local cache does not hold all of it",
-) -> Iterator[None]:
-    """Turns what the Hub's client raises into one sentence; a file that a repository lacks is FileNotFoundError."""
-    try:
-        yield
-    except GatedRepoError as error:
-        raise CheckpointError(
-            f"{repo_id} is gated: ask for access on its page and log in with `hf auth login`"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise CheckpointError(
-            f"{repo_id} is neither a directory nor a Hub repository that you may see "
-            "(a private one needs `hf auth login` or a token)"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise CheckpointError(f"{repo_id} has no revision {revision or 'main'!r}") from error
-    except (RevisionResolutionError, LocalEntryNotFoundError, ConnectionError, httpx.TransportError) as error:
-        raise CheckpointError(f"{repo_id} {unreached}") from error
-    except EntryNotFoundError as error:
-        raise FileNotFoundError(f"{repo_id} lacks a file") from error
-    except (HFValidationError, LocalTokenNotFoundError) as error:
-        raise CheckpointError(f"{repo_id}: {error}") from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        reason = (
-            "log in with `hf auth login` and a token that may write there"
-            if status in (401, 403)
-            else str(error)
-        )
-        raise CheckpointError(
-            f"the Hub answered {status} for {repo_id}: {' '.join(reason.split())}"
-        ) from error

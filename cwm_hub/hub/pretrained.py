@@ -4,14 +4,27 @@ import os
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import torch
-from huggingface_hub import HfApi
 from torch import nn
 
-import cwm_hub
-from cwm_hub.hub.checkpoint import SUFFIXES, CheckpointError, save_pretrained
-from cwm_hub.hub.names import HUB_ID, _hub_errors, find_checkpoint
+from cwm_hub.evaluation.words import PICTURES
+from cwm_hub.hub.checkpoint import (
+    CONFIG,
+    SCORECARD,
+    SUFFIXES,
+    TRAIN,
+    WEIGHTS,
+    CheckpointError,
+    card_of,
+    save_pretrained,
+)
+from cwm_hub.hub.model_card import FILM
+from cwm_hub.hub.names import find_checkpoint
+from cwm_hub.hub_client.cards import CARD, our_block
+from cwm_hub.hub_client.commit import Target, check_files, publish_files
+from cwm_hub.hub_client.names import hub_name
 
 
 def from_pretrained(
@@ -20,6 +33,7 @@ def from_pretrained(
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
+    force_download: bool = False,
     token: str | bool | None = None,
     device: str | torch.device = "cpu",
     expect: type[nn.Module] | None = None,
@@ -27,10 +41,12 @@ def from_pretrained(
     """Loads a published model, of whatever class its config names, in eval mode.
 
     Args:
-        name_or_path: a checkpoint directory, an embedded name such as "contextwm-tiny", or a Hub id "owner/name".
+        name_or_path: a checkpoint directory, an embedded name such as "contextwm-tiny", or a Hub repository:
+            "owner/name", "owner/name@revision", "hf://owner/name", or the address of its page.
         revision: branch, tag or commit on the Hub.
         cache_dir: the Hub's cache instead of the default one.
         local_files_only: take the Hub's cache as it is and ask no server.
+        force_download: fetch every file anew although the cache has it.
         token: access token of the Hub instead of the logged-in one; False for none.
         device: where the model is put.
         expect: refuse a checkpoint of any other class, before its weights are downloaded.
@@ -39,7 +55,12 @@ def from_pretrained(
         CheckpointError: not found, not reachable, incomplete, corrupt, of another class or of a newer format.
     """
     checkpoint = find_checkpoint(
-        name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, token=token
+        name_or_path,
+        revision=revision,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        force_download=force_download,
+        token=token,
     )
     if expect is not None and not issubclass(checkpoint.model_class, expect):
         raise CheckpointError(
@@ -55,60 +76,81 @@ def push_to_hub(
     private: bool = True,
     revision: str | None = None,
     tag: str | None = None,
+    pull_request: bool = False,
+    replace_card: bool = False,
     message: str = "Upload checkpoint",
     token: str | bool | None = None,
 ) -> str:
     """Uploads a checkpoint directory, as it is, or a model to a Hub repository, and returns its address.
 
-    The repository is made when there is none; one that exists keeps its visibility. A self-hosted Hub without Xet
-    storage needs `HF_HUB_DISABLE_XET=1` in the environment before Python starts.
+    One commit replaces everything that an earlier upload left there, so that no scorecard or picture of other weights
+    stays; files that are not a checkpoint's stay, and so does what people wrote into README.md. The repository is made
+    when there is none; one that exists keeps its visibility. A self-hosted Hub without Xet storage needs
+    `HF_HUB_DISABLE_XET=1` in the environment before Python starts.
 
     Args:
         model_or_directory: what `save_pretrained` wrote, or a model, whose card then knows no training facts.
-        repo_id: "owner/name".
+        repo_id: "owner/name", also as "hf://owner/name" or the address of its page.
         private: visibility of a new repository.
         revision: branch to commit to, made when there is none; the default branch by default.
-        tag: a name to give the new commit.
+        tag: a name to give the new commit; one that is in use is refused before anything is uploaded.
+        pull_request: propose the commit instead, which needs no right to write.
+        replace_card: let nothing stay of the README.md that is there.
         message: of the commit.
         token: access token instead of the logged-in one.
 
     Raises:
         CheckpointError: not a checkpoint, a file that may not be published, no right to write, or no connection.
     """
-    if not HUB_ID.fullmatch(repo_id):
+    name = hub_name(repo_id)
+    if name is None:
         raise CheckpointError(f"a Hub repository is named owner/name, got {repo_id!r}")
-    if isinstance(model_or_directory, nn.Module):
-        with tempfile.TemporaryDirectory() as scratch:
-            saved = save_pretrained(model_or_directory, Path(scratch) / "model", name=repo_id)
-            return push_to_hub(
-                saved, repo_id, private=private, revision=revision, tag=tag, message=message, token=token
-            )
-    directory = Path(model_or_directory).expanduser()
-    _check_publishable(directory)
-    api = HfApi(token=token, library_name="cwm-hub", library_version=cwm_hub.__version__)
-    with _hub_errors(repo_id, revision, unreached="was not pushed: the Hub or its storage was not reached"):
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        api.upload_folder(
-            repo_id=repo_id,
-            folder_path=directory,
-            revision=revision,
-            commit_message=message,
-            ignore_patterns=[".*", "*/.*"],
-        )
-        if tag is not None:
-            api.create_tag(repo_id, tag=tag, revision=revision)
-    return f"{api.endpoint}/{repo_id}" + (f"/tree/{revision}" if revision else "")
+    name = name.at(revision)
+    target = Target(
+        name.repo_id,
+        private=private,
+        revision=name.revision,
+        tag=tag,
+        pull_request=pull_request,
+        replace_card=replace_card,
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        if isinstance(model_or_directory, nn.Module):
+            directory = save_pretrained(model_or_directory, Path(scratch) / "model", name=name.repo_id)
+        else:
+            directory = Path(model_or_directory).expanduser()
+        files = publishable(directory)
+        if CARD not in files:  # or the card that is there would go on telling of the weights before
+            files[CARD] = Path(scratch) / CARD
+            files[CARD].write_text(card_of(directory, name=name.repo_id), encoding="utf-8")
+        return publish_files(target, files, stale=is_stale, message=message, token=token).url
 
 
-def _check_publishable(directory: Path) -> None:
+def publishable(directory: Path) -> dict[str, Path]:
+    """The files of a checkpoint directory by name, after a look at each; hidden ones stay at home.
+
+    Raises:
+        CheckpointError: no checkpoint, a damaged one, or a file that a checkpoint does not hold.
+    """
     if not directory.is_dir():
         raise CheckpointError(f"no such directory: {directory}")
     find_checkpoint(directory).load()
+    files = {}
     for path in sorted(directory.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
-        if path.is_file() and not hidden and path.suffix not in SUFFIXES:
+        name = path.relative_to(directory)
+        if any(part.startswith(".") for part in name.parts) or (path.is_dir() and not path.is_symlink()):
+            continue
+        if path.suffix not in SUFFIXES:
             raise CheckpointError(
                 f"{path} may not be published: a checkpoint holds only {' '.join(SUFFIXES)}"
             )
+        files[name.as_posix()] = path
+    check_files(files)
+    return files
+
+
+def is_stale(path: str, card: str) -> bool:
+    """Whether a file of a repository is an earlier upload's: one of our names, or a picture that its card shows."""
+    shown = our_block(card)
+    ours = (CONFIG, WEIGHTS, TRAIN, SCORECARD, *FILM, *PICTURES)
+    return path in ours or f"]({quote(path)})" in shown or f'src="{quote(path)}"' in shown

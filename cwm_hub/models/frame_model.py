@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from cwm_hub.config import check_range
+from cwm_hub.config import MOST_LAYERS, MOST_UNITS, check_range
 from cwm_hub.models.augment import augment
 from cwm_hub.models.cnn import CNN_IMAGE_SIZE, CNNDecoder, CNNEncoder
 from cwm_hub.models.context import (
@@ -61,8 +61,11 @@ class FrameModelConfig:
             raise ValueError(f"image_size is a positive multiple of {LATENT_STRIDE}, got {self.image_size}")
         if self.backbone == "cnn" and (self.context is not None or self.image_size != CNN_IMAGE_SIZE):
             raise ValueError(f"backbone 'cnn' takes {CNN_IMAGE_SIZE} pixel images and no context")
-        check_range(self, "depth", at_least=2)  # the decoder's last stage has half as many channels
-        check_range(self, "layers", at_least=1)
+        check_range(self, "image_size", at_least=LATENT_STRIDE, at_most=MOST_UNITS)
+        check_range(
+            self, "depth", at_least=2, at_most=MOST_UNITS
+        )  # the decoder's last stage has half as many channels
+        check_range(self, "layers", at_least=1, at_most=MOST_LAYERS)
 
 
 def centred(image: UInt8[Tensor, "*N 3 H W"]) -> Float[Tensor, "*N 3 H W"]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cwm_hub.config import check_range
+from cwm_hub.config import MOST_LAYERS, MOST_UNITS, check_range
 from cwm_hub.models.distributions import TruncatedNormal
 from cwm_hub.models.initialise import xavier_linear
 
@@ -28,8 +28,8 @@ class HeadConfig:
     """Units of a hidden layer (paper: 400)."""
 
     def __post_init__(self):
-        check_range(self, "layers", at_least=0)
-        check_range(self, "units", at_least=1)
+        check_range(self, "layers", at_least=0, at_most=MOST_LAYERS)
+        check_range(self, "units", at_least=1, at_most=MOST_UNITS)
 
 
 class MLP(nn.Module):

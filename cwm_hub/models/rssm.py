@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from cwm_hub.config import check_range
+from cwm_hub.config import MOST_UNITS, check_range
 from cwm_hub.models.initialise import init_xavier
 from cwm_hub.models.recurrent import GRUCell
 
@@ -40,7 +40,9 @@ class RSSMConfig:
     """Width of the action slot. Shorter actions are padded with zeros, absent ones are zeros (APV's 50)."""
 
     def __post_init__(self):
-        check_range(self, "stoch", "classes", "deter", "hidden", "action_size", at_least=1)
+        check_range(
+            self, "stoch", "classes", "deter", "hidden", "action_size", at_least=1, at_most=MOST_UNITS
+        )
 
 
 class RSSMState(NamedTuple):

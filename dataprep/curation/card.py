@@ -5,7 +5,7 @@ from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from cwm_hub.hub_client import template
+from cwm_hub.hub_client.cards import BEGIN, END, code, inert, template
 from cwm_hub.shards.codecs import EXTENSIONS
 from cwm_hub.shards.manifest import Manifest
 from dataprep.curation.stats import STATIC_MOTION, WINDOW_FRAMES
@@ -59,16 +59,18 @@ def dataset_card(
     return DatasetCard.from_template(
         _header(manifest, clips, title, with_clips),
         template_path=str(template("dataset_card.md")),
-        title=title,
-        stats=stats,
+        begin=BEGIN,
+        end=END,
+        title=inert(title),
+        stats=inert(stats),
         clips=f"{clips:,}",
         size=manifest.image_size,
         codec_words=CODEC_WORDS[manifest.codec],
-        origin=f"`{manifest.name}`",
+        origin=code(manifest.name),
         with_clips=with_clips,
         preview=preview,
-        max_clip_frames=config.get("max_clip_frames", 256),
-        overlap_frames=config.get("overlap_frames", WINDOW_FRAMES - 1),
+        max_clip_frames=inert(config.get("max_clip_frames", 256)),
+        overlap_frames=inert(config.get("overlap_frames", WINDOW_FRAMES - 1)),
         spreads={
             "frames a video": stats["video_frames"],
             "seconds a video": stats["video_seconds"],
@@ -78,13 +80,13 @@ def dataset_card(
         static_motion=STATIC_MOTION,
         extension=EXTENSIONS[manifest.codec],
         streams=manifest.codec == "h264",
-        location=location,
-        repository=repository,
+        location=json.dumps(location),
+        repository=json.dumps(repository),
         window_frames=WINDOW_FRAMES,
-        first_split=first_split,
-        first_tar=_url(location, first_shards[0].file),
-        plan_hash=manifest.plan_hash or "none",
-        versions=manifest.versions,
+        first_split=json.dumps(first_split),
+        first_tar=json.dumps(_url(location, first_shards[0].file)),
+        plan_hash=code(manifest.plan_hash or "none"),
+        versions=inert(manifest.versions),
         config_json=json.dumps(config, indent=1, ensure_ascii=False),
         licence_text=_licence_text(manifest),
     ).content
@@ -99,24 +101,25 @@ def _header(manifest: Manifest, clips: int, title: str, with_clips: bool) -> Dat
         extra["configs"] = [{"config_name": "default", "data_files": files}]
     if with_clips and not manifest.redistributable:
         extra["extra_gated_prompt"] = (
-            f"The clips are frames of videos under this licence: {manifest.licence}. "
+            f"The clips are frames of videos under this licence: {inert(manifest.licence)}. "
             "By asking for access you state that you hold that licence yourself."
         )
     return DatasetCardData(
         license=licence if known else "other",
         task_categories=["video-classification"] if manifest.codec == "h264" else [],
         size_categories=next((words for limit, words in SIZES if clips < limit), "n>1M"),
-        pretty_name=title,
+        pretty_name=" ".join(title.split()),
         tags=["webdataset", "video", "world-model", "contextwm", "arxiv:2305.18499"],
         **extra,
     )
 
 
 def _licence_text(manifest: Manifest) -> str:
+    licence = inert(manifest.licence)
     if manifest.redistributable:
-        return f"Source videos: {manifest.licence}. The clips stay under the licence of the videos they were cut from."
+        return f"Source videos: {licence}. The clips stay under the licence of the videos they were cut from."
     return (
-        f"Source videos: {manifest.licence}. Nothing is recorded here that lets others publish frames of them: "
+        f"Source videos: {licence}. Nothing is recorded here that lets others publish frames of them: "
         "get the videos from their owner, under their terms."
     )
 

@@ -7,15 +7,14 @@ which others can check shards that they made from their own download.
 """
 
 import argparse
-import contextlib
 import json
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 from pathlib import Path
-from typing import Any
 
-from cwm_hub import __version__
+from cwm_hub.hub_client.cards import CARD, merged
+from cwm_hub.hub_client.commit import Target, check_files, publish_files
+from cwm_hub.hub_client.names import hub_name
 from cwm_hub.shards.index import INDEX
 from cwm_hub.shards.manifest import FAILURES, MANIFEST, Manifest
 from cwm_hub.shards.storage import Root
@@ -24,9 +23,8 @@ from dataprep.curation.preview import preview_jpeg
 from dataprep.curation.stats import measure
 from dataprep.curation.verify import verify
 
-STATS, PREVIEW, CARD = "meta/stats.json", "meta/preview.jpg", "README.md"
+STATS, PREVIEW = "meta/stats.json", "meta/preview.jpg"
 METADATA = (CARD, MANIFEST, INDEX, FAILURES, STATS, "meta/steering.parquet")
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,9 @@ class PushOptions:
     revision: str | None = option(None, metavar="BRANCH")
     """Branch to commit to; none: main."""
     tag: str | None = None
-    """Name for the new commit; none: manifest-<first digits of its hash>."""
+    """Name for the new commit, refused where it is in use; none: manifest-<first digits of its hash>."""
+    card: Literal["keep", "replace"] = "keep"
+    """Keep what people wrote into the README.md that is there, or write it anew."""
     i_have_redistribution_rights: bool = False
     """Publish shards although their manifest records no licence that lets others publish them."""
     metadata_only: bool = False
@@ -65,8 +65,10 @@ def run(args: argparse.Namespace) -> int:
     home = Root.parse(args.root).home
     if home is None:
         raise ValueError(f"push takes a local directory, got {args.root}")
-    if not HUB_ID.fullmatch(args.repository):
+    name = hub_name(args.repository, kind="dataset")
+    if name is None:
         raise ValueError(f"a Hub repository is named owner/name, got {args.repository!r}")
+    name = name.at(args.revision)
     manifest = Manifest.load(home)
     with_clips = not args.metadata_only
     if with_clips and not args.dry_run:
@@ -75,17 +77,32 @@ def run(args: argparse.Namespace) -> int:
     if problems:
         print(f"{problems[0].where}: {problems[0].what} ({len(problems)} problems; see cwm-dataprep verify)")
         return EXIT_VERIFY
-    title = args.title or args.repository.partition("/")[2]
+    title = args.title or name.repo_id.partition("/")[2]
     files = render(
-        home, manifest, repository=args.repository, title=title, with_clips=with_clips, sample=args.sample
+        home,
+        manifest,
+        repository=name.repo_id,
+        title=title,
+        with_clips=with_clips,
+        sample=args.sample,
+        keep_card=args.card == "keep",
     )
     size = sum((home / file).stat().st_size for file in files)
     if args.dry_run:
         print("\n".join(files))
+        check_files({file: home / file for file in files})
         print(f"would publish {len(files)} files, {size / 1e6:.1f} MB; read {home / CARD}")
         return EXIT_DONE
-    tag = args.tag or f"manifest-{manifest.hash[:12]}"
-    print(upload(home, args.repository, files, private=not args.public, revision=args.revision, tag=tag))
+    target = Target(
+        name.repo_id,
+        "dataset",
+        private=not args.public,
+        revision=name.revision,
+        tag=args.tag or f"manifest-{manifest.hash[:12]}",
+        move_tag=args.tag is None,  # the same shards under a card that changed
+        replace_card=args.card == "replace",
+    )
+    print(upload(home, target, files))
     return EXIT_DONE
 
 
@@ -110,6 +127,7 @@ def render(
     title: str,
     with_clips: bool = True,
     sample: int = 1000,
+    keep_card: bool = True,
 ) -> list[str]:
     """Write card, statistics and (with clips) contact sheet into the directory; returns the files to publish."""
     from dataprep.curation.card import dataset_card
@@ -127,61 +145,24 @@ def render(
         with_clips=with_clips,
         preview=PREVIEW if with_clips else None,
     )
+    there = home / CARD
+    if keep_card and there.is_file():
+        card = merged(there.read_text(encoding="utf-8"), card, kind="dataset")
     root.write(CARD, card.encode())
     files = [file for file in METADATA if (home / file).is_file()]
     return files + ([PREVIEW, *(record.file for record in manifest.shards)] if with_clips else [])
 
 
-def upload(
-    home: Path, repository: str, files: list[str], *, private: bool, revision: str | None, tag: str
-) -> str:
-    """Make the repository hold exactly these files; returns its address. Run again, it resumes.
+def upload(home: Path, target: Target, files: list[str]) -> str:
+    """Make the repository hold exactly these files, in one commit; returns its address. Run again, it resumes.
 
     Raises:
-        ValueError: No right to write there, or no connection.
+        HubError: A tag in use, no right to write there, or no connection.
     """
-    from huggingface_hub import HfApi
-
-    api = HfApi(library_name="cwm-hub", library_version=__version__)
-    with _hub_errors(repository):
-        api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
-        if revision is not None:
-            api.create_branch(repository, repo_type="dataset", branch=revision, exist_ok=True)
-        api.upload_folder(
-            repo_id=repository,
-            repo_type="dataset",
-            folder_path=home,
-            revision=revision,
-            allow_patterns=files,
-            delete_patterns=["data/*", "meta/*"],
-            commit_message=f"Publish {Manifest.load(home).name}",
-        )
-        api.create_tag(repository, repo_type="dataset", tag=tag, revision=revision, exist_ok=True)
-    return f"{api.endpoint}/datasets/{repository}"
-
-
-@contextlib.contextmanager
-def _hub_errors(repository: str) -> Iterator[None]:
-    """One sentence for what the Hub's client raises."""
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalTokenNotFoundError,
-        OfflineModeIsEnabled,
+    published = publish_files(
+        target,
+        {file: home / file for file in files},
+        stale=lambda path, card: path.startswith(("data/", "meta/")),
+        message=f"Publish {Manifest.load(home).name}",
     )
-    from huggingface_hub.utils import httpx
-
-    try:
-        yield
-    except (OfflineModeIsEnabled, httpx.TransportError) as error:
-        raise ValueError(f"the Hub cannot be reached to publish {repository}") from error
-    except (HFValidationError, LocalTokenNotFoundError) as error:
-        raise ValueError(f"{repository}: {' '.join(str(error).split())}") from error
-    except HfHubHTTPError as error:
-        status: Any = error.response.status_code
-        reason = (
-            "log in with `hf auth login` and a token that may write there"
-            if status in (401, 403)
-            else str(error)
-        )
-        raise ValueError(f"the Hub answered {status} for {repository}: {' '.join(reason.split())}") from error
+    return published.url

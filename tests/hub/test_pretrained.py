@@ -11,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 from torch import nn
 
 from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
@@ -304,6 +305,14 @@ def reshape_a_tensor(directory: Path) -> None:
     edit_weights(directory, change)
 
 
+def change_a_tensor(directory: Path, change) -> None:
+    def replace(tensors: dict) -> None:
+        name = next(name for name, tensor in sorted(tensors.items()) if tensor.is_floating_point())
+        tensors[name] = change(tensors[name])
+
+    edit_weights(directory, replace)
+
+
 BROKEN = {
     "no config": (
         lambda d: (d / "config.json").unlink(),
@@ -346,6 +355,24 @@ BROKEN = {
         r"1 tensor unknown \(extra\)",
     ),
     "other shape": (reshape_a_tensor, "1 tensor of another shape"),
+    "not finite": (lambda d: change_a_tensor(d, lambda t: t.fill_(float("nan"))), "not finite"),
+    "integers": (lambda d: change_a_tensor(d, lambda t: t.int()), "1 tensor of another kind of number"),
+    "complex": (lambda d: change_a_tensor(d, lambda t: t.to(torch.complex64)), "another kind of number"),
+    "terabytes": (
+        lambda d: edit_config(d, config={"rssm": {"deter": 60_000, "hidden": 60_000, "stoch": 60_000}}),
+        "does not fit the VideoWorldModel.*of another shape",
+    ),
+    "a million layers": (
+        lambda d: edit_config(d, config={"frame": {"layers": 1_000_000}}),
+        "layers is .*at most",
+    ),
+    "beyond all sizes": (lambda d: edit_config(d, config={"rssm": {"deter": 10**12}}), "deter is .*at most"),
+    "huge integer": (lambda d: edit_config(d, config={"kl_scale": 10**400}), "config.json"),
+    "deep json": (lambda d: (d / "config.json").write_text("[" * 100_000), "config.json is not JSON"),
+    "config a folder": (
+        lambda d: ((d / "config.json").unlink(), (d / "config.json").mkdir()),
+        "has no config.json",
+    ),
 }
 
 
@@ -426,6 +453,93 @@ def test_every_model_type_has_a_card_and_can_be_built_from_its_config():
 
 
 # --- the card
+
+
+MALFORMED = {
+    "scorecard.json": [
+        {"together": SUMMARY, "sources": {"clips": {"windows": 8, "model": {"psnr_db": {"mean": "high"}}}}},
+        {"sources": []},
+        {"protocol": 3},
+        {"sources": {"clips": {"model": {}}}},
+    ],
+    "train.json": [
+        {"parents": []},
+        {"config": 3},
+        {"evaluation": {"score": "high", "episodes": 1}},
+        {"parents": {"shards": [3]}},
+    ],
+}
+
+
+@pytest.mark.parametrize("file", MALFORMED)
+@pytest.mark.parametrize("case", range(4))
+def test_a_file_of_another_form_is_one_sentence(file, case, model, tmp_path):
+    with pytest.raises(
+        CheckpointError, match=rf"{file} does not have the form that the recipes write"
+    ) as error:
+        save_pretrained(model, tmp_path / "model", **{file.split(".")[0]: MALFORMED[file][case]})
+    assert "\n" not in str(error.value) and not (tmp_path / "model").exists()
+
+
+def test_texts_of_the_files_are_inert_in_the_card(model, tmp_path):
+    hostile = "<img src=x>\n\n# Big\n\n| a | b |\n---\n"
+    train = json.loads(json.dumps(TRAIN)) | {
+        "preset": hostile,
+        "versions": {hostile: hostile},
+        "device": hostile,
+    }
+    train["parents"]["shards"][0] |= {"name": hostile, "licence": hostile, "manifest_hash": hostile}
+    train["parents"]["init"] |= {"name": hostile, "revision": hostile}
+    scorecard = SCORECARD | {"sources": {hostile: SUMMARY}, "protocol": {"split": hostile}}
+    saved = save_pretrained(model, tmp_path / "m", train=train, scorecard=scorecard, name=f"a/{hostile}")
+    card = ModelCard.load(saved / "README.md")
+    page = MarkdownIt("commonmark").enable("table").render(card.text)
+    plain = (
+        MarkdownIt("commonmark")
+        .enable("table")
+        .render(
+            (save_pretrained(model, tmp_path / "p", train=TRAIN, scorecard=SCORECARD) / "README.md")
+            .read_text()
+            .split("---\n", 2)[2]
+        )
+    )
+    assert "<img" not in page and page.count("<table>") == plain.count("<table>")
+    assert [page.count(f"<h{n}>") for n in (1, 2, 3)] == [plain.count(f"<h{n}>") for n in (1, 2, 3)]
+    assert card.data.eval_results[0].dataset_name == " ".join(hostile.split())
+
+
+def test_an_edited_card_survives_the_next_save(model, saved):
+    card = saved / "README.md"
+    card.write_text(card.read_text().replace("# contextwm-debug\n", "# Ours\n\nRead me.\n"))
+    save_pretrained(model, saved, train=TRAIN)
+    assert "# Ours\n\nRead me.\n" in card.read_text() and "21.25" not in card.read_text()
+    save_pretrained(model, saved, train=TRAIN, replace_card=True)
+    assert "Read me." not in card.read_text() and "# contextwm-debug\n" in card.read_text()
+
+
+def test_secrets_and_homes_do_not_reach_the_directory(model, tmp_path):
+    train = json.loads(json.dumps(TRAIN)) | {
+        "command": f"pretrain.py --run {Path.home()}/runs/x --data /data/mine/y"
+    }
+    train["parents"]["shards"][0]["root"] = "https://anna:geheim@example.org/clips"
+    saved = save_pretrained(model, tmp_path / "m", train=train)
+    assert (
+        find_checkpoint(saved).read("train.json")["command"]
+        == "pretrain.py --run ~/runs/x --data /data/mine/y"
+    )
+    for path in saved.glob("*.[jm]*"):
+        assert "geheim" not in path.read_text() and str(Path.home()) + "/" not in path.read_text()
+    assert "| command | pretrain.py --run .../x --data .../y |" in (saved / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("redistributable", "licence"), [(True, "mit"), (False, "other"), (None, "mit")])
+def test_the_licence_follows_the_videos_unless_it_is_given(redistributable, licence, model, tmp_path):
+    train = json.loads(json.dumps(TRAIN))
+    train["parents"]["shards"][0]["redistributable"] = redistributable
+    saved = save_pretrained(model, tmp_path / "m", train=train)
+    assert ModelCard.load(saved / "README.md").data.license == licence
+    saved = save_pretrained(model, tmp_path / "m", train=train, licence="cc-by-4.0")
+    assert ModelCard.load(saved / "README.md").data.license == "cc-by-4.0"
 
 
 def test_the_front_matter_parses_and_carries_the_scores(saved):

@@ -6,10 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from hub_process import run_python
+from hub_server import Repo
+from huggingface_hub import ModelCard
+from make_checkpoint_fixture import small_models
 
 from cwm_hub.hub.checkpoint import save_pretrained
 from cwm_hub.hub.names import find_checkpoint
 from cwm_hub.hub.pretrained import from_pretrained
+from cwm_hub.hub.publish import redistributable
 from cwm_hub.models.registry import create_model
 from recipes import publish
 from recipes.run.folder import one_sentence_errors
@@ -67,27 +72,25 @@ def test_publishing_again_takes_the_new_scorecard(run, tmp_path, monkeypatch):
     assert 'from_pretrained("plainwm-debug")' in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_which_targets_are_on_the_hub(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_what_is_no_repository_that_exists_is_a_directory(server, tmp_path):
+    """One process asks for all: a misspelt folder must not become a repository, one that is there may be meant."""
     (tmp_path / "runs").mkdir()
+    server.repos["model", "someone/model"] = Repo(private=True)
     targets = [
+        "hf://new/model@trial",
         "someone/model",
-        "hf://someone/model",
+        "outputs/model",
         "runs/model",
         "./someone/model",
         "model",
-        "a/b/c",
-        "/a/b",
     ]
-    assert [publish.hub_id(to) for to in targets] == [
-        "someone/model",
-        "someone/model",
-        None,
-        None,
-        None,
-        None,
-        None,
+    code = "import sys; from cwm_hub.hub.publish import hub_target; print([hub_target(to) for to in sys.argv[1:]])"
+    (line,) = run_python(server, tmp_path, "-c", code, *targets)
+    hub = [
+        "HubName(repo_id='new/model', revision='trial')",
+        "HubName(repo_id='someone/model', revision=None)",
     ]
+    assert line == f"[{', '.join(hub)}, None, None, None, None]"
 
 
 @pytest.mark.parametrize(
@@ -100,33 +103,79 @@ def test_which_targets_are_on_the_hub(tmp_path, monkeypatch):
     ],
 )
 def test_frames_go_to_the_hub_only_where_every_licence_allows_it(train, allowed):
-    assert publish.redistributable(train) is allowed
+    assert redistributable(train) is allowed
 
 
-@pytest.mark.parametrize("to_hub", [True, False])
-def test_pictures_stay_here_unless_allowed(to_hub, run, tmp_path, monkeypatch):
+def files_of(run: Path, *arguments: object, to: object, capsys, monkeypatch) -> set[str]:
+    """What a dry run says would go."""
+    capsys.readouterr()
+    call(monkeypatch, "--run", run, "--to", to, "--dry-run", *arguments)
+    listed = capsys.readouterr().out.split("bytes would go to")[0]
+    return {line.split()[1] for line in listed.splitlines()[:-1]}
+
+
+def test_pictures_stay_here_unless_allowed(run, tmp_path, capsys, monkeypatch):
+    """A dry run needs neither a token nor a Hub; frames of videos that may not be passed on do not leave by themselves."""
     (run / "train.json").write_text('{"updates": 3}')
-    pushed = []
+    bare, films = (
+        {"README.md", "config.json", "model.safetensors", "train.json"},
+        {"prediction.mp4", "prediction.png"},
+    )
+    say = {"capsys": capsys, "monkeypatch": monkeypatch}
+    assert files_of(run, to="hf://someone/model", **say) == bare
+    assert files_of(run, "--pictures", "all", to="hf://someone/model", **say) == bare | films
+    assert files_of(run, to=tmp_path / "out", **say) == bare | films
+    assert files_of(run, "--pictures", "none", to=tmp_path / "out", **say) == bare
+    assert not (tmp_path / "out").exists()
 
-    def push(directory, repo_id, **_):
-        pushed.extend(path.name for path in directory.iterdir())
-        return f"https://hub/{repo_id}"
 
-    monkeypatch.setattr(publish, "push_to_hub", push)
-    if to_hub:
-        call(monkeypatch, "--run", run, "--to", "hf://someone/model")
-        assert (
-            "model.safetensors" in pushed
-            and "prediction.png" not in pushed
-            and "prediction.mp4" not in pushed
-        )
-        call(monkeypatch, "--run", run, "--to", "hf://someone/model", "--pictures", "all")
-        assert "prediction.mp4" in pushed
-    else:
+def test_a_dry_run_shows_the_card(run, capsys, monkeypatch):
+    call(monkeypatch, "--run", run, "--to", "hf://someone/model", "--dry-run", "--license", "cc-by-4.0")
+    shown = capsys.readouterr().out
+    assert "would go to hf://someone/model, with this card:" in shown and "license: cc-by-4.0" in shown
+    assert 'from_pretrained("someone/model")' in shown
+
+
+def test_a_picture_that_leads_out_of_the_run_is_refused(run, tmp_path, monkeypatch):
+    (tmp_path / "private.png").write_bytes(b"private")
+    (run / "evaluation" / "look.png").symlink_to(tmp_path / "private.png")
+    with pytest.raises(SystemExit, match=r"look\.png is a link out of the run folder"):
         call(monkeypatch, "--run", run, "--to", tmp_path / "out")
-        assert (tmp_path / "out" / "prediction.mp4").exists() and not pushed
-        call(monkeypatch, "--run", run, "--to", tmp_path / "out", "--pictures", "none")
-        assert not (tmp_path / "out" / "prediction.mp4").exists()
+
+
+def test_an_agent_goes_with_its_episode_and_its_parent(server, tmp_path):
+    """To the Hub and back, with the parent by name and revision, and the scores with what they were measured on."""
+    run = tmp_path / "run"
+    evaluation = {
+        "score": 5.0,
+        "success_rate": 1.0,
+        "episodes": 2,
+        "random": {"score": 1.0, "success_rate": 0.0},
+    }
+    init = {"name": "someone/wm", "revision": "c" * 40, "weights_sha256": "ab" * 32}
+    train = {"task": "dummy", "evaluation": evaluation, "parents": {"init": init}}
+    save_pretrained(small_models()["dreamer_agent"], run / "agent", train=train, card=False)
+    (run / "replay.mp4").write_bytes(b"film")
+    rows = [
+        {"agent_steps": steps, "score": score, "success": True}
+        for steps, score in ((1, 0.0), (2, 5.0), (2, 5.0))
+    ]
+    (run / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ("--run", run, "--to", "hf://someone/agent", "--pictures", "all", "--tag", "v1")
+    run_python(server, tmp_path, ROOT / "recipes" / "publish.py", *options)
+    repo = server.repos["model", "someone/agent"]
+    files = repo.commits[repo.tags["v1"]]
+    assert files["replay.mp4"].content == b"film"
+    card = ModelCard(files["README.md"].content.decode())
+    assert card.data.base_model == "someone/wm" and {r.dataset_name for r in card.data.eval_results} == {
+        "dummy"
+    }
+    assert f"Initial weights: `someone/wm` at `{'c' * 40}`" in card.text
+    assert (
+        '<video src="replay.mp4"' in card.text
+        and "| this agent | 5.00 [5.00, 5.00] | 1.00 [1.00, 1.00] |" in card.text
+    )
+    assert "| a random policy | 1.00 | 0.00 |" in card.text
 
 
 def test_a_mistake_is_one_line_and_exit_code_1(run, tmp_path):
@@ -145,7 +194,7 @@ def test_a_mistake_is_one_line_and_exit_code_1(run, tmp_path):
 
 
 def test_tags_are_refused_for_a_directory(run, tmp_path, monkeypatch):
-    with pytest.raises(SystemExit, match="--revision, --tag and --public are for the Hub"):
+    with pytest.raises(SystemExit, match="--revision, --tag, --pr and --public are for the Hub"):
         call(monkeypatch, "--run", run, "--to", tmp_path / "out", "--tag", "v1")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hub_server import HubServer
 from huggingface_hub import DatasetCard
+from markdown_it import MarkdownIt
 from test_stats import blinking, still, write_set
 
 from cwm_hub.shards.manifest import Manifest
@@ -87,6 +88,23 @@ def test_official_counts_and_gating_are_on_the_card_of_a_closed_set(tmp_path: Pa
     assert "| train videos | 1 | 168,913 |" in card.text
 
 
+def test_texts_of_a_set_are_inert_on_its_card(tmp_path: Path) -> None:
+    hostile = "<script>x</script>\n\n# Big\n\n| a | b |"
+    root = write_set(tmp_path / "set", [(still(30, 90), 4)])
+    manifest = Manifest.load(root)
+    versions = manifest.versions | {"x": hostile}
+    dataclasses.replace(manifest, name=hostile, licence=hostile, versions=versions).save(root)
+    pages = []
+    for title in ("plain", hostile):
+        assert main(["push", str(root), "me/clips", "--dry-run", "--title", title, "--card", "replace"]) == 0
+        pages.append(
+            MarkdownIt("commonmark").enable("table").render(DatasetCard.load(root / "README.md").text)
+        )
+    assert not any("<script" in page for page in pages)
+    assert len({(page.count("<h1>"), page.count("<h2>"), page.count("<table>")) for page in pages}) == 1
+    assert pages[0].count("<h1>") == 1
+
+
 def test_shards_that_may_not_be_published_need_a_claim(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,6 +133,28 @@ def test_the_real_client_publishes_privately_and_once(hub: HubServer, root: Path
     assert result.returncode == 0, result.stderr
     assert set(repo.commits[repo.branches["main"]]) - {".gitattributes"} == expected - {"meta/failures.jsonl"}
     assert "second" in repo.tags
+
+
+def test_a_tag_in_use_is_refused_and_what_people_wrote_stays(
+    hub: HubServer, root: Path, tmp_path: Path
+) -> None:
+    assert push(hub, tmp_path / "home", root, "me/clips", "--tag", "v1").returncode == 0
+    repo = hub.repos["dataset", "me/clips"]
+    files = dict(repo.commits[repo.branches["main"]])
+    card = files["README.md"].content.decode().replace("# clips\n", "# clips\n\nBy hand.\n")
+    by_hand = dataclasses.replace(files["README.md"], content=card.encode())
+    repo.commit("main", files | {"README.md": by_hand, "LICENSE": by_hand})
+    tagged, before = repo.tags["v1"], dict(repo.branches)
+    refused = push(hub, tmp_path / "home", root, "me/clips", "--tag", "v1")
+    assert refused.returncode == 1 and refused.stderr.count("\n") == 1
+    assert "has a tag 'v1' already" in refused.stderr and "--repo-type dataset" in refused.stderr
+    assert repo.branches == before and repo.tags == {"v1": tagged}
+
+    relicense(root, "CC0-1.0", redistributable=True)  # another card, and another manifest
+    assert push(hub, tmp_path / "home", root, "me/clips").returncode == 0
+    files = repo.commits[repo.branches["main"]]
+    card = files["README.md"].content.decode()
+    assert "By hand." in card and "license: cc0-1.0" in card and "CC-BY" not in card and "LICENSE" in files
 
 
 @pytest.mark.slow

@@ -1,0 +1,212 @@
+"""A run's result, with all that tells how good it is, to a directory or to the Hub: what `publish` does, step by step."""
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from cwm_hub.evaluation.intervals import bootstrap_interval
+from cwm_hub.hub.checkpoint import Checkpoint, CheckpointError, save_pretrained
+from cwm_hub.hub.names import find_checkpoint
+from cwm_hub.hub.pretrained import publishable, push_to_hub
+from cwm_hub.hub_client.cards import CARD
+from cwm_hub.hub_client.commit import hub_api
+from cwm_hub.hub_client.errors import HubError, hub_errors
+from cwm_hub.hub_client.names import PREFIXES, HubName, hub_name
+
+MODEL_FOLDERS = ("model", "agent")
+"""Where pre-training and fine-tuning leave their result."""
+
+Pictures = Literal["auto", "all", "none"]
+
+
+@dataclass(frozen=True)
+class PublishSettings:
+    """How a run is published."""
+
+    name: str | None = None
+    """How the card says to load the model; the place itself by default."""
+    revision: str | None = None
+    """Branch on the Hub, made when there is none."""
+    tag: str | None = None
+    """Tag for the new commit on the Hub; one that is in use is refused."""
+    pull_request: bool = False
+    """Propose the commit on the Hub in place of making it."""
+    public: bool = False
+    """Make a new Hub repository visible to all."""
+    licence: str | None = None
+    """Of the weights, as the Hub names licences; by default mit, and other where videos behind them may not be passed on."""
+    replace_card: bool = False
+    """Write README.md anew, with nothing of what people wrote into the one that is there."""
+    pictures: Pictures = "auto"
+    """mp4 and png files; auto sends frames to the Hub only where every licence of the videos is recorded as allowing it."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What was published, or would be."""
+
+    place: str
+    """Directory, or address on the Hub."""
+    name: str
+    """What `from_pretrained` takes."""
+    files: dict[str, int]
+    """Bytes of each file by its name."""
+    card: str
+    """README.md."""
+
+
+def publish(
+    run: Path, to: str, settings: PublishSettings | None = None, *, dry_run: bool = False
+) -> Publication:
+    """Publishes `model/` or `agent/` of a run folder with its train.json, scorecard, pictures and card.
+
+    Args:
+        run: folder of a recipe; scorecard, films and pictures are taken from it, or else from its `evaluation/`.
+        to: a directory, or a Hub repository as `hub_target` tells them apart.
+        settings: the defaults where there are none.
+        dry_run: write and upload nothing, which needs no token.
+
+    Raises:
+        HubError: no result in the folder, a scorecard of other weights, or whatever keeps it from being published.
+    """
+    settings = settings or PublishSettings()
+    target = hub_target(to)
+    _check_options(settings, to, on_hub=target is not None)
+    name = settings.name or (target.repo_id if target else to)
+    with _staged(run, name, settings, on_hub=target is not None) as staged:
+        files = {file: path.stat().st_size for file, path in publishable(staged).items()}
+        card = (staged / CARD).read_text(encoding="utf-8")
+        if dry_run:
+            place = f"hf://{target.repo_id}" if target else to
+        elif target is None:
+            place = str(_save(run, Path(to), name, settings, on_hub=False))
+        else:
+            place = push_to_hub(
+                staged,
+                target.repo_id,
+                private=not settings.public,
+                revision=target.at(settings.revision).revision,
+                tag=settings.tag,
+                pull_request=settings.pull_request,
+                replace_card=settings.replace_card,
+            )
+    return Publication(place, name, files, card)
+
+
+def hub_target(to: str) -> HubName | None:
+    """The repository that `to` names, or None where it names a directory.
+
+    A repository is `hf://owner/name`, the address of its page, or `owner/name` where the Hub has it and nothing of the
+    kind is on the disk: a misspelt folder must not become a repository.
+    """
+    found = hub_name(to)
+    if found is None or to.startswith(PREFIXES):
+        return found
+    if Path(to).exists() or Path(to).parent.is_dir():
+        return None
+    with contextlib.suppress(HubError), hub_errors(found.repo_id):
+        return found if hub_api().repo_exists(found.repo_id) else None
+    return None
+
+
+def redistributable(train: dict[str, Any] | None) -> bool:
+    """Whether every shard set behind the model is recorded as one whose frames may be passed on."""
+    shards = (train or {}).get("parents", {}).get("shards", [])
+    return bool(shards) and all(shard.get("redistributable") is True for shard in shards)
+
+
+def _check_options(settings: PublishSettings, to: str, *, on_hub: bool) -> None:
+    asked = settings.revision or settings.tag or settings.pull_request or settings.public
+    if not on_hub and asked:
+        raise CheckpointError(
+            f"--revision, --tag, --pr and --public are for the Hub, and {to} is a directory (a repository is hf://owner/name)"
+        )
+
+
+@contextlib.contextmanager
+def _staged(run: Path, name: str, settings: PublishSettings, *, on_hub: bool) -> Iterator[Path]:
+    """The checkpoint directory to be published, in a folder of its own."""
+    with tempfile.TemporaryDirectory() as scratch:
+        yield _save(run, Path(scratch) / "model", name, settings, on_hub=on_hub)
+
+
+def _save(run: Path, place: Path, name: str, settings: PublishSettings, *, on_hub: bool) -> Path:
+    result = next((run / folder for folder in MODEL_FOLDERS if (run / folder).is_dir()), None)
+    if result is None:
+        missing = "no such run folder" if not run.is_dir() else "the run has no model/ or agent/ yet"
+        raise CheckpointError(f"{run}: {missing}")
+    found = find_checkpoint(result)
+    train, scorecard = _with_intervals(run, _read_json(run, "train.json")), _read_json(run, "scorecard.json")
+    _check_scorecard(scorecard, found)
+    shown = settings.pictures == "all" or (
+        settings.pictures == "auto" and (not on_hub or redistributable(train))
+    )
+    return save_pretrained(
+        found.load(),
+        place,
+        train=train,
+        scorecard=scorecard,
+        assets=_pictures(run) if shown else {},
+        name=name,
+        licence=settings.licence,
+        replace_card=settings.replace_card,
+    )
+
+
+def _read_json(run: Path, file: str) -> dict[str, Any] | None:
+    """A JSON file of the run folder or of one of its folders, the first that has it, or None."""
+    found = (find_checkpoint(folder).read(file) for folder in _folders(run))
+    return next((content for content in found if content is not None), None)
+
+
+def _with_intervals(run: Path, train: dict[str, Any] | None) -> dict[str, Any] | None:
+    """`train.json` with intervals over episodes beside the means of an agent's last evaluation, where eval.jsonl has them."""
+    path, evaluation = run / "eval.jsonl", (train or {}).get("evaluation")
+    if train is None or not isinstance(evaluation, dict) or not path.is_file():
+        return train
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    played = [row for row in rows if row.get("policy", "mode") == "mode"]
+    last = [row for row in played if row["agent_steps"] == played[-1]["agent_steps"]]
+    if len(last) < 2:
+        return train
+    columns = np.array([[row["score"], row["success"]] for row in last], np.float64)
+    low, high = bootstrap_interval(columns)
+    bounds = {
+        f"{name}_{end}": round(float(values[i]), 4)
+        for i, name in enumerate(("score", "success_rate"))
+        for end, values in (("low", low), ("high", high))
+    }
+    return train | {"evaluation": evaluation | bounds}
+
+
+def _pictures(run: Path) -> dict[str, Path]:
+    """The mp4 and png files of the run folder and its evaluation, by name."""
+    found: dict[str, Path] = {}
+    for folder in _folders(run):
+        for path in (*sorted(folder.glob("*.mp4")), *sorted(folder.glob("*.png"))):
+            if not path.resolve().is_relative_to(run.resolve()):
+                raise CheckpointError(f"{path} is a link out of the run folder: put the file there")
+            found.setdefault(path.name, path)
+    return found
+
+
+def _folders(run: Path) -> list[Path]:
+    """Where a run keeps what is published, first come first served."""
+    places = (run, run / "evaluation", *(run / name for name in MODEL_FOLDERS))
+    return [folder for folder in places if folder.is_dir()]
+
+
+def _check_scorecard(scorecard: dict[str, Any] | None, model: Checkpoint) -> None:
+    """Refuses numbers that were measured on other weights than those to be published."""
+    checkpoint = (scorecard or {}).get("checkpoint", {})
+    measured = checkpoint.get("weights_sha256") if isinstance(checkpoint, dict) else None
+    if measured is not None and measured != model.identity()["weights_sha256"]:
+        raise CheckpointError(
+            f"the scorecard was measured on other weights than {model}: run recipes/evaluate.py again"
+        )
