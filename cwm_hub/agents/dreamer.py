@@ -25,6 +25,7 @@ from cwm_hub.agents.intrinsic import IntrinsicBonus, IntrinsicConfig
 from cwm_hub.agents.replay import Replay, SequenceBatch
 from cwm_hub.config import check_range
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig, WorldState
+from cwm_hub.models.published import Published
 from cwm_hub.models.rssm import RSSMState
 from cwm_hub.models.running_statistics import RunningStatistics
 from cwm_hub.models.video_world_model import VideoWorldModel
@@ -110,7 +111,7 @@ class AgentState(NamedTuple):
     """Source of latents and exploration, seeded by the episode."""
 
 
-class DreamerAgent(nn.Module):
+class DreamerAgent(Published, nn.Module):
     """World model, actor-critic and bonus, with their optimisers."""
 
     def __init__(self, config: DreamerConfig):

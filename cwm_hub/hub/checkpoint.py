@@ -144,6 +144,7 @@ class Checkpoint:
         with torch.random.fork_rng(devices=[]):
             model = self.model_class(_without_downloads(config))
         model.config = config  # type: ignore[assignment]
+        model.source, model.revision = self.name, self.revision  # type: ignore[assignment]
         model.load_state_dict(tensors, strict=True)
         return model.to(device).eval()
 

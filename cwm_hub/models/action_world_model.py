@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from cwm_hub.config import check_range
 from cwm_hub.models.frame_model import FrameModel, FrameModelConfig, image_loss
 from cwm_hub.models.heads import HeadConfig, ScalarHead, gaussian_loss
+from cwm_hub.models.published import Published
 from cwm_hub.models.rssm import RSSM, RSSMConfig, RSSMState, balanced_kl
 from cwm_hub.models.video_world_model import VideoWorldModel
 
@@ -84,7 +85,7 @@ class WorldModelOutput(NamedTuple):
     """Feature of the video RSSM's posterior; what the intrinsic bonus looks at."""
 
 
-class ActionWorldModel(nn.Module):
+class ActionWorldModel(Published, nn.Module):
     """Action-conditional world model with dual reward heads, on top of a pre-trained video world model or alone."""
 
     def __init__(self, config: ActionWorldModelConfig):

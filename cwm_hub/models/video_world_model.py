@@ -22,6 +22,7 @@ from cwm_hub.models.frame_model import (
     to_pixels,
 )
 from cwm_hub.models.objectives import ContrastiveObjective, ObjectiveConfig, SelfPredictionObjective
+from cwm_hub.models.published import Published
 from cwm_hub.models.rssm import RSSM, RSSMConfig, RSSMState, balanced_kl
 
 
@@ -47,7 +48,7 @@ class VideoWorldModelConfig:
         check_range(self, "kl_balance", at_least=0, at_most=1)
 
 
-class VideoWorldModel(nn.Module):
+class VideoWorldModel(Published, nn.Module):
     """Predicts video without actions; plain where `config.frame.context` is None.
 
     Every parameter exists after construction, and `forward` returns the training loss, so that the module can be

@@ -399,6 +399,17 @@ def test_the_expected_class_passes(saved):
     assert isinstance(from_pretrained(saved, expect=VideoWorldModel), VideoWorldModel)
 
 
+def test_a_class_loads_its_own_and_refuses_another_by_name(saved):
+    model = VideoWorldModel.from_pretrained(saved)
+    assert type(model) is VideoWorldModel and (model.source, model.revision) == (str(saved), None)
+    with pytest.raises(CheckpointError, match="holds a VideoWorldModel, expected a ActionWorldModel"):
+        ActionWorldModel.from_pretrained(saved)
+    again = model.save_pretrained(saved.parent / "again")
+    assert (again / "model.safetensors").read_bytes() == (saved / "model.safetensors").read_bytes()
+    with pytest.raises(CheckpointError, match="owner/name, got 'model'"):
+        model.push_to_hub("model")
+
+
 def test_an_unknown_name_suggests_the_embedded_one(tmp_path, monkeypatch, saved):
     monkeypatch.setattr(names, "EMBEDDED", saved.parent)
     monkeypatch.chdir(tmp_path / "..")
