@@ -29,14 +29,7 @@ def main() -> None:
         replace_card=arguments.card == "replace",
         pictures=arguments.pictures,
     )
-    done = publish(arguments.run, arguments.to, settings, dry_run=arguments.dry_run)
-    if arguments.dry_run:
-        print("\n".join(f"{size:>12,}  {file}" for file, size in done.files.items()))
-        print(
-            f"{sum(done.files.values()):>12,}  bytes would go to {done.place}, with this card:\n\n{done.card}"
-        )
-        return
-    print(f'published to {done.place}; load it with cwm_hub.from_pretrained("{done.name}")')
+    print("\n".join(publish(arguments.run, arguments.to, settings, dry_run=arguments.dry_run).lines()))
 
 
 def parse_arguments() -> argparse.Namespace:

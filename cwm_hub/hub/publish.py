@@ -59,6 +59,19 @@ class Publication:
     """Bytes of each file by its name."""
     card: str
     """README.md."""
+    dry_run: bool
+    """Whether it was left undone."""
+
+    def lines(self) -> list[str]:
+        """What a command says of it."""
+        if not self.dry_run:
+            return [f'published to {self.place}; load it with cwm_hub.from_pretrained("{self.name}")']
+        total = sum(self.files.values())
+        return [
+            *(f"{size:>12,}  {file}" for file, size in self.files.items()),
+            f"{total:>12,}  bytes would go to {self.place}, with this card:\n",
+            self.card,
+        ]
 
 
 def publish(
@@ -96,7 +109,7 @@ def publish(
                 pull_request=settings.pull_request,
                 replace_card=settings.replace_card,
             )
-    return Publication(place, name, files, card)
+    return Publication(place, name, files, card, dry_run)
 
 
 def hub_target(to: str) -> HubName | None:

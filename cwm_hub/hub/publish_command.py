@@ -1,0 +1,53 @@
+"""`cwm-hub publish`: a run's result to a directory or to the Hub. Torch is imported when it runs, not for its options."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_arguments(parser: "argparse.ArgumentParser") -> None:
+    """Add this sub-command's options."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="run folder of a recipe")
+    parser.add_argument("to", metavar="TO", help="a directory, or hf://owner/name on the Hub")
+    parser.add_argument("--name", help="how the card says to load the model (default: TO)")
+    parser.add_argument("--revision", metavar="BRANCH", help="branch on the Hub, made when there is none")
+    parser.add_argument("--tag", help="tag for the new commit on the Hub; one in use is refused")
+    parser.add_argument("--pr", action="store_true", help="propose the commit as a pull request")
+    parser.add_argument("--public", action="store_true", help="make a new Hub repository visible to all")
+    parser.add_argument(
+        "--license",
+        help="of the weights (default: mit, and other where videos behind them may not be passed on)",
+    )
+    parser.add_argument(
+        "--card",
+        choices=("keep", "replace"),
+        default="keep",
+        help="keep what people wrote into the README.md that is there (default), or write it anew",
+    )
+    parser.add_argument(
+        "--pictures",
+        choices=("auto", "all", "none"),
+        default="auto",
+        help="mp4 and png files; auto sends frames to the Hub only where the videos' licences are recorded as allowing it",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show files and card, upload nothing")
+
+
+def run(args: "argparse.Namespace") -> Iterator[str]:
+    """Lines that say where the model went and how to load it, or what a dry run would publish."""
+    from cwm_hub.hub.publish import PublishSettings, publish
+
+    settings = PublishSettings(
+        name=args.name,
+        revision=args.revision,
+        tag=args.tag,
+        pull_request=args.pr,
+        public=args.public,
+        licence=args.license,
+        replace_card=args.card == "replace",
+        pictures=args.pictures,
+    )
+    yield from publish(args.run, args.to, settings, dry_run=args.dry_run).lines()
