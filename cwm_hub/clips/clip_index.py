@@ -124,7 +124,6 @@ class ClipIndex:
             "root": self.source.root,
             "name": self.manifest.name,
             "manifest_hash": self.manifest.hash,
-            "commit": self.commit,
             "licence": self.manifest.licence,
             "redistributable": self.manifest.redistributable,
             "split": self.source.split,
@@ -134,7 +133,7 @@ class ClipIndex:
             "windows": len(self.windows),
             "short_sources": self.windows.short_sources,
             "filtered_clips": self.filtered_clips,
-        }
+        } | ({"commit": self.commit} if self.commit else {})
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides this set's part of the stream; the root may move."""

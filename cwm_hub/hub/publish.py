@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from cwm_hub.evaluation.intervals import bootstrap_interval
 from cwm_hub.hub.checkpoint import Checkpoint, CheckpointError, save_pretrained
 from cwm_hub.hub.names import find_checkpoint
 from cwm_hub.hub.pretrained import publishable, push_to_hub
@@ -183,6 +180,12 @@ def _with_intervals(run: Path, train: dict[str, Any] | None) -> dict[str, Any] |
     path, evaluation = run / "eval.jsonl", (train or {}).get("evaluation")
     if train is None or not isinstance(evaluation, dict) or not path.is_file():
         return train
+    import numpy as np
+
+    from cwm_hub.evaluation.intervals import (
+        bootstrap_interval,  # scipy, which loading and publishing a model do without
+    )
+
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     played = [row for row in rows if row.get("policy", "mode") == "mode"]
     last = [row for row in played if row["agent_steps"] == played[-1]["agent_steps"]]

@@ -279,6 +279,7 @@ for root in sys.argv[2:]:
         source = ClipSource(root, block_shards=2)
         clips = ClipLoader([source], batch_clips=4, window_frames=5, seed=0, workers=1, fetch=fetch)
         print(json.dumps([[batch.source, batch.start] for batch in itertools.islice(clips, 20)]))
+        print(clips.facts()[0]["commit"])
     except ShardError as error:
         print(error)
 """
@@ -307,12 +308,13 @@ def test_a_hub_root_is_pinned_to_the_commit_it_names_at_the_start(shards, tmp_pa
                 repo.commit("main", {})
 
         server.before = push_over_it
-        stream, refusal = run_on_hub(
+        named = repo.branches["main"]
+        stream, commit, refusal = run_on_hub(
             server, tmp_path, "hf://datasets/someone/clips", "hf://datasets/someone/nothing"
         )
         local = take(loader(shards, tmp_path / "local"), 20)
         assert json.loads(stream) == [[list(batch.source), list(batch.start)] for batch in local]
-        assert len(repo.commits) == 3
+        assert len(repo.commits) == 3 and commit == named != repo.branches["main"]
         assert refusal.startswith("hf://datasets/someone/nothing cannot be read (tried 1 times): ")
 
 
