@@ -52,7 +52,8 @@ class ContextConfig:
     """Augmentation of the context frame in training."""
 
     def __post_init__(self):
-        check_range(self, "frames", "heads", at_least=1, at_most=MOST_UNITS)
+        check_range(self, "frames", "heads", at_least=1)
+        check_range(self, "frames", "heads", at_most=MOST_UNITS)
         check_range(self, "dropout", "token_dropout", at_least=0, below=1)
         check_range(self, "token_dropout_warmup_updates", at_least=0)
         if self.mixing == "concat" and self.frames > 1:

@@ -61,11 +61,11 @@ class FrameModelConfig:
             raise ValueError(f"image_size is a positive multiple of {LATENT_STRIDE}, got {self.image_size}")
         if self.backbone == "cnn" and (self.context is not None or self.image_size != CNN_IMAGE_SIZE):
             raise ValueError(f"backbone 'cnn' takes {CNN_IMAGE_SIZE} pixel images and no context")
-        check_range(self, "image_size", at_least=LATENT_STRIDE, at_most=MOST_UNITS)
-        check_range(
-            self, "depth", at_least=2, at_most=MOST_UNITS
-        )  # the decoder's last stage has half as many channels
-        check_range(self, "layers", at_least=1, at_most=MOST_LAYERS)
+        check_range(self, "image_size", at_most=MOST_UNITS)
+        check_range(self, "depth", at_least=2)  # the decoder's last stage has half as many channels
+        check_range(self, "depth", at_most=MOST_UNITS)
+        check_range(self, "layers", at_least=1)
+        check_range(self, "layers", at_most=MOST_LAYERS)
 
 
 def centred(image: UInt8[Tensor, "*N 3 H W"]) -> Float[Tensor, "*N 3 H W"]:

@@ -28,8 +28,10 @@ class HeadConfig:
     """Units of a hidden layer (paper: 400)."""
 
     def __post_init__(self):
-        check_range(self, "layers", at_least=0, at_most=MOST_LAYERS)
-        check_range(self, "units", at_least=1, at_most=MOST_UNITS)
+        check_range(self, "layers", at_least=0)
+        check_range(self, "layers", at_most=MOST_LAYERS)
+        check_range(self, "units", at_least=1)
+        check_range(self, "units", at_most=MOST_UNITS)
 
 
 class MLP(nn.Module):

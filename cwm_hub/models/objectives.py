@@ -47,8 +47,9 @@ class ObjectiveConfig:
     """Self-prediction: share of itself that the target encoder keeps at an update."""
 
     def __post_init__(self):
-        check_range(self, "projection", at_least=1, at_most=MOST_UNITS)
-        check_range(self, "steps_ahead", at_least=1, at_most=MOST_LAYERS)
+        check_range(self, "projection", "steps_ahead", at_least=1)
+        check_range(self, "projection", at_most=MOST_UNITS)
+        check_range(self, "steps_ahead", at_most=MOST_LAYERS)
         check_range(self, "scale", at_least=0)
         check_range(self, "temperature", above=0)
         check_range(self, "target_decay", at_least=0, at_most=1)

@@ -40,9 +40,8 @@ class RSSMConfig:
     """Width of the action slot. Shorter actions are padded with zeros, absent ones are zeros (APV's 50)."""
 
     def __post_init__(self):
-        check_range(
-            self, "stoch", "classes", "deter", "hidden", "action_size", at_least=1, at_most=MOST_UNITS
-        )
+        check_range(self, "stoch", "classes", "deter", "hidden", "action_size", at_least=1)
+        check_range(self, "stoch", "classes", "deter", "hidden", "action_size", at_most=MOST_UNITS)
 
 
 class RSSMState(NamedTuple):
@@ -56,6 +55,10 @@ class RSSMState(NamedTuple):
     def select(self, index: Any) -> "RSSMState":
         """Index every part over the leading axes alike."""
         return RSSMState(*(part[index] for part in self))
+
+    def repeat(self, count: int) -> "RSSMState":
+        """Each state `count` times, one after the other: B states become B * count, for planners that try many futures."""
+        return RSSMState(*(part.repeat_interleave(count, 0) for part in self))
 
 
 def stack_states(states: list[RSSMState], dim: int) -> RSSMState:

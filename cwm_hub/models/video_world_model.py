@@ -69,6 +69,69 @@ class VideoWorldModel(Published, nn.Module):
         """Side of the images in pixels."""
         return self.config.frame.image_size
 
+    @property
+    def feature_size(self) -> int:
+        """Width F of what decoders and heads read of a state."""
+        return self.rssm.feature_size
+
+    @torch.no_grad()
+    def encode(self, frames: UInt8[Tensor, "*N 3 H W"]) -> Float[Tensor, "*N E"]:
+        """Embeddings of single frames, each seen alone; no graph is built."""
+        self._check_frames(frames)
+        leading = frames.shape[:-3]
+        flat = frames.reshape(-1, 1, *frames.shape[-3:])
+        return self.frame_model.encode(flat).flatten(0, 1).unflatten(0, leading or (1,))
+
+    def initial(self, batch_size: int) -> RSSMState:
+        """State before a clip's first frame."""
+        return self.rssm.initial(batch_size)
+
+    def feature(self, state: RSSMState) -> Float[Tensor, "*N F"]:
+        """What decoders and heads read of a state: flattened latents, then the deterministic part."""
+        return self.rssm.feature(state)
+
+    @torch.no_grad()
+    def obs_step(
+        self,
+        state: RSSMState,
+        frame: UInt8[Tensor, "B 3 H W"],
+        is_first: Bool[Tensor, "B"] | None = None,
+        *,
+        sample: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> RSSMState:
+        """State once a frame is in view: what a policy that watches frame by frame carries along; no graph is built.
+
+        Args:
+            state: of the frame before, or `initial`.
+            frame: one for each state.
+            is_first: where a new clip begins and the state before counts for nothing; nowhere by default.
+            sample: draw latents, or take modes.
+            generator: source of the draws.
+
+        Raises:
+            ValueError: frames or flags of another type or shape.
+        """
+        self._check_frames(frame)
+        if is_first is None:
+            is_first = torch.zeros(len(frame), dtype=torch.bool, device=frame.device)
+        _check_flags(is_first, frame.shape[:1])
+        embed = self.frame_model.encode(frame[:, None])[:, 0]
+        return self.rssm.obs_step(state, None, embed, is_first, sample=sample, generator=generator)[0]
+
+    @torch.no_grad()
+    def imagine(
+        self, state: RSSMState, steps: int, *, sample: bool = True, generator: torch.Generator | None = None
+    ) -> RSSMState:
+        """The next `steps` states without a frame in view, stacked along axis 1; no graph is built.
+
+        Raises:
+            ValueError: less than one step.
+        """
+        if steps < 1:
+            raise ValueError(f"steps is at least 1, got {steps}")
+        return self.rssm.imagine(state, steps=steps, sample=sample, generator=generator)
+
     def forward(
         self, video: UInt8[Tensor, "B T 3 H W"], is_first: Bool[Tensor, "B T"]
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
@@ -110,16 +173,26 @@ class VideoWorldModel(Published, nn.Module):
         video: UInt8[Tensor, "B T 3 H W"],
         is_first: Bool[Tensor, "B T"] | None = None,
         *,
+        state: RSSMState | None = None,
         sample: bool = True,
         generator: torch.Generator | None = None,
     ) -> tuple[RSSMState, RSSMState]:
-        """`(posterior, prior)` of every frame; a clip begins at its first frame where `is_first` is absent."""
+        """`(posterior, prior)` of every frame.
+
+        Args:
+            video: clips.
+            is_first: where clips begin; absent, at the first frame, and nowhere where `state` goes on.
+            state: of the frame before the first.
+            sample: draw latents, or take modes.
+            generator: source of the draws.
+        """
         self._check(video)
         if is_first is None:
             is_first = torch.zeros(video.shape[:2], dtype=torch.bool, device=video.device)
-            is_first[:, 0] = True
+            is_first[:, 0] = state is None
+        _check_flags(is_first, video.shape[:2])
         embed = self.frame_model.encode(video)
-        return self.rssm.observe(embed, None, is_first, sample=sample, generator=generator)
+        return self.rssm.observe(embed, None, is_first, state, sample=sample, generator=generator)
 
     @torch.no_grad()
     def predict(
@@ -127,15 +200,18 @@ class VideoWorldModel(Published, nn.Module):
         video: UInt8[Tensor, "B T 3 H W"],
         *,
         observed_frames: int = 5,
+        horizon: int | None = None,
         context_frames: UInt8[Tensor, "B k 3 H W"] | None = None,
         sample: bool = True,
         generator: torch.Generator | None = None,
-    ) -> UInt8[Tensor, "B T 3 H W"]:
+    ) -> UInt8[Tensor, "B P 3 H W"]:
         """Open-loop prediction: posterior reconstructions while frames are seen, then the prior alone.
 
         Args:
-            video: clips; only the first `observed_frames` are read, the rest gives the horizon.
+            video: clips; only the first `observed_frames` are read.
             observed_frames: frames the model sees.
+            horizon: frames to predict, which makes P = observed_frames + horizon; by default as many as the clips have
+                left, P = T.
             context_frames: what the decoder is shown; by default the last of the frames seen.
             sample: draw latents, or take modes.
             generator: source of the draws.
@@ -143,16 +219,20 @@ class VideoWorldModel(Published, nn.Module):
         Raises:
             ValueError: there is nothing to observe or nothing to predict.
         """
+        self._check(video)
         time = video.shape[1]
-        if not 0 < observed_frames < time:
+        most = time - 1 if horizon is None else time
+        if not 0 < observed_frames <= most:
             raise ValueError(
-                f"observed_frames must lie in 1..{time - 1} for clips of {time} frames, got {observed_frames}"
+                f"observed_frames must lie in 1..{most} for clips of {time} frames, got {observed_frames}"
             )
+        if horizon is not None and horizon < 1:
+            raise ValueError(f"horizon is at least 1, got {horizon}")
         seen = video[:, :observed_frames]
         posterior, _ = self.observe(seen, sample=sample, generator=generator)
         future = self.rssm.imagine(
             posterior.select((slice(None), -1)),
-            steps=time - observed_frames,
+            steps=time - observed_frames if horizon is None else horizon,
             sample=sample,
             generator=generator,
         )
@@ -205,11 +285,24 @@ class VideoWorldModel(Published, nn.Module):
             self.objective.move_target(self.frame_model.encoder)
 
     def _check(self, video: Tensor) -> None:
-        side = self.image_size
-        if video.dtype != torch.uint8 or video.shape[2:] != (3, side, side):
+        if video.ndim != 5:
+            side = self.image_size
             raise ValueError(
                 f"video must be uint8 [B, T, 3, {side}, {side}], got {video.dtype} {list(video.shape)}"
             )
+        self._check_frames(video, axes="B, T, ", what="video")
+
+    def _check_frames(self, frames: Tensor, *, axes: str = "..., ", what: str = "frames") -> None:
+        side = self.image_size
+        if frames.dtype != torch.uint8 or frames.shape[-3:] != (3, side, side):
+            raise ValueError(
+                f"{what} must be uint8 [{axes}3, {side}, {side}], got {frames.dtype} {list(frames.shape)}"
+            )
+
+
+def _check_flags(is_first: Tensor, shape: torch.Size) -> None:
+    if is_first.dtype != torch.bool or is_first.shape != shape:
+        raise ValueError(f"is_first must be bool {list(shape)}, got {is_first.dtype} {list(is_first.shape)}")
 
 
 def _entropy(logits: Tensor) -> Tensor:
