@@ -11,6 +11,11 @@ COMMANDS = {
         "cwm_hub.clips.bench",
         "windows and batches a second that training gets out of shards, and what limits",
     ),
+    "publish": (
+        "cwm_hub.hub.publish_command",
+        "a run's model, scores, pictures and card to the Hub or a directory",
+    ),
+    "verify": ("cwm_hub.hub.verify_command", "the cache's copy of a checkpoint against what the Hub holds"),
 }
 """Sub-command to (module, one line of help).
 

@@ -501,7 +501,10 @@ def test_texts_of_the_files_are_inert_in_the_card(model, tmp_path):
     }
     train["parents"]["shards"][0] |= {"name": hostile, "licence": hostile, "manifest_hash": hostile}
     train["parents"]["init"] |= {"name": hostile, "revision": hostile}
-    scorecard = SCORECARD | {"sources": {hostile: SUMMARY}, "protocol": {"split": hostile}}
+    scorecard = SCORECARD | {
+        "sources": {hostile: SUMMARY},
+        "protocol": SCORECARD["protocol"] | {"split": hostile},
+    }
     saved = save_pretrained(model, tmp_path / "m", train=train, scorecard=scorecard, name=f"a/{hostile}")
     card = ModelCard.load(saved / "README.md")
     page = MarkdownIt("commonmark").enable("table").render(card.text)

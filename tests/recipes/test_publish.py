@@ -11,6 +11,7 @@ from hub_server import Repo
 from huggingface_hub import ModelCard
 from make_checkpoint_fixture import small_models
 
+from cwm_hub import cli
 from cwm_hub.hub.checkpoint import save_pretrained
 from cwm_hub.hub.names import find_checkpoint
 from cwm_hub.hub.pretrained import from_pretrained
@@ -134,6 +135,15 @@ def test_a_dry_run_shows_the_card(run, capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "would go to hf://someone/model, with this card:" in shown and "license: cc-by-4.0" in shown
     assert 'from_pretrained("someone/model")' in shown
+
+
+def test_the_librarys_command_publishes_the_same(run, tmp_path, capsys):
+    assert cli.main(["publish", str(run), str(tmp_path / "by command"), "--name", "x"]) == 0
+    assert 'load it with cwm_hub.from_pretrained("x")' in capsys.readouterr().out
+    assert cli.main(["publish", str(tmp_path / "absent"), "hf://a/b", "--dry-run"]) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / 'absent'}: no such run folder\n"
+    assert cli.main(["verify", str(run / "model")]) == 1
+    assert "only what came from the Hub can be compared" in capsys.readouterr().err
 
 
 def test_a_picture_that_leads_out_of_the_run_is_refused(run, tmp_path, monkeypatch):
