@@ -236,10 +236,11 @@ def open_clip_set(
         index = ClipIndex(source, manifest, table, window_frames=window_frames)
         files, block_shards = LocalShards(root.home, manifest.splits[source.split]), block_shards or 0
     else:
-        root = Root.parse(with_retries(partial(pin_revision, source.root), fetch, what=source.root))
+        pinned = with_retries(partial(pin_revision, source.root), fetch, what=source.root)
+        root = Root.parse(pinned)
         manifest = with_retries(partial(Manifest.load, root), fetch, what=f"{root}/{MANIFEST}")
         table = with_retries(partial(read_index_table, root), fetch, what=f"{root}/{INDEX}")
-        commit = root.partition("@")[2].partition("/")[0] if root.startswith("hf://") else None
+        commit = pinned.partition("@")[2].partition("/")[0] if pinned.startswith("hf://") else None
         index = ClipIndex(source, manifest, table, window_frames=window_frames, commit=commit or None)
         block_shards = REMOTE_BLOCK_SHARDS if block_shards is None else block_shards
         files = RemoteShards(root, manifest.splits[source.split], fetch=fetch, block_shards=block_shards)

@@ -33,11 +33,11 @@ from torch import nn
 import cwm_hub
 from cwm_hub.config import ConfigError, from_dict, nearest, to_dict
 from cwm_hub.hub import model_card
-from cwm_hub.shards.storage import commit_folder
 from cwm_hub.hub.weights import check_weights, read_weights
 from cwm_hub.hub_client.cards import CARD, merged
 from cwm_hub.hub_client.errors import HubError
 from cwm_hub.hub_client.secrets import without_secrets
+from cwm_hub.shards.storage import commit_folder
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

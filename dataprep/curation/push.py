@@ -9,8 +9,8 @@ which others can check shards that they made from their own download.
 import argparse
 import json
 from dataclasses import dataclass
-from typing import Literal
 from pathlib import Path
+from typing import Literal
 
 from cwm_hub.hub_client.cards import CARD, merged
 from cwm_hub.hub_client.commit import Target, check_files, publish_files
