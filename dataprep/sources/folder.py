@@ -7,10 +7,8 @@ name for another reason, by its first bytes: the companions of macOS (`._x.mp4`)
 """
 
 import argparse
-import csv
 import errno
 import hashlib
-import json
 import os
 import re
 import stat
@@ -25,8 +23,11 @@ from dataprep.decode.video_file import has_only_the_name
 from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import dataset_name, make_shards, shard_config
 from dataprep.sharding.ledger import Origin
-from dataprep.sharding.plan import SPLITS, Failure, Listing, SourceVideo, printable
+from dataprep.sharding.plan import Failure, Listing, SourceVideo, printable
 from dataprep.sharding.worker import open_file
+from dataprep.sources.labels import Label, Labels, read_labels
+from dataprep.sources.lerobot_tables import lerobot_version
+from dataprep.sources.recordings import File, choose_splits
 
 VIDEO_SUFFIXES = frozenset(
     (
@@ -47,10 +48,17 @@ class FolderOptions:
     name: str | None = None
     """Of the data set; none: the directory's."""
     validation_share: float = option(0.0, metavar="SHARE")
-    """Of the videos without a split, chosen by a hash of the path."""
+    """Of the recordings without a split, chosen by a hash of the path."""
+    group_by: str | None = option(None, metavar="REGEX")
+    """What of a path names its recording, which is kept in one split; none: the path without words for cameras and parts,
+    such as left, cam2, part1."""
 
     def __post_init__(self) -> None:
         check_range(self, "validation_share", at_least=0, below=1)
+        try:
+            re.compile(self.group_by or "")
+        except re.error as error:
+            raise ValueError(f"--group-by {self.group_by!r} is no regular expression: {error}") from error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,58 +72,71 @@ def run(args: argparse.Namespace) -> int:
     """List, plan, shard; returns the exit code."""
     options = read_options(FolderOptions, args)
     directory = Path(options.directory)
-    labels = {} if options.labels is None else read_labels(Path(options.labels))
-    listing = list_videos(directory, labels=labels, validation_share=options.validation_share)
+    labels = None if options.labels is None else read_labels(Path(options.labels))
+    group_by = None if options.group_by is None else re.compile(options.group_by)
+    listing = list_videos(
+        directory, labels=labels, validation_share=options.validation_share, group_by=group_by
+    )
     name = options.name or dataset_name(directory.resolve().name, default="folder")
-    config = shard_config(args, name, {"validation_share": options.validation_share})
+    facts = {"validation_share": options.validation_share}
+    config = shard_config(args, name, facts | ({"group_by": options.group_by} if options.group_by else {}))
     return make_shards(args, listing, config, opener=open_file, origin=read_options(Origin, args))
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
-    """What a labels file says of one video."""
-
-    label: int = -1
-    label_text: str = ""
-    split: str | None = None
-
-
 def list_videos(
-    directory: Path, *, labels: dict[str, Label] | None = None, validation_share: float = 0.0
+    directory: Path,
+    *,
+    labels: Labels | None = None,
+    validation_share: float = 0.0,
+    group_by: re.Pattern[str] | None = None,
 ) -> Listing:
     """Every video below `directory`, sorted by the bytes of its path.
 
     Args:
         directory: the input folder.
         labels: by path below the folder (as `printable` writes it), from `read_labels`.
-        validation_share: of the videos without a split.
+        validation_share: of the recordings without a split.
+        group_by: what of a path names its recording; None: see `recordings`.
 
     Raises:
-        ValueError: the directory is missing or no directory.
+        ValueError: the directory is missing or no directory, it is a LeRobot data set, or no label is of a video that is
+            there.
     """
     if not directory.is_dir():
         raise ValueError(
             f"{directory} is no directory" if directory.exists() else f"there is no directory {directory}"
         )
-    labels = labels or {}
+    _refuse_lerobot(directory)
+    given = (labels or Labels()).by_path
     tree = _Tree()
     tree.walk(os.path.abspath(directory))  # noqa: PTH100  (resolve() would hide the name the user gave)
-    sources = []
-    for relative, path, size in sorted(tree.files, key=lambda file: os.fsencode(file[0])):
-        shown = printable(relative)
-        label = labels.get(shown, Label())
-        split = label.split or _split(shown, validation_share)
-        sources.append(
-            SourceVideo(video_id(relative), path, shown, split, label.label, label.label_text, size)
+    for home in tree.meta_folders:
+        _refuse_lerobot(home)
+    tree.files.sort(key=lambda file: os.fsencode(file[0]))
+    files = [File(printable(relative), path, size) for relative, path, size in tree.files]
+    known = {file.shown for file in files} | {failure.source_path for failure in tree.failures}
+    unknown = sorted(set(given) - known)
+    if given and files and len(unknown) == len(given):
+        raise ValueError(
+            f"no path of the labels file is below {directory}: it says {unknown[0]!r}, "
+            f"the folder holds {files[0].shown!r}"
         )
-    unknown = sorted(
-        set(labels) - {source.source_path for source in sources} - {f.source_path for f in tree.failures}
-    )
+    asked = {path: label.split for path, label in given.items() if label.split and path in known}
+    splits = choose_splits(files, asked, validation_share=validation_share, group_by=group_by)
+    sources = []
+    for file, (relative, *_) in zip(files, tree.files, strict=True):
+        if file.shown in splits.leaks:
+            copy = splits.leaks[file.shown]
+            tree.fail(relative, "duplicate", f"the same bytes as {copy}, of another split")
+            continue
+        label, split = given.get(file.shown, Label()), splits.split[file.shown]
+        texts = (file.shown, split, label.label, label.label_text)
+        sources.append(SourceVideo(video_id(relative), file.path, *texts, file.bytes))
     tree.failures.extend(Failure(path, "missing_file", "named in the labels file") for path in unknown)
     return Listing(
         tuple(sources),
         tuple(sorted(tree.failures, key=lambda f: f.source_path)),
-        tuple(_notes(tree, sources, labels)),
+        (*_notes(tree, sources, labels, unknown), *splits.notes),
     )
 
 
@@ -126,63 +147,32 @@ def video_id(relative: str) -> str:
     return f"{words[-60:].lstrip('-_')}-{digest}" if words else digest
 
 
-def read_labels(path: Path) -> dict[str, Label]:
-    """Labels by video path from a csv with a header, or jsonl; columns `path`, `label`, `label_text`, `split`.
-
-    A label that is no integer is taken as the text, and the texts are then numbered in alphabetical order.
-
-    Raises:
-        ValueError: the file cannot be read, has no `path`, or names an unknown split.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read the labels file {path}: {error}") from error
-    try:
-        rows = (
-            [json.loads(line) for line in text.splitlines() if line.strip()]
-            if path.suffix == ".jsonl"
-            else list(csv.DictReader(text.splitlines()))
-        )
-    except (ValueError, csv.Error) as error:
-        raise ValueError(f"{path}: damaged {path.suffix.removeprefix('.')} line: {error}") from error
-    if not rows:
-        raise ValueError(f"{path} lists no video: expected a csv with a header that has `path`, or a .jsonl")
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict) or not isinstance(row.get("path"), str) or not row["path"]:
-            raise ValueError(f"{path}: row {number} has no `path`")
-    labels: dict[str, Label] = {}
-    classes = sorted({str(row["label"]) for row in rows if _is_text(row.get("label"))})
-    for number, row in enumerate(rows, start=1):
-        split = row.get("split") or None
-        if split not in (None, *SPLITS):
-            raise ValueError(f"{path}: row {number} has split {split!r}, expected {', '.join(SPLITS)}")
-        label, label_text = row.get("label"), row.get("label_text") or ""
-        if _is_text(label):
-            label, label_text = classes.index(str(label)), label_text or str(label)
-        labels[os.path.normpath(row["path"])] = Label(
-            -1 if label in (None, "") else int(label), str(label_text), split
-        )
-    return labels
+def _refuse_lerobot(folder: Path) -> None:
+    """Refuse `folder` if it is, or is a part of, a LeRobot data set, whose video files hold many episodes each."""
+    for home in (folder.absolute(), *list(folder.absolute().parents)[:3]):
+        version = lerobot_version(home)
+        if version is not None:
+            raise ValueError(
+                f"{home} is a LeRobot data set ({version}), whose files hold episodes one after another: "
+                f"use `cwm-dataprep lerobot {home}`"
+            )
 
 
-def _is_text(label: object) -> bool:
-    return label not in (None, "") and not re.fullmatch(r"-?\d+", str(label))
-
-
-def _split(shown: str, validation_share: float) -> str:
-    draw = int.from_bytes(hashlib.sha256(shown.encode()).digest()[:8]) / 2**64
-    return "validation" if draw < validation_share else "train"
-
-
-def _notes(tree: "_Tree", sources: list[SourceVideo], labels: dict[str, Label]) -> Iterator[str]:
+def _notes(
+    tree: "_Tree", sources: list[SourceVideo], labels: Labels | None, unknown: list[str]
+) -> Iterator[str]:
     if tree.others:
         yield f"{tree.others} files without a video suffix were left alone"
     if tree.namesakes:
         yield f"{tree.namesakes} files that only bear a video's name (macOS companions, TypeScript) were left alone"
-    unlabelled = sum(source.source_path not in labels for source in sources)
-    if labels and unlabelled:
+    if labels is None:
+        return
+    yield from labels.notes
+    unlabelled = sum(source.source_path not in labels.by_path for source in sources)
+    if unlabelled:
         yield f"{unlabelled} videos are not in the labels file"
+    if unknown:
+        yield f"{len(unknown)} paths of the labels file match no video, such as {unknown[0]!r}"
 
 
 @dataclass
@@ -196,6 +186,8 @@ class _Tree:
     """Files left alone for their suffix."""
     namesakes: int = 0
     """Files left alone because a video's suffix is all they have of one."""
+    meta_folders: list[Path] = field(default_factory=list)
+    """Folders that hold a folder `meta`."""
     _folders: list[tuple[str, str]] = field(default_factory=list)
     """To be entered: (absolute path, path below the top that is "" or ends in a slash)."""
     _links: deque["tuple[os.DirEntry[str], str]"] = field(default_factory=deque)
@@ -216,7 +208,7 @@ class _Tree:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
         except OSError as error:
-            self._fail(prefix.rstrip("/"), "unreadable", error.strerror or str(error))
+            self.fail(prefix.rstrip("/"), "unreadable", error.strerror or str(error))
             return
         for entry in entries:
             if entry.is_symlink():
@@ -231,15 +223,17 @@ class _Tree:
         except OSError as error:
             loop = error.errno == errno.ELOOP
             if is_video or loop:
-                self._fail(relative, "link_loop" if loop else "missing_file", f"link: {error.strerror}")
+                self.fail(relative, "link_loop" if loop else "missing_file", f"link: {error.strerror}")
             return
         if stat.S_ISDIR(status.st_mode):
             if self._is_new(status, relative):
                 self._folders.append((entry.path, f"{relative}/"))
+                if entry.name == "meta":
+                    self.meta_folders.append(Path(entry.path).parent)
         elif not is_video:
             self.others += 1
         elif not stat.S_ISREG(status.st_mode):
-            self._fail(relative, "not_a_file", "a FIFO, socket or device")
+            self.fail(relative, "not_a_file", "a FIFO, socket or device")
         elif has_only_the_name(Path(entry.path)):
             self.namesakes += 1
         elif self._is_new(status, relative):
@@ -250,10 +244,11 @@ class _Tree:
         if before == relative:
             return True
         inside = before == "" or relative.startswith(f"{before}/")
-        self._fail(
+        self.fail(
             relative, "link_loop" if inside else "duplicate", f"the same as {before or 'the input folder'}"
         )
         return False
 
-    def _fail(self, relative: str, reason: str, detail: str) -> None:
+    def fail(self, relative: str, reason: str, detail: str) -> None:
+        """Note what cannot be used."""
         self.failures.append(Failure(printable(relative), reason, printable(detail)))

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,10 @@ from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import SPLITS, Failure, Listing, ShardConfig, SourceVideo, printable
 from dataprep.sharding.worker import FrameReader
 from dataprep.sources.folder import video_id
+from dataprep.sources.labels import number_classes
+from dataprep.sources.lerobot_tables import lerobot_version, version_on_hub
+from dataprep.sources.recordings import File, find_copies, find_leaks
+from dataprep.sources.video2dataset import find_tars, load_tars
 
 SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation", "eval": "validation"}
 LISTING = "listing.json"
@@ -115,11 +119,17 @@ def list_rows(request: Request, cache: Path, *, most_fetched: int | None = None)
         most_fetched: Videos of each split that are taken out of rows, None for all; rows after these are not seen.
 
     Raises:
-        ValueError: The data set cannot be opened, has no (or several) video columns, or an unknown split.
+        ValueError: The data set cannot be opened, has no (or several) video columns, or an unknown split, or
+            `label_column` holds no classes.
     """
     rows: list[tuple[SourceVideo, Any]] = []
     failures: list[Failure] = []
     notes: list[str] = []
+    if find_tars(Path(request.dataset)):
+        request = dataclasses.replace(request, text_column=request.text_column or "txt")
+        notes.append(
+            "a folder of video2dataset: its .tar files are read, the parquet files beside them are not"
+        )
     for split, dataset in _load(request).items():
         column = _video_column(dataset, request.column)
         fetched = 0
@@ -131,7 +141,34 @@ def list_rows(request: Request, cache: Path, *, most_fetched: int | None = None)
                 break
             rows.append((source, text))
             fetched += Path(source.path).is_relative_to(cache.absolute())
-    return Listing(tuple(_with_labels(rows)), tuple(failures), tuple(notes))
+    try:
+        classes = number_classes([label for _, (label, _) in rows])
+    except ValueError as error:
+        if request.label_column is not None:
+            raise ValueError(f"column {request.label_column}: {error}") from error
+        notes.append(f"every label is -1, because column label holds no classes: {error}")
+        classes = [(-1, "")] * len(rows)
+    sources = [
+        dataclasses.replace(source, label=label, label_text=str(text or word))
+        for (source, (_, text)), (label, word) in zip(rows, classes, strict=True)
+    ]
+    kept, copies = _without_copies(sources)
+    return Listing(tuple(kept), (*failures, *copies), tuple(notes))
+
+
+def _without_copies(sources: Sequence[SourceVideo]) -> tuple[list[SourceVideo], list[Failure]]:
+    """What is left without local files whose bytes are in a split further from training too, and those."""
+    splits = {source.id: source.split for source in sources}
+    if len(set(splits.values())) < 2:
+        return list(sources), []
+    local = (File(source.id, source.path, source.bytes) for source in sources if "://" not in source.path)
+    leaks = find_leaks(find_copies(local), splits)
+    shown = {source.id: source.source_path for source in sources}
+    copies = [
+        Failure(shown[one], "duplicate", f"the same bytes as {shown[other]}, of another split")
+        for one, other in leaks.items()
+    ]
+    return [source for source in sources if source.id not in leaks], copies
 
 
 def read_listing(request: Request, cache: Path) -> Listing | None:
@@ -176,9 +213,23 @@ def _load(request: Request) -> Mapping[str, Any]:
     """The streamed data set of each split that was asked for."""
     import datasets
 
+    folder = Path(request.dataset)
+    version = (
+        lerobot_version(folder) if folder.is_dir() else version_on_hub(request.dataset, request.revision)
+    )
+    if version is not None:
+        raise ValueError(
+            f"{request.dataset} is a LeRobot data set ({version}), whose files may hold many episodes each: "
+            f"use `cwm-dataprep lerobot {request.dataset}`"
+        )
+    tars = find_tars(folder)
     try:
-        loaded = datasets.load_dataset(
-            request.dataset, request.config, revision=request.revision, streaming=True
+        loaded = (
+            load_tars(tars)
+            if tars
+            else datasets.load_dataset(
+                request.dataset, request.config, revision=request.revision, streaming=True
+            )
         )
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -204,7 +255,8 @@ def _video_column(dataset: Any, asked: str | None) -> str:
             if videos
             else f"no video column among {', '.join(columns) or 'none'}"
         )
-        raise ValueError(f"the data set has {found}: name one with --column")
+        tars = " (videos in tars beside parquet files are read from a local folder)" if not videos else ""
+        raise ValueError(f"the data set has {found}: name one with --column{tars}")
     return videos[0]
 
 
@@ -247,18 +299,6 @@ def _keep(path: Path, data: bytes) -> str:
     if not target.is_file():
         write_whole(target, data)
     return str(target)
-
-
-def _with_labels(rows: Iterable[tuple[SourceVideo, Any]]) -> Iterator[SourceVideo]:
-    """Integers are classes; where classes are words, they are numbered in alphabetical order."""
-    rows = list(rows)
-    words = sorted({label for _, (label, _) in rows if isinstance(label, str) and label})
-    for source, (label, text) in rows:
-        if isinstance(label, str) and label:
-            yield dataclasses.replace(source, label=words.index(label), label_text=str(text or label))
-        else:
-            number = label if isinstance(label, int) and not isinstance(label, bool) else -1
-            yield dataclasses.replace(source, label=number, label_text=str(text or ""))
 
 
 def _reach(row: Mapping[str, Any], column: str) -> Any:

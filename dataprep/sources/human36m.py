@@ -32,6 +32,7 @@ from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import Failure, Listing, ShardConfig, SourceVideo, printable
 from dataprep.sharding.worker import FrameReader
 from dataprep.sources.id_lists import IdOptions, id_facts, keep_listed
+from dataprep.sources.text_files import read_text
 
 LICENCE = "Human3.6M licence (academic use); videos and frames may not be redistributed"
 SUBJECTS = {1: "train", 5: "train", 6: "train", 7: "train", 8: "train", 9: "validation", 11: "validation"}
@@ -146,16 +147,34 @@ def list_videos(directory: Path, boxes: Mapping[Recording, Boxes] | None = None)
     Raises:
         ValueError: The directory is missing.
     """
-    found: dict[Recording, SourceVideo] = {}
+    places: dict[Recording, list[Path]] = {}
     strange = 0
     for path in _walk(directory, ".mp4"):
         recording = _of_video(path)
         if recording is None:
             strange += 1
         else:
-            relative = printable(os.path.relpath(path, directory))
-            found[recording] = _source(recording, str(path.absolute()), relative, path.stat().st_size)
-    return _listing(found, boxes, f"{strange} mp4 files with other names were left alone" if strange else "")
+            places.setdefault(recording, []).append(path)
+    notes = [f"{strange} mp4 files with other names were left alone"] if strange else []
+    originals = {one: [p for p in paths if p.parent.name == "Videos"] for one, paths in places.items()}
+    if any(originals.values()):  # background masks lie beside them under the same names
+        others = {path for one, paths in places.items() for path in paths if path not in originals[one]}
+        places = {one: paths for one, paths in originals.items() if paths}
+        if others:
+            folders = ", ".join(sorted({path.parent.name for path in others}))
+            notes.append(
+                f"recordings are there twice: Videos is used, {len(others)} files in {folders} were left alone"
+            )
+    for paths in places.values():
+        if len(paths) > 1:
+            raise ValueError(
+                f"{paths[0]} and {paths[1]} are of the same recording: keep one of them in a Videos folder"
+            )
+    found = {}
+    for recording, (path,) in places.items():
+        shown = printable(os.path.relpath(path, directory))
+        found[recording] = _source(recording, str(path.absolute()), shown, path.stat().st_size)
+    return _listing(found, boxes, notes)
 
 
 def listed_id(name: str) -> str | None:
@@ -192,16 +211,18 @@ def list_frames(directory: Path, boxes: Mapping[Recording, Boxes] | None = None)
         place = (recording, str(path.parent.absolute()), pattern)
         numbers.setdefault(place, {})[int(match["number"])] = path.stat().st_size
     found: dict[Recording, SourceVideo] = {}
+    notes = [f"{strange} pictures with other names were left alone"] if strange else []
     for (recording, folder, pattern), sizes in sorted(numbers.items()):
         if recording in found:
-            strange += len(sizes)
+            notes.append(
+                f"{recording.id} is there twice: {found[recording].path} is used, "
+                f"{len(sizes)} pictures in {folder} were left alone"
+            )
             continue
         shown = printable(os.path.relpath(os.path.join(folder, pattern), directory))  # noqa: PTH118
         options = (("pattern", pattern), ("numbers", sorted(sizes)))
         found[recording] = _source(recording, folder, shown, sum(sizes.values()), options)
-    return _listing(
-        found, boxes, f"{strange} pictures with other names, or double, were left alone" if strange else ""
-    )
+    return _listing(found, boxes, notes)
 
 
 def pose_box(joints: np.ndarray) -> tuple[int, int, int, int]:
@@ -235,7 +256,7 @@ def read_boxes(annotations: Path) -> dict[Recording, Boxes]:
         raise ValueError(f"{annotations} holds neither train.h5 nor valid.h5")
     for stem in stems:
         try:
-            names = (annotations / f"{stem}_images.txt").read_text().split()
+            names = read_text(annotations / f"{stem}_images.txt").split()
             with h5py.File(annotations / f"{stem}.h5") as file:
                 joints = np.asarray(file["part"], np.float64)
         except (OSError, KeyError) as error:
@@ -311,7 +332,7 @@ def _source(
 
 
 def _listing(
-    found: dict[Recording, SourceVideo], boxes: Mapping[Recording, Boxes] | None, note: str
+    found: dict[Recording, SourceVideo], boxes: Mapping[Recording, Boxes] | None, notes: list[str]
 ) -> Listing:
     """Add the boxes, and name what the four cameras should have seen and did not."""
     failures = []
@@ -325,7 +346,6 @@ def _listing(
             rows = [[number, *box] for number, box in sorted(boxes[recording].items())]
             options = (*source.options, ("boxes", rows))
             sources.append(dataclasses.replace(source, options=options))
-    notes = [note] if note else []
     scenes = {recording.scene: recording for recording in found}
     present = {(recording.scene, recording.camera) for recording in found}
     for scene in sorted(scenes):

@@ -18,6 +18,7 @@ from typing import Any
 
 from dataprep.command_line import option
 from dataprep.sharding.plan import SPLITS, Failure, Listing
+from dataprep.sources.text_files import decode, split_lines
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def read_id_list(text: str) -> IdList:
     split, path = (head, Path(tail)) if tail and head in SPLITS else (None, Path(text))
     try:
         data = path.read_bytes()
-        lines = [line.split() for line in data.decode().splitlines() if line.strip()]
+        lines = [line.split() for line in split_lines(decode(data))]
     except OSError as error:
         raise argparse.ArgumentTypeError(f"cannot read the list {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

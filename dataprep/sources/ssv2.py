@@ -1,15 +1,15 @@
-"""`cwm-dataprep ssv2`: Something-Something-v2, webm files named by id and the label files in either naming style.
+"""`cwm-dataprep ssv2`: Something-Something-v2, videos named by id and the label files in either naming style.
 
     LABELS/{labels,train,validation,test}.json   or   LABELS/something-something-v2-{labels,...}.json
     VIDEOS/<id>.webm                             or   VIDEOS/20bn-something-something-v2/<id>.webm
 
-`train` and `validation` list `{"id", "label", "template", ...}`; the class is the template without its brackets, looked
+Videos that were converted to another container of `SUFFIXES` are taken where there is no webm. `train` and `validation` list `{"id", "label", "template", ...}`; the class is the template without its brackets, looked
 up in `labels` (class name -> index, as a string). `test` lists ids only.
 """
 
 import argparse
-import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +23,15 @@ from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import Failure, Listing, SourceVideo
 from dataprep.sharding.worker import open_file
 from dataprep.sources.id_lists import IdOptions, id_facts, keep_listed
+from dataprep.sources.labels import number_classes
+from dataprep.sources.text_files import read_json
 
 SPLITS = tuple(OFFICIAL_LISTS["ssv2"])
 LICENCE = "Something-Something-v2 research licence (Qualcomm); videos and frames may not be redistributed"
 PREFIX = "something-something-v2-"
 FOLDER = "20bn-something-something-v2"
+SUFFIXES = (".webm", ".mp4", ".mkv", ".avi", ".mov")
+"""The data set's own, then those that it is converted to; the first that is there is used."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Ssv2Options:
     """Options of this sub-command."""
 
     videos: str = option(metavar="DIR")
-    """Folder of <id>.webm files."""
+    """Folder of <id>.webm (or .mp4) files."""
     labels: str = option(metavar="DIR")
     """Folder of the label files."""
     splits: tuple[Literal["train", "validation", "test"], ...] = ()
@@ -109,29 +113,30 @@ def list_videos(videos: Path, labels: Path, splits: Sequence[str] = SPLITS) -> L
 
 def listed_id(name: str) -> str | None:
     """`78687` or `78687.webm` -> `ssv2_078687`."""
-    video = name.removesuffix(".webm")
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122
+    video = stem if suffix in SUFFIXES else name
     return f"ssv2_{video.zfill(6)}" if video.isdecimal() else None
 
 
 def _find_videos(directory: Path) -> dict[str, tuple[str, int]]:
-    """Absolute path and size of every webm, by id."""
+    """Absolute path and size of every video, by id."""
     folder = directory / FOLDER if (directory / FOLDER).is_dir() else directory
     with os.scandir(folder.absolute()) as entries:
-        return {
-            entry.name.removesuffix(".webm"): (entry.path, entry.stat().st_size)
+        files = [
+            (SUFFIXES.index(suffix), stem, entry)
             for entry in entries
-            if entry.name.endswith(".webm") and not entry.name.startswith(".") and entry.is_file()
-        }
+            for stem, suffix in [os.path.splitext(entry.name.lower())]  # noqa: PTH122
+            if suffix in SUFFIXES and not stem.startswith(".") and entry.is_file()
+        ]
+        files.sort(key=lambda file: -file[0])  # the data set's own suffix comes last, and stays
+        return {stem: (entry.path, entry.stat().st_size) for _, stem, entry in files}
 
 
 def _read_json(labels: Path, stem: str) -> Any:
     """The label file of either name, None where there is neither."""
     for path in (labels / f"{stem}.json", labels / f"{PREFIX}{stem}.json"):
         if path.is_file():
-            try:
-                return json.loads(path.read_text(encoding="utf-8"))
-            except (ValueError, OSError) as error:
-                raise ValueError(f"cannot read the label file {path}: {error}") from error
+            return read_json(path)
     return None
 
 
@@ -146,10 +151,16 @@ def _read_classes(labels: Path) -> dict[str, int]:
     classes = _read_json(labels, "labels")
     if classes is None:
         return {}
+    if not isinstance(classes, dict):
+        raise ValueError(f"{labels}: the labels file is no json object of class name to index")
     try:
-        return {str(name): int(index) for name, index in classes.items()}
-    except (AttributeError, ValueError, TypeError) as error:
-        raise ValueError(f"{labels}: the labels file is no json object of class name to index") from error
+        numbers = number_classes(list(classes.values()))
+    except ValueError as error:
+        raise ValueError(f"{labels}: the labels file: {error}") from error
+    for name, (number, word) in zip(classes, numbers, strict=True):
+        if word or number < 0:
+            raise ValueError(f"{labels}: the labels file gives {name!r} no index, but {classes[name]!r}")
+    return {name: number for name, (number, _) in zip(classes, numbers, strict=True)}
 
 
 def _parse(entry: Any, split: str, classes: dict[str, int]) -> tuple[str, int, str]:
@@ -164,9 +175,13 @@ def _notes(
     files: dict[str, Any], listed: dict[str, str], sources: list[SourceVideo], classes: dict[str, int]
 ) -> list[str]:
     notes = []
+    converted = Counter(os.path.splitext(source.path)[1].lower() for source in sources)  # noqa: PTH122
+    for suffix in SUFFIXES[1:]:
+        if converted[suffix]:
+            notes.append(f"{converted[suffix]} videos are {suffix} files, not the data set's own .webm")
     extra = len(files.keys() - listed.keys())
     if extra:
-        notes.append(f"{extra} webm files are in no list and were left alone")
+        notes.append(f"{extra} videos are in no list and were left alone")
     if not classes:
         notes.append("there is no labels file: every label is -1")
     unknown = sum(source.label == -1 and source.split != "test" for source in sources) if classes else 0

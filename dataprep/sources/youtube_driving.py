@@ -32,8 +32,9 @@ from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import Listing, ShardConfig, SourceVideo
 from dataprep.sharding.worker import FrameReader, open_file
 from dataprep.sources.folder import list_videos as list_folder
-from dataprep.sources.folder import read_labels
 from dataprep.sources.id_lists import IdOptions, id_facts, keep_listed
+from dataprep.sources.labels import read_labels
+from dataprep.sources.text_files import read_text, split_lines
 
 LICENCE = "YouTube videos of several owners, listed by ACO; frames may not be redistributed"
 USUAL: dict[str, Any] = {"fit": "center-crop", "stride": 5, "skip_head": 99}
@@ -156,10 +157,10 @@ def list_videos(directory: Path, listed: Path | None) -> Listing:
     sources = [
         dataclasses.replace(source, id=f"ytb_{source.id}", label=-1, label_text="")
         for source in found.sources
-        if labels is None or source.source_path in labels
+        if labels is None or source.source_path in labels.by_path
     ]
     ignored = len(found.sources) - len(sources)
-    notes = (f"{ignored} videos are not in the list and were left alone",) if ignored else ()
+    notes = (*found.notes, f"these {ignored} were left alone") if ignored else found.notes
     return dataclasses.replace(
         found, sources=tuple(sources), notes=notes, official_counts=official_counts("youtube-driving")
     )
@@ -237,20 +238,17 @@ def read_steering(meta: Path) -> dict[tuple[int, int], float]:
         ValueError: The file is missing, or a line is not a path and a number.
     """
     steering = {}
-    try:
-        with meta.open(encoding="utf-8") as file:
-            for count, line in enumerate(file, start=1):
-                name, _, value = line.strip().rpartition(" ")
-                match = FRAME.fullmatch(name)
-                if match is None:
-                    raise ValueError(
-                        f"line {count}: expected dir-<k>/<number>.jpg and a value, got {line.strip()!r}"
-                    )
-                steering[int(match["dir"]), int(match["number"])] = float(value)
-    except OSError as error:
-        raise ValueError(f"cannot read {meta}: {error.strerror}") from error
-    except ValueError as error:
-        raise ValueError(f"{meta}: {error}") from error
+    for count, line in enumerate(split_lines(read_text(meta)), start=1):
+        name, _, value = line.strip().rpartition(" ")
+        match = FRAME.fullmatch(name)
+        if match is None:
+            raise ValueError(
+                f"{meta}, line {count}: expected dir-<k>/<number>.jpg and a value, got {line.strip()!r}"
+            )
+        try:
+            steering[int(match["dir"]), int(match["number"])] = float(value)
+        except ValueError as error:
+            raise ValueError(f"{meta}, line {count}: {error}") from error
     return steering
 
 

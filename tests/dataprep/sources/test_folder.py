@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from made_videos import FIXTURES, counting_frames, write_video
 
 from cwm_hub.shards.index import read_index
 from dataprep.__main__ import main
-from dataprep.sources.folder import Label, list_videos, read_labels, video_id
+from dataprep.sources.folder import list_videos, video_id
+from dataprep.sources.labels import Label, Labels
 
 
 def touch(path: Path, data: bytes = b"x") -> Path:
@@ -102,46 +104,24 @@ def test_a_folder_that_may_not_be_read_is_a_failure(tmp_path: Path) -> None:
     assert [(f.source_path, f.reason) for f in list_videos(tmp_path).failures] == [("secret", "unreadable")]
 
 
-@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_labels_and_splits(tmp_path: Path, suffix: str) -> None:
-    rows: list[dict[str, object]] = [
-        {"path": "a.mp4", "label": 3, "label_text": "three", "split": "validation"},
-        {"path": "b/c.mp4", "label": "", "label_text": "", "split": ""},
-    ]
-    file = tmp_path / f"labels.{suffix}"
-    if suffix == "csv":
-        file.write_text(
-            "path,label,label_text,split\n" + "".join(",".join(map(str, r.values())) + "\n" for r in rows)
-        )
-    else:
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert read_labels(file) == {"a.mp4": Label(3, "three", "validation"), "b/c.mp4": Label()}
-
-
-def test_labels_that_are_words_are_numbered_in_alphabetical_order(tmp_path: Path) -> None:
-    file = touch(tmp_path / "l.csv", b"path,label\na.mp4,walk\nb.mp4,jump\nc.mp4,walk\n")
-    assert [(row.label, row.label_text) for row in read_labels(file).values()] == [
-        (1, "walk"),
-        (0, "jump"),
-        (1, "walk"),
-    ]
-
-
 def test_labels_meet_the_files(tmp_path: Path) -> None:
     for name in ("a.mp4", "b.mp4"):
-        touch(tmp_path / name)
-    listing = list_videos(tmp_path, labels={"a.mp4": Label(2, "two", "test"), "gone.mp4": Label(1)})
+        touch(tmp_path / name, name.encode())
+    listing = list_videos(tmp_path, labels=Labels({"a.mp4": Label(2, "two", "test"), "gone.mp4": Label(1)}))
     assert [(s.source_path, s.label, s.split) for s in listing.sources] == [
         ("a.mp4", 2, "test"),
         ("b.mp4", -1, "train"),
     ]
     assert [(f.source_path, f.reason) for f in listing.failures] == [("gone.mp4", "missing_file")]
-    assert "1 videos are not in the labels file" in listing.notes
+    assert listing.notes == (
+        "1 videos are not in the labels file",
+        "1 paths of the labels file match no video, such as 'gone.mp4'",
+    )
 
 
 def test_a_validation_share_is_drawn_by_the_path(tmp_path: Path) -> None:
     for number in range(200):
-        touch(tmp_path / f"{number}.mp4")
+        touch(tmp_path / f"{number}.mp4", str(number).encode())
     splits = {s.source_path: s.split for s in list_videos(tmp_path, validation_share=0.25).sources}
     assert 30 < sum(split == "validation" for split in splits.values()) < 70
     (tmp_path / "0.mp4").unlink()
@@ -149,33 +129,76 @@ def test_a_validation_share_is_drawn_by_the_path(tmp_path: Path) -> None:
     assert all(splits[path] == split for path, split in later.items())
 
 
+def test_labels_of_other_videos_are_refused_before_the_work(tmp_path: Path) -> None:
+    touch(tmp_path / "a.mp4")
+    with pytest.raises(ValueError, match=r"says 'clips/a\.mp4', the folder holds 'a\.mp4'"):
+        list_videos(tmp_path, labels=Labels({"clips/a.mp4": Label(2)}))
+
+
+def splits_of(folder: Path, **options: object) -> dict[str, str]:
+    listing = list_videos(folder, **options)  # type: ignore[arg-type]
+    return {source.source_path: source.split for source in listing.sources}
+
+
+def test_copies_byte_for_byte_are_in_one_split(tmp_path: Path) -> None:
+    for number in range(30):
+        content = bytes(200_000) + number.to_bytes() + bytes(200_000)  # alike at both ends, and of one size
+        touch(tmp_path / f"{number}.mp4", content)
+        touch(tmp_path / f"copies/{29 - number}.mp4", content)
+    splits = splits_of(tmp_path, validation_share=0.5)
+    assert set(splits.values()) == {"train", "validation"}
+    assert all(splits[f"{n}.mp4"] == splits[f"copies/{29 - n}.mp4"] for n in range(30))
+    (_, note) = list_videos(tmp_path, validation_share=0.5).notes
+    assert note == "60 videos are of 30 recordings with several cameras, parts or copies"
+
+
+def test_a_copy_in_a_held_out_split_is_kept_out_of_training(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        touch(tmp_path / name, b"same")
+    labels = Labels({"a.mp4": Label(split="train"), "b.mp4": Label(split="validation")})
+    listing = list_videos(tmp_path, labels=labels)
+    assert [(s.source_path, s.split) for s in listing.sources] == [("b.mp4", "validation")]
+    assert [(f.source_path, f.reason, f.detail) for f in listing.failures] == [
+        (name, "duplicate", "the same bytes as b.mp4, of another split") for name in ("a.mp4", "c.mp4")
+    ]
+
+
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("first", "second"),
     [
-        ("file,label\na.mp4,1\n", "row 1 has no `path`"),
-        ("path,split\na.mp4,holdout\n", "row 1 has split 'holdout', expected train, validation, test"),
-        ("a.mp4\n", "lists no video: expected a csv with a header that has `path`"),
-        ("path,label\na.mp4," + 200_000 * "x", "damaged csv line: field larger than field limit"),
-        (None, "cannot read the labels file"),
+        ("{}/front.mp4", "{}/wrist.mp4"),
+        ("images.front/episode_{}.mp4", "images.wrist/episode_{}.mp4"),
+        ("take{} camera 1.mp4", "take{} camera 2.mp4"),
+        ("Talk {} Part1.mp4", "Talk {} part2.mp4"),
+        ("cam01/{}.mp4", "cam02/{}.mp4"),
+        ("{} CamA.mp4", "{} CamB.mp4"),
+        ("cam_high/{}.mp4", "cam_left_wrist/{}.mp4"),
     ],
 )
-def test_a_labels_file_that_says_nothing_is_a_sentence(
-    tmp_path: Path, text: str | None, sentence: str
-) -> None:
-    file = tmp_path / "labels.csv"
-    if text is not None:
-        file.write_text(text)
-    with pytest.raises(ValueError, match=sentence):
-        read_labels(file)
+def test_cameras_and_parts_of_a_recording_are_in_one_split(tmp_path: Path, first: str, second: str) -> None:
+    for number in range(40):
+        for name in (first, second):
+            touch(tmp_path / name.format(number), name.format(number).encode())
+    splits = splits_of(tmp_path, validation_share=0.5)
+    assert 5 < sum(split == "validation" for split in splits.values()) / 2 < 35
+    assert all(splits[first.format(n)] == splits[second.format(n)] for n in range(40))
+    labels = Labels({first.format(0): Label(split="test")})
+    assert splits_of(tmp_path, labels=labels)[second.format(0)] == "test"
 
 
-@pytest.mark.parametrize(
-    ("line", "sentence"),
-    [(b"{", "damaged jsonl line"), (b"5", "row 2 has no `path`"), (b'{"path": 5}', "row 2 has no `path`")],
-)
-def test_a_damaged_jsonl_is_a_sentence(tmp_path: Path, line: bytes, sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        read_labels(touch(tmp_path / "l.jsonl", b'{"path": "a"}\n' + line))
+def test_a_pattern_tells_recordings_whose_names_do_not(tmp_path: Path) -> None:
+    for number in range(40):
+        for letter in "xyz":
+            touch(tmp_path / f"{letter}-{number}.mp4", f"{letter}{number}".encode())
+    splits = splits_of(tmp_path, validation_share=0.5, group_by=re.compile(r"-(\d+)"))
+    assert all(len({splits[f"{letter}-{n}.mp4"] for letter in "xyz"}) == 1 for n in range(40))
+    assert set(splits.values()) == {"train", "validation"}
+
+
+def test_numbered_parts_without_a_name_are_videos_of_their_own(tmp_path: Path) -> None:
+    for number in range(40):
+        touch(tmp_path / f"part_{number:04d}.mp4", str(number).encode())
+    assert set(splits_of(tmp_path, validation_share=0.5).values()) == {"train", "validation"}
 
 
 def test_from_files_to_shards(tmp_path: Path) -> None:

@@ -107,6 +107,72 @@ def test_webdataset_tars(videos: list[Path], tmp_path: Path) -> None:
     ]
 
 
+def test_a_folder_of_video2dataset_is_read_by_its_tars(
+    videos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import io
+    import tarfile
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for shard in range(2):
+        members = [(f"0000{shard}9.json", b'{"status": "failed_to_download"}')]  # first, and without a video
+        for number in (2 * shard, 2 * shard + 1):
+            name = f"0000{shard}{number}"
+            members += [(f"{name}.mp4", videos[number].read_bytes()), (f"{name}.txt", b"what %d" % number)]
+        with tarfile.open(tmp_path / f"0000{shard}.tar", "w") as tar:
+            for name, data in members:
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+        pq.write_table(pa.table({"key": ["a"], "caption": ["b"]}), tmp_path / f"0000{shard}.parquet")
+        (tmp_path / f"0000{shard}_stats.json").write_text("{}")
+    out = tmp_path / "out"
+    arguments = ["hub-dataset", str(tmp_path), "--out", str(out), "--workers", "1", "--max-failures", "2"]
+    assert main(arguments) == 0
+    assert "video2dataset: its .tar files are read" in capsys.readouterr().err
+    check(out, {f"train/0000{n // 2}{n}": 26 + n for n in range(4)})
+    assert {row.label_text for row in read_index(out)} == {f"what {n}" for n in range(4)}
+    failures = [json.loads(line) for line in (out / "meta/failures.jsonl").read_text().splitlines()]
+    assert [(f["source_path"], f["reason"]) for f in failures] == [
+        ("train/000009", "missing_file"),
+        ("train/000019", "missing_file"),
+    ]
+
+
+def test_the_same_bytes_in_two_splits_are_kept_out_of_training(videos: list[Path], tmp_path: Path) -> None:
+    for name, number in (("train/a.mp4", 0), ("train/b.mp4", 1), ("test/c.mp4", 1)):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).write_bytes(videos[number].read_bytes())
+    out = tmp_path / "out"
+    assert main(["hub-dataset", str(tmp_path / "set"), "--out", str(out), "--workers", "1"]) == 0
+    check(out, {"train/a.mp4": 26, "test/c.mp4": 27})
+    failure = json.loads((out / "meta/failures.jsonl").read_text())
+    assert failure["source_path"] == "train/b.mp4"
+    assert (failure["reason"], failure["detail"]) == (
+        "duplicate",
+        "the same bytes as test/c.mp4, of another split",
+    )
+
+
+def test_a_label_column_that_holds_no_classes(
+    videos: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "set/train").mkdir(parents=True)
+    rows = "file_name,label\n"
+    for number, video in enumerate(videos[:2]):
+        (tmp_path / "set/train" / video.name).write_bytes(video.read_bytes())
+        rows += f"{video.name},{number + 0.5}\n"
+    (tmp_path / "set/train/metadata.csv").write_text(rows)
+    command = ["hub-dataset", str(tmp_path / "set"), "--out", str(tmp_path / "out"), "--workers", "1"]
+    assert main([*command, "--label-column", "label"]) == 1
+    assert "column label: 0.5 is no class" in capsys.readouterr().err
+    assert main(command) == 0
+    assert "every label is -1, because column label holds no classes" in capsys.readouterr().err
+    assert {row.label for row in read_index(tmp_path / "out")} == {-1}
+
+
 def test_our_own_shards_are_such_a_data_set(videos: list[Path], tmp_path: Path) -> None:
     for video in videos:
         (tmp_path / "in").mkdir(exist_ok=True)

@@ -54,6 +54,27 @@ def test_recordings_are_told_apart_though_their_names_have_spaces_and_dots(video
     assert any(note.startswith("2 mp4 files with other names") for note in listing.notes)
 
 
+def test_masks_beside_videos_are_named_and_left_alone(tmp_path: Path) -> None:
+    for camera in CAMERAS:
+        for folder in ("ForegroundMasks", "Videos", "masks"):
+            path = tmp_path / f"S1/{folder}/Eating.{camera}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x")
+    listing = list_videos(tmp_path)
+    assert [Path(source.path).parent.name for source in listing.sources] == ["Videos"] * 4
+    assert listing.notes == (
+        "recordings are there twice: Videos is used, 8 files in ForegroundMasks, masks were left alone",
+    )
+    originals = sorted((tmp_path / "S1/Videos").iterdir())
+    originals[0].unlink()
+    listing = list_videos(tmp_path)  # a mask does not stand in for the video that is gone
+    assert len(listing.sources) == 3 and [failure.reason for failure in listing.failures] == ["missing_file"]
+    for path in originals[1:]:
+        path.unlink()
+    with pytest.raises(ValueError, match="same recording: keep one of them in a Videos folder"):
+        list_videos(tmp_path)
+
+
 def test_videos_become_shards_of_every_fifth_frame(videos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     common = ["--out", str(out), "--workers", "1", "--max-failures", "1"]
@@ -116,7 +137,7 @@ def test_pictures_are_grouped_by_their_names_flat_or_nested(pictures) -> None:
     assert [source.split for source in listing.sources] == ["train", "validation"]
     assert dict(listing.sources[0].options)["numbers"] == list(range(1, 130, 5))
     assert len(listing.failures) == 6  # three cameras of each take
-    assert listing.notes == ("1 pictures with other names, or double, were left alone",)
+    assert listing.notes == ("1 pictures with other names were left alone",)
 
 
 def test_paper_exact_is_the_papers_preprocessing_frame_by_frame(pictures, tmp_path: Path) -> None:

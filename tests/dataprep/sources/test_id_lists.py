@@ -50,6 +50,11 @@ def test_a_line_is_a_name_and_perhaps_a_count(tmp_path: Path) -> None:
     assert read_id_list(write_list(tmp_path / "b=c.txt", "7\n")).split is None
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
+    write_list(tmp_path / "a.txt", "\ufeff78687 54 19\r\n7 30 2\r\n")
+    assert read_id_list(str(tmp_path / "a.txt")).frames == {"78687": 54, "7": 30}
+
+
 def test_what_no_list_names_is_left_alone_and_what_is_absent_fails_once() -> None:
     failures = (
         Failure("5.webm", "missing_file", "named in the train list"),

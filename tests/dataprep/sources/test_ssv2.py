@@ -9,7 +9,7 @@ from made_videos import counting_frames, write_video
 from cwm_hub.shards.index import read_index
 from cwm_hub.shards.manifest import Manifest
 from dataprep.__main__ import main
-from dataprep.sources.ssv2 import FOLDER, PREFIX, list_videos
+from dataprep.sources.ssv2 import FOLDER, PREFIX, list_videos, listed_id
 
 LABELS = {"Holding something next to something": "19", "Pushing something from left to right": "93"}
 TRAIN = [
@@ -65,10 +65,26 @@ def test_both_naming_styles(tmp_path: Path, prefix: str, folder: str) -> None:
     ]
     assert [(f.source_path, f.reason) for f in listing.failures] == [("10.webm", "missing_file")]
     assert listing.notes == (
-        "1 webm files are in no list and were left alone",
+        "1 videos are in no list and were left alone",
         "1 videos have a template that the labels file does not list: their label is -1",
     )
     assert listing.official_counts == {"train": 168_913, "validation": 24_777, "test": 27_157}
+
+
+def test_converted_videos_are_taken_where_there_is_no_webm(tmp_path: Path) -> None:
+    write_videos(tmp_path / "videos", "7.MP4", "78687.mp4", "78687.webm")
+    listing = list_videos(tmp_path / "videos", write_labels(tmp_path / "labels"), ["train"])
+    assert [source.source_path for source in listing.sources] == ["7.MP4", "78687.webm"]
+    assert listing.notes[0] == "1 videos are .mp4 files, not the data set's own .webm"
+    assert listed_id("7.mp4") == "ssv2_000007"
+
+
+def test_label_files_with_a_byte_order_mark(tmp_path: Path) -> None:
+    labels = write_labels(tmp_path / "labels")
+    for file in labels.iterdir():
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    listing = list_videos(write_videos(tmp_path / "videos"), labels)
+    assert [source.label for source in listing.sources] == [93, 93, -1, 19, -1]
 
 
 def test_only_the_splits_asked_for(tmp_path: Path) -> None:
@@ -86,7 +102,7 @@ def test_without_test_list_and_class_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("replaced", "sentence"),
     [
-        ({"train": "[{"}, r"cannot read the label file .*train.json"),
+        ({"train": "[{"}, r"train.json: damaged json"),
         ({"train": {"id": "1"}}, "the train list is no json array"),
         ({"train": [{"template": "x"}]}, "the train list has an entry without a numeric id"),
         ({"train": [{"id": "../1"}]}, "without a numeric id"),

@@ -15,7 +15,7 @@ from cwm_hub.shards.manifest import Manifest
 from dataprep.__main__ import main
 from dataprep.decode.resize import bilinear
 from dataprep.decode.zip_directory import read_directory
-from dataprep.sources.youtube_driving import STEERING, list_runs, split_runs
+from dataprep.sources.youtube_driving import STEERING, list_runs, read_steering, split_runs
 
 RUNS = {0: [range(1, 301)], 3: [range(6_510_787, 6_511_087), range(6_600_003, 6_600_303)], 10: [range(1, 50)]}
 """Numbers by directory: one run, two, and one that is all head."""
@@ -119,8 +119,8 @@ def test_steering_is_kept_in_step_with_the_stored_frames(exact: Path) -> None:
 
 
 def test_mp4_files_with_a_list(tmp_path: Path) -> None:
-    for name in ("a.mp4", "b c.mp4", "unlisted.mp4"):
-        write_video(tmp_path / "in" / name, counting_frames(250, height=64))
+    for number, name in enumerate(("a.mp4", "b c.mp4", "unlisted.mp4")):
+        write_video(tmp_path / "in" / name, counting_frames(250, height=64 + 2 * number))
     (tmp_path / "list.csv").write_text("path,split\na.mp4,train\nb c.mp4,validation\ngone.mp4,train\n")
     out = tmp_path / "out"
     arguments = ["--videos", str(tmp_path / "in"), "--list", str(tmp_path / "list.csv"), "--out", str(out)]
@@ -133,6 +133,11 @@ def test_mp4_files_with_a_list(tmp_path: Path) -> None:
     for frames in read_clips(out).values():
         assert read_numbers(frames) == [n % 64 for n in range(100, 250, 5)]
     assert "gone.mp4" in (out / "meta" / "failures.jsonl").read_text()
+
+
+def test_steering_after_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "meta.txt").write_bytes("\ufeffdir-0/1.jpg 0.5\r\ndir-0/2.jpg -1\r\n".encode())
+    assert read_steering(tmp_path / "meta.txt") == {(0, 1): 0.5, (0, 2): -1.0}
 
 
 def test_the_zip_directory_is_that_of_zipfile(archive: Path) -> None:

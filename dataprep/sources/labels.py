@@ -1,0 +1,120 @@
+"""What a labels file says of videos, and how classes are told from what people write into a `label` column."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+from dataprep.sharding.plan import SPLITS
+from dataprep.sources.text_files import read_rows
+
+COLUMNS = ("path", "label", "label_text", "split")
+LARGEST = 2**63 - 1
+"""The index keeps labels in 64 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a labels file says of one video."""
+
+    label: int = -1
+    label_text: str = ""
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A labels file as it was read."""
+
+    by_path: Mapping[str, Label] = field(default_factory=dict)
+    """By path below the input folder."""
+    notes: tuple[str, ...] = ()
+    """Columns that were not used."""
+
+
+def read_labels(path: Path) -> Labels:
+    """Labels by video path from a csv with a header, or jsonl; columns `path`, `label`, `label_text`, `split`.
+
+    Labels are whole numbers, or words that are numbered in alphabetical order and taken as the text too.
+
+    Raises:
+        ValueError: the file cannot be read, has no `path`, names an unknown split, holds a label that is no class, or
+            says two things of one video.
+    """
+    rows = read_rows(path)
+    if not rows:
+        raise ValueError(f"{path} lists no video: expected a csv with a header that has `path`, or a .jsonl")
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row.get("path"), str) or not row["path"]:
+            raise ValueError(f"{path}: row {number} has no `path`, but {', '.join(map(repr, row))}")
+    try:
+        classes = number_classes([row.get("label") for row in rows])
+    except ValueError as error:
+        raise ValueError(f"{path}, column label: {error}") from error
+    labels: dict[str, Label] = {}
+    said: dict[str, int] = {}
+    for number, (row, (label, word)) in enumerate(zip(rows, classes, strict=True), start=1):
+        split = row.get("split") or None
+        if split not in (None, *SPLITS):
+            raise ValueError(f"{path}: row {number} has split {split!r}, expected {', '.join(SPLITS)}")
+        name, new = os.path.normpath(row["path"]), Label(label, _text(row.get("label_text")) or word, split)
+        if labels.setdefault(name, new) != new:
+            raise ValueError(f"{path}: rows {said[name]} and {number} say different things of {name}")
+        said.setdefault(name, number)
+    unused = sorted({column for row in rows for column in row} - set(COLUMNS))
+    note = f"{path.name}: columns {', '.join(map(repr, unused))} are not used, only {', '.join(COLUMNS)} are"
+    return Labels(labels, (note,) if unused else ())
+
+
+def number_classes(values: Sequence[Any]) -> list[tuple[int, str]]:
+    """(class, its word or "") for each value of a label column; -1 where there is none.
+
+    A column holds whole numbers, in whatever form (`2`, `2.0`, `"2"`), or words; None, "" and NaN are no class.
+
+    Raises:
+        ValueError: a number is not whole, below -1 or beyond 64 bits; numbers and words are mixed; or a value is neither.
+
+    >>> number_classes(["walk", None, "jump"])
+    [(1, 'walk'), (-1, ''), (0, 'jump')]
+    """
+    parsed = [_number_or_word(value) for value in values]
+    words = sorted({value for value in parsed if isinstance(value, str)})
+    numbers = [value for value in parsed if isinstance(value, int)]
+    if words and numbers:
+        raise ValueError(
+            f"numbers and words are mixed ({numbers[0]} and {words[0]!r}): write all classes as numbers, or all as words"
+        )
+    index = {word: number for number, word in enumerate(words)}
+    return [
+        (index[value], value) if isinstance(value, str) else (-1 if value is None else value, "")
+        for value in parsed
+    ]
+
+
+def _number_or_word(value: Any) -> int | str | None:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if not isinstance(value, (str, int, float)):
+        raise ValueError(f"{value!r} is neither a number nor a word")
+    text = str(value).strip()
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return text
+    if "_" in text:  # Python's own notation: people mean a word
+        return text
+    if number.is_nan():
+        return None
+    if number != number.to_integral_value():
+        raise ValueError(f"{text} is no class: expected whole numbers, or words")
+    if not -1 <= number <= LARGEST:
+        raise ValueError(f"{text} is no class: expected whole numbers from 0 to 2^63 - 1, or -1 for none")
+    return int(number)
+
+
+def _text(value: Any) -> str:
+    """A caption as text; "" for None and NaN."""
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
