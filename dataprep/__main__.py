@@ -19,6 +19,10 @@ COMMANDS = {
     ),
     "folder": ("dataprep.sources.folder", "any tree of video files, labels and splits optional"),
     "hub-dataset": ("dataprep.sources.hub_dataset", "a Hugging Face data set with videos"),
+    "lerobot": (
+        "dataprep.sources.lerobot",
+        "a LeRobot data set (v2.0, v2.1, v3.0): an episode of a camera is a video",
+    ),
     "finalize": ("dataprep.sharding.finalize", "merge the parts of a --shard-range run into a data set"),
     "verify": ("dataprep.curation.verify", "check a shard directory against its manifest"),
     "filter": ("dataprep.curation.filter", "a smaller set by columns of the index: motion, length, class"),

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, Protocol, Self
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -23,6 +23,16 @@ from dataprep.decode.video_file import VideoError
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # zip: magic, ..., length of name, length of extra
 STORED, DEFLATED = 0, 8
+
+
+class PictureStore(Protocol):
+    """Where numbered pictures are."""
+
+    def read(self, number: int) -> bytes:
+        """The file of picture `number`; OSError where it is gone."""
+
+    def close(self) -> None:
+        """Let go of what is held open."""
 
 
 class FolderStore:
@@ -75,7 +85,7 @@ class PictureReader:
 
     def __init__(
         self,
-        store: FolderStore | ZipStore,
+        store: PictureStore,
         numbers: Sequence[int],
         settings: DecodeSettings,
         *,

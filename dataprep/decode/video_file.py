@@ -35,6 +35,7 @@ REASONS = {
     "decode_error": "more damaged packets or frames than the limit",
     "timestamps": "a gap between two frames that cannot be filled at the asked rate",
     "annot_missing": "a crop that follows annotations, and none for this video or frame",
+    "wrong_length": "another number of frames than the tables of its data set say",
     "too_short": "fewer frames than one training window",
 }
 """Every reason a `VideoError` can carry, with its meaning."""

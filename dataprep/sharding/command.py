@@ -153,7 +153,7 @@ def _dry_run(options: RunOptions, plan: Plan, listing: Listing, opener: Opener) 
     _tell_listing(listing)
     if listing.failures:
         _say(f"could not be listed: {count_reasons(Counter(f.reason for f in listing.failures))}")
-    guess = estimate(plan, opener, timeout_seconds=options.timeout_seconds)
+    guess = estimate(plan, opener, timeout_seconds=options.timeout_seconds, few_files=listing.share_files)
     workers = max(1, min(options.workers, len(plan.tasks)))
     _say(
         f"about {guess.frames:.0f} frames, {guess.bytes / 1e6:.1f} MB and {clock(guess.worker_seconds / workers)} "

@@ -29,10 +29,15 @@ class Estimate:
     """Divide by the number of workers for the time of the run."""
 
 
-def estimate(plan: Plan, opener: Opener, *, timeout_seconds: float) -> Estimate:
-    """Shard up to `PROBE_VIDEOS` videos, taken in turn from all shards, into a temporary folder."""
+def estimate(plan: Plan, opener: Opener, *, timeout_seconds: float, few_files: bool = False) -> Estimate:
+    """Shard up to `PROBE_VIDEOS` videos into a temporary folder.
+
+    They are taken in turn from all shards; with `few_files` from as few as possible, because each may have to be
+    fetched and counted for the first of its videos.
+    """
     videos = [source for task in plan for source in task.sources]
-    in_turn = chain.from_iterable(zip_longest(*(task.sources for task in plan)))
+    by_task = [task.sources for task in plan]
+    in_turn = chain.from_iterable(by_task if few_files else zip_longest(*by_task))
     probe = tuple(islice((source for source in in_turn if source is not None), PROBE_VIDEOS))
     task = ShardTask(probe[0].split, 0, 1, probe)
     seen = [(time.monotonic(), Beat())]

@@ -6,11 +6,13 @@ rerun can tell whether it continues the same work.
 """
 
 import hashlib
+import heapq
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from cwm_hub.config import check_range, to_dict
@@ -69,6 +71,9 @@ class Listing:
     """Sentences for the summary: what was ignored and why."""
     official_counts: Mapping[str, int] = field(default_factory=dict)
     """Videos of each split by the data set's own lists, reported beside ours."""
+    share_files: bool = False
+    """Videos with one `path` lie in that file one after another, in the order of their ids: they are dealt to a shard
+    together, up to `videos_per_shard` of them, so that its worker decodes the file once."""
 
 
 @dataclass(frozen=True)
@@ -181,11 +186,38 @@ def make_plan(listing: Listing, config: ShardConfig) -> Plan:
         sources.sort(key=lambda source: source.id)
         for source in sources:
             digest.update(_identity(source))
-        random.Random(f"{config.seed}-{split}").shuffle(sources)
-        chosen = sources[: config.limit]
-        count = -(-len(chosen) // config.videos_per_shard)
-        tasks.extend(ShardTask(split, i, count, tuple(chosen[i::count])) for i in range(count))
+        units = _runs(sources, config.videos_per_shard) if listing.share_files else [[s] for s in sources]
+        random.Random(f"{config.seed}-{split}").shuffle(units)
+        shards = _deal(units, min(len(sources), config.limit or len(sources)), config.videos_per_shard)
+        tasks.extend(ShardTask(split, i, len(shards), shard) for i, shard in enumerate(shards))
     return Plan(config, tuple(tasks), listing.failures, digest.hexdigest())
+
+
+def _runs(sources: Sequence[SourceVideo], most: int) -> list[list[SourceVideo]]:
+    """The videos of each file, cut into equal runs of at most `most`."""
+    by_file: dict[str, list[SourceVideo]] = {}
+    for source in sources:
+        by_file.setdefault(source.path, []).append(source)
+    runs = []
+    for parts in by_file.values():
+        count = -(-len(parts) // most)
+        edges = [len(parts) * i // count for i in range(count + 1)]
+        runs += [parts[start:stop] for start, stop in pairwise(edges)]
+    return runs
+
+
+def _deal(units: Sequence[Sequence[SourceVideo]], videos: int, most: int) -> list[tuple[SourceVideo, ...]]:
+    """The first `videos` of all units, each unit to the shard that holds fewest so far."""
+    shards: list[list[SourceVideo]] = [[] for _ in range(-(-videos // most))]
+    filled = [(0, index) for index in range(len(shards))]
+    for unit in units:
+        taken = unit[:videos]
+        videos -= len(taken)
+        if taken:
+            count, index = heapq.heappop(filled)
+            shards[index] += taken
+            heapq.heappush(filled, (count + len(taken), index))
+    return [tuple(shard) for shard in shards]
 
 
 def count_reasons(reasons: Mapping[str, int]) -> str:

@@ -71,6 +71,20 @@ def test_a_limit_takes_the_same_videos_of_each_split_every_time() -> None:
     assert ids[0] < ids[1]
 
 
+def test_parts_of_one_file_are_dealt_together_and_in_order() -> None:
+    """Files of 5, 3 and 3 parts, at most 4 to a shard: runs of 2, 3, 3 and 3."""
+    parts = [(file, part) for file, count in (("a", 5), ("b", 3), ("c", 3)) for part in range(count)]
+    sources = tuple(SourceVideo(f"{file}-{part}", f"/{file}", f"{file}/{part}") for file, part in parts)
+    plan = make_plan(Listing(sources, share_files=True), raw_config(videos_per_shard=4))
+    assert sorted(source.id for task in plan for source in task.sources) == sorted(s.id for s in sources)
+    runs = [source.id for task in plan for source in task.sources]
+    for run in (["a-0", "a-1"], ["a-2", "a-3", "a-4"], ["b-0", "b-1", "b-2"], ["c-0", "c-1", "c-2"]):
+        assert runs[runs.index(run[0]) :][: len(run)] == run
+        assert sum(any(source.id in run for source in task.sources) for task in plan) == 1
+    few = make_plan(Listing(sources, share_files=True), raw_config(videos_per_shard=4, limit=5))
+    assert [len(task.sources) for task in few] in ([3, 2], [2, 3])
+
+
 @pytest.mark.parametrize(
     ("listing", "sentence"),
     [

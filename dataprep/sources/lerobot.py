@@ -1,0 +1,297 @@
+"""`cwm-dataprep lerobot`: a LeRobot data set (v2.0, v2.1, v3.0), from a folder or the Hub, without the `lerobot` package.
+
+One source video is one episode of one camera. In v3.0 many episodes lie one after another in a file; their borders are
+counted in frames (see `lerobot_frames`) and the file is decoded once for all that a shard holds of it. The camera is part
+of a clip's key and of its `source_path`, `episode_000003/observation.images.front`.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cwm_hub.config import check_range
+from dataprep.command_line import add_options, option, positional, read_options
+from dataprep.sharding.command import add_arguments as add_common_arguments
+from dataprep.sharding.command import dataset_name, make_shards, shard_config
+from dataprep.sharding.ledger import Origin
+from dataprep.sharding.plan import SPLITS, Failure, Listing, SourceVideo
+from dataprep.sources.hub_dataset import SPLIT_NAMES
+from dataprep.sources.lerobot_frames import open_episode
+from dataprep.sources.lerobot_tables import (
+    FOLDERS,
+    Camera,
+    Episode,
+    Info,
+    find_data,
+    find_video,
+    read_episodes,
+    read_info,
+    read_tasks,
+)
+from dataprep.sources.recordings import draw_split
+from dataprep.sources.repository import Repository, open_repository
+
+
+def _episodes(text: str) -> range:
+    start, colon, stop = text.partition(":")
+    if not start.isdecimal() or (colon and not stop.isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected a number or START:STOP, got {text!r}")
+    return range(int(start), int(stop) if colon else int(start) + 1)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which part of a data set is asked for."""
+
+    cameras: tuple[str, ...] = option((), metavar="KEY")
+    """Such as front or observation.images.front; none given: all but depth."""
+    episodes: tuple[range, ...] = option((), metavar="N", parse=_episodes)
+    """Numbers, or ranges START:STOP; none given: all."""
+    max_episodes: int | None = None
+    """Only the first N of them."""
+    validation_share: float = option(0.0, metavar="SHARE")
+    """Of the episodes that the data set calls train, chosen by a hash."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "validation_share", at_least=0, below=1)
+        if self.max_episodes is not None:
+            check_range(self, "max_episodes", at_least=1)
+
+
+@dataclass(frozen=True)
+class LeRobotOptions:
+    """Options of this sub-command beside the request."""
+
+    dataset: str = positional("DATASET")
+    """Folder, or Hub id (owner/name)."""
+    revision: str | None = None
+    """Branch, tag or commit of the Hub; none: main."""
+    name: str | None = None
+    """Of the set that is written; none: the data set's."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this sub-command's options."""
+    add_options(parser, LeRobotOptions)
+    add_options(parser, Request)
+    add_options(parser, Origin)
+    add_common_arguments(parser, videos_per_shard=64)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List, plan, shard; returns the exit code."""
+    options, request = read_options(LeRobotOptions, args), read_options(Request, args)
+    origin = read_options(Origin, args)
+    repository = open_repository(options.dataset, revision=options.revision, folders=FOLDERS)
+    info = read_info(repository)
+    facts = {
+        "codebase_version": info.version,
+        "fps": info.fps,
+        "robot_type": info.robot_type,
+        "cameras": [camera.key for camera in choose_cameras(info, request.cameras)],
+        "validation_share": request.validation_share,
+    }
+    if repository.commit:
+        facts |= {"dataset": repository.place, "commit": repository.commit}
+    name = options.name or dataset_name(Path(options.dataset).resolve().name, default="lerobot")
+    config = shard_config(args, name, facts)
+    if origin.licence == Origin.licence:
+        origin = dataclasses.replace(origin, licence=_card_licence(repository))
+    listing = list_episodes(repository, info, request)
+    return make_shards(args, listing, config, opener=open_episode, origin=origin)
+
+
+def choose_cameras(info: Info, asked: Sequence[str]) -> list[Camera]:
+    """The cameras with these keys or last words; all but depth where none is asked for.
+
+    Raises:
+        ValueError: The data set has no such camera, or none at all.
+    """
+    usable = [camera for camera in info.cameras if not camera.is_depth]
+    names = ", ".join(camera.key for camera in usable) or "none"
+    if not usable:
+        raise ValueError("the data set has no camera (a feature of dtype video or image)")
+    for name in asked:
+        if len([camera for camera in usable if _is_called(camera, name)]) != 1:
+            raise ValueError(f"--cameras {name} is not one of the data set's cameras: {names}")
+    return [camera for camera in usable if not asked or any(_is_called(camera, name) for name in asked)]
+
+
+def list_episodes(repository: Repository, info: Info, request: Request) -> Listing:
+    """A source video for every episode of every camera that is asked for, and a failure for each that lacks its file.
+
+    Raises:
+        ValueError: The tables are damaged, an episode is in two splits, or none is left.
+    """
+    every = read_episodes(repository, info)
+    tasks = read_tasks(repository, every)
+    chosen = [e for e in every if not request.episodes or any(e.index in part for part in request.episodes)]
+    chosen = chosen[: request.max_episodes]
+    if not chosen:
+        raise ValueError(f"none of the episodes asked for is in {repository.place}: it has {len(every)}")
+    splits = _splits(info, chosen, request.validation_share)
+    sources: list[SourceVideo] = []
+    failures: list[Failure] = []
+    used: set[str] = set()
+    for camera in choose_cameras(info, request.cameras):
+        frames = _frames_of_files(info, every, camera) if camera.is_video else {}
+        for episode in chosen:
+            found = _find(repository, info, episode, camera, frames)
+            if episode.index not in splits:
+                found = Failure(_shown(episode, camera), "no_split", "in no range of info.json's splits")
+            if isinstance(found, Failure):
+                failures.append(found)
+                continue
+            used.add(found.file)
+            text = "; ".join(episode.tasks)
+            label = tasks.get(episode.tasks[0], -1) if episode.tasks else -1
+            shown, split = _shown(episode, camera), splits[episode.index]
+            path = repository.locate(found.file)
+            sources.append(
+                SourceVideo(
+                    _key(episode, camera), path, shown, split, label, text, found.bytes, found.options
+                )
+            )
+    notes = tuple(_notes(repository, info, every, chosen, used))
+    return Listing(tuple(sources), tuple(failures), notes, share_files=True)
+
+
+@dataclass(frozen=True)
+class _Found:
+    file: str
+    bytes: int
+    options: tuple[tuple[str, Any], ...]
+
+
+def _find(
+    repository: Repository, info: Info, episode: Episode, camera: Camera, frames: Mapping[str, "_FileFrames"]
+) -> _Found | Failure:
+    shown = _shown(episode, camera)
+    place = find_video(info, episode, camera)
+    file = place.file if camera.is_video else find_data(info, episode)
+    if episode.length < 1:
+        return Failure(shown, "zero_frames", "an empty episode")
+    if file not in repository.bytes:
+        return Failure(shown, "missing_file", f"there is no {file}" if file else "its row names no file")
+    if not camera.is_video:
+        rows = (("column", camera.key), ("episode", episode.index), ("length", episode.length))
+        return _Found(file, 0, (*rows, ("file_bytes", repository.bytes[file])))
+    if place.length not in (None, episode.length):
+        detail = f"{place.length} frames by its times, {episode.length} by its length"
+        return Failure(shown, "wrong_length", detail)
+    of_file = frames[file]
+    size = repository.bytes[file] * episode.length // of_file.total
+    return _Found(
+        file,
+        size,
+        (
+            ("length", episode.length),
+            ("counted", of_file.starts[episode.index]),
+            ("timed", None if place.stop is None else round(place.start)),
+            ("file_frames", of_file.total if of_file.sound else -1),
+        ),
+    )
+
+
+@dataclass
+class _FileFrames:
+    """The episodes of one video file, one after another."""
+
+    starts: dict[int, int]
+    total: int = 0
+    sound: bool = True
+    """Every episode is as long by its times as by its length, and begins where the one before it ends, give or take
+    a frame."""
+    stop: float | None = None
+    """Of the last episode, by its times."""
+
+
+def _frames_of_files(info: Info, episodes: Sequence[Episode], camera: Camera) -> dict[str, _FileFrames]:
+    places = [(find_video(info, episode, camera), episode) for episode in episodes]
+    files: dict[str, _FileFrames] = {}
+    for place, episode in sorted(places, key=lambda one: (one[0].file, one[0].start, one[1].index)):
+        frames = files.setdefault(place.file, _FileFrames({}))
+        frames.starts[episode.index] = frames.total
+        frames.total += episode.length
+        frames.sound &= place.length in (None, episode.length)
+        frames.sound &= frames.stop is None or abs(place.start - frames.stop) < 1
+        frames.stop = place.stop
+    return files
+
+
+def _splits(info: Info, episodes: Sequence[Episode], validation_share: float) -> dict[int, str]:
+    """Split by episode, for those that a range of info.json holds (all, where it has no ranges)."""
+    splits: dict[int, str] = {}
+    for name, text in (info.splits or {"train": f"0:{episodes[-1].index + 1}"}).items():
+        part = _range(str(text))
+        for episode in (one for one in episodes if one.index in part):
+            ours = SPLIT_NAMES.get(name, name)
+            if ours not in SPLITS:
+                raise ValueError(
+                    f"info.json: split {name!r} is none of {', '.join(SPLITS)}: choose --episodes of others"
+                )
+            if splits.setdefault(episode.index, ours) != ours:
+                raise ValueError(
+                    f"info.json: episode {episode.index} is in {splits[episode.index]} and {ours}"
+                )
+    return {
+        index: draw_split(f"episode_{index:06d}", validation_share) if split == "train" else split
+        for index, split in splits.items()
+    }
+
+
+def _notes(
+    repository: Repository, info: Info, every: Sequence[Episode], chosen: Sequence[Episode], used: set[str]
+) -> Iterator[str]:
+    place = f"{repository.place} at commit {repository.commit}" if repository.commit else repository.place
+    size = sum(repository.bytes[file] for file in used) / 1e6
+    yield (
+        f"{place}: LeRobot {info.version}, {info.fps:g} frames a second, {len(chosen)} of {len(every)} episodes, "
+        f"{size:.1f} MB in {len(used)} files"
+    )
+    depth = [camera.key for camera in info.cameras if camera.is_depth]
+    if depth:
+        yield f"depth is left out: {', '.join(depth)}"
+    if info.total_episodes not in (None, len(every)):
+        yield f"info.json promises {info.total_episodes} episodes, the tables list {len(every)}"
+    taskless = sum(not episode.tasks for episode in chosen)
+    if taskless:
+        yield f"{taskless} episodes have no task: their label is -1"
+    known = {find_video(info, e, camera).file for camera in info.cameras if camera.is_video for e in every}
+    orphans = [name for name in repository.bytes if name.startswith("videos/") and name not in known]
+    if orphans:
+        yield f"{len(orphans)} video files belong to no episode and were left alone, such as {min(orphans)}"
+
+
+def _card_licence(repository: Repository) -> str:
+    """What the data set's card says, `unknown` where it says nothing."""
+    from huggingface_hub import DatasetCard
+
+    if "README.md" not in repository.bytes:
+        return "unknown"
+    text = repository.read("README.md").read_text(encoding="utf-8-sig", errors="replace")
+    licence = DatasetCard(text, ignore_metadata_errors=True).data.to_dict().get("license")
+    return " ".join(licence) if isinstance(licence, list) else str(licence or "unknown")
+
+
+def _shown(episode: Episode, camera: Camera) -> str:
+    return f"episode_{episode.index:06d}/{camera.key}"
+
+
+def _key(episode: Episode, camera: Camera) -> str:
+    words = "".join(c if c.isascii() and c.isalnum() else "-" for c in camera.key.lower())
+    return f"{words[-60:].strip('-')}_{episode.index:06d}"
+
+
+def _is_called(camera: Camera, name: str) -> bool:
+    return name in (camera.key, camera.key.rpartition(".")[2])
+
+
+def _range(text: str) -> range:
+    start, _, stop = text.partition(":")
+    if not (start.strip().isdecimal() and stop.strip().isdecimal()):
+        raise ValueError(f"info.json: the split {text!r} is no range START:STOP of episodes")
+    return range(int(start), int(stop))
