@@ -30,7 +30,6 @@ EXTRAS = {
     "data": ("datasets", "imagehash", "psutil", "webdataset"),
     "train": (
         "accelerate",
-        "jsonargparse",
         "markdown_it",
         "matplotlib",
         "scipy",

@@ -11,7 +11,7 @@ import math
 import operator
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:
@@ -50,13 +50,32 @@ def from_dict(cls: type[ConfigT], data: Any, *, where: str = "config.json") -> C
 def override(config: ConfigT, changes: Mapping[str, Any], *, where: str = "override") -> ConfigT:
     """A copy of `config` with some values replaced, named by nested mappings or dotted keys.
 
-    `{"rssm.deter": 256}` and `{"rssm": {"deter": 256}}` say the same. A part that is None and is given a mapping
-    is built from that mapping and its class's defaults; a part given None is taken out.
+    `{"rssm.deter": 256}` and `{"rssm": {"deter": 256}}` say the same, and of both together every leaf counts. A part
+    that is None and is given a mapping is built from that mapping and its class's defaults; a part given None is taken
+    out, and one that is given parts after a None is built as if it had been None.
 
     Raises:
         ConfigError: as `from_dict`.
     """
-    return _override(config, changes, where, "")
+    return _override(config, merged(changes), where, "")
+
+
+def merged(*changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Several changes as one, flat by dotted names: the later wins, leaf by leaf.
+
+    `merged({"rssm": {"deter": 16}}, {"rssm.hidden": 8})` is `{"rssm.deter": 16, "rssm.hidden": 8}`. None for a part drops
+    what was said of it before; what is said of it afterwards stands behind that None, by which `override` knows that
+    the part begins anew. An empty mapping counts only for a part of which nothing else is said.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in (leaf for change in changes for leaf in _leaves(change, "")):
+        parts = [key for key in flat if key.startswith(f"{name}.")]
+        if isinstance(value, Mapping) and (parts or name in flat):
+            continue
+        for key in (*parts, name):
+            flat.pop(key, None)
+        flat[name] = value
+    return flat
 
 
 def check_range(
@@ -91,6 +110,17 @@ def nearest(word: str, words: Iterable[str]) -> str:
     """`"; did you mean 'deter'?"` for the closest of `words`, or an empty string when none is close."""
     matches = difflib.get_close_matches(word, list(words), n=1)
     return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def without_none(hint: Any) -> Any:
+    """The annotation of a field where its value is not None; a union of literals is one literal."""
+    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return hint
+    members = [member for member in typing.get_args(hint) if member is not type(None)]
+    if len(members) == 1:
+        return members[0]
+    assert all(typing.get_origin(member) is Literal for member in members), hint
+    return Literal[tuple(choice for member in members for choice in typing.get_args(member))]
 
 
 def _plain(value: Any) -> Any:
@@ -129,32 +159,49 @@ def _build(cls: type[ConfigT], data: Any, where: str, path: str) -> ConfigT:
     return _construct(lambda: cls(**values), where, path)
 
 
+def _leaves(change: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of everything in a nested mapping that is not a mapping with something in it."""
+    for key, value in change.items():
+        name = _join(path, str(key))
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, name)
+        else:
+            yield name, value
+
+
 def _override(config: ConfigT, changes: Mapping[str, Any], where: str, path: str) -> ConfigT:
+    """`override` with changes as `merged` gives them."""
     cls = type(config)
     hints = _field_types(cls)
     replaced: dict[str, Any] = {}
-    for name, value in _by_field(changes, where).items():
+    for name, (value, anew) in _by_field(changes, where).items():
         _check_key(cls, name, where)
         current, here = getattr(config, name), _join(path, name)
-        if dataclasses.is_dataclass(current) and not isinstance(current, type) and isinstance(value, Mapping):
+        is_part = dataclasses.is_dataclass(current) and not isinstance(current, type)
+        if is_part and isinstance(value, Mapping) and not anew:
             replaced[name] = _override(current, value, where, here)
         else:
             replaced[name] = _parse(hints[name], _nest(value, where), where, here)
     return _construct(lambda: dataclasses.replace(config, **replaced), where, path)
 
 
-def _by_field(changes: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Gathers `{"a.b": 1, "a.c": 2}` as `{"a": {"b": 1, "c": 2}}`, one level."""
-    gathered: dict[str, Any] = {}
-    for key, value in changes.items():
-        head, dot, rest = key.partition(".")
-        change = {rest: value} if dot else value
-        if head not in gathered:
-            gathered[head] = change
-        elif isinstance(gathered[head], Mapping) and isinstance(change, Mapping):
-            gathered[head] = {**gathered[head], **change}
-        else:
+def _by_field(changes: Mapping[str, Any], where: str) -> dict[str, tuple[Any, bool]]:
+    """First words of merged changes to what is said of them, and whether that comes after a None: one level.
+
+    `{"a.b": 1, "a.c.d": 2}` becomes `{"a": ({"b": 1, "c.d": 2}, False)}`.
+    """
+    gathered: dict[str, tuple[Any, bool]] = {}
+    for name, value in changes.items():
+        head, dot, rest = name.partition(".")
+        if not dot:
+            gathered[head] = (value, False)
+            continue
+        before, anew = gathered.get(head, ({}, False))
+        if before is None:
+            before, anew = {}, True
+        if not isinstance(before, Mapping):
             raise ConfigError(f"{where}: {head!r} is given both a value and values of its parts")
+        gathered[head] = ({**before, rest: value}, anew)
     return gathered
 
 
@@ -162,25 +209,30 @@ def _nest(value: Any, where: str) -> Any:
     """Unfolds dotted keys all the way down, for a part that has no config yet to walk along."""
     if not isinstance(value, Mapping):
         return value
-    return {key: _nest(item, where) for key, item in _by_field(value, where).items()}
+    return {key: _nest(item, where) for key, (item, _) in _by_field(value, where).items()}
 
 
 def _parse(hint: Any, value: Any, where: str, path: str) -> Any:
     """`value` as an instance of the annotation `hint`; every branch is one kind of annotation."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
-    if origin in (typing.Union, types.UnionType):
-        (member,) = (one for one in arguments if one is not type(None))  # no config has another union
-        return None if value is None else _parse(member, value, where, path)
+    present = without_none(hint)
+    if present is not hint:
+        optional = type(None) in typing.get_args(hint)
+        return None if value is None and optional else _parse(present, value, where, path)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         if any(value == choice and type(value) is type(choice) for choice in arguments):
             return value
         close = nearest(value, [a for a in arguments if isinstance(a, str)]) if isinstance(value, str) else ""
         raise ConfigError(f"{where}: {path} expects {_describe(hint)}, got {value!r}{close}")
-    if origin is tuple and isinstance(value, list | tuple):
-        member, _ellipsis = arguments
-        return tuple(_parse(member, item, where, f"{path}[{i}]") for i, item in enumerate(value))
+    if origin in (list, tuple) and isinstance(value, list | tuple):
+        any_length = origin is list or arguments[-1] is Ellipsis
+        members = arguments[:1] * len(value) if any_length else arguments
+        if len(members) != len(value):
+            raise _mismatch(hint, value, where, path)
+        items = zip(members, value, strict=True)
+        return origin(_parse(member, item, where, f"{path}[{i}]") for i, (member, item) in enumerate(items))
     if origin is dict and isinstance(value, Mapping):
         key_hint, item_hint = arguments
         return {

@@ -44,8 +44,8 @@ class EvaluateConfig(ScoringConfig):
 
     checkpoint: str
     """Directory, embedded name or Hub repository of a video world model."""
-    data: str | list[str]
-    """Shard directory or a list of them."""
+    data: list[str]
+    """Shard directories."""
     out: str
     """Folder to write to."""
     compare: str | None = None
@@ -71,7 +71,7 @@ class EvaluateConfig(ScoringConfig):
 
 def main(arguments: list[str] | None = None) -> int:
     """Evaluate one checkpoint and print where it stands."""
-    config = parse_config(EvaluateConfig, arguments, description=__doc__.split("\n")[0])
+    config = parse_config(EvaluateConfig, arguments, description=__doc__)
 
     from cwm_hub.config import to_dict
     from cwm_hub.evaluation import perceptual
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     from cwm_hub.hub.names import find_checkpoint
     from cwm_hub.models.video_world_model import VideoWorldModel
 
-    out, roots = Path(config.out), [config.data] if isinstance(config.data, str) else config.data
+    out, roots = Path(config.out), config.data
     device = find_device(config.device)
 
     # Metrics that need a network of their own are refused before the work begins.

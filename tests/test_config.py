@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from cwm_hub.config import ConfigError, from_dict, override, to_dict
+from cwm_hub.config import ConfigError, from_dict, merged, override, to_dict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,13 +127,73 @@ def test_override_replaces_a_free_mapping_whole():
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"depth": 7, "frame.norm": "batch", "frame.context.heads": 8, "frame.context.dropout": 0.5},
+        {
+            "frame": {"context": {"heads": 8}},
+            "frame.context": {"dropout": 0.5},
+            "frame.norm": "batch",
+            "depth": 7,
+        },
+        {"frame.context": {"dropout": 0.5}, "depth": 7, "frame": {"norm": "batch", "context.heads": 8}},
+        {
+            "frame": {"context": {"heads": 1, "dropout": 0.5}, "norm": "batch"},
+            "frame.context.heads": 8,
+            "depth": 7,
+        },
+        {"frame": {}, "frame.context": {}, "frame.context.heads": 8, "frame.context.dropout": 0.5, "depth": 7}
+        | {"frame.norm": "batch"},
+    ],
+)
+def test_every_leaf_counts_whatever_its_form(changes):
+    changed = override(FULL, changes)
+    assert changed == dataclasses.replace(FULL, depth=7, frame=Frame((8, 16), Attention(8, 0.5), "batch"))
+
+
+def test_none_takes_a_part_out_and_parts_after_it_begin_anew():
+    assert override(FULL, merged({"frame.context.heads": 8}, {"frame.context": None})).frame.context is None
+    assert (
+        override(FULL, merged({"frame.context.heads": 8}, {"frame": {"context": None}})).frame.context is None
+    )
+    anew = merged(
+        {"frame": {"context": {"heads": 8}}}, {"frame.context": None}, {"frame.context.dropout": 0.5}
+    )
+    assert override(FULL, anew).frame.context == Attention(heads=4, dropout=0.5)
+    assert override(FULL, merged({"frame": None}, {"frame.norm": "group"})).frame == Frame(norm="group")
+
+
+def test_merged_changes_are_flat_and_the_later_wins():
+    assert merged({"a": {"b": {"c": 1, "d": 2}}}, {"a.b.c": 3}, {"a": {"e": [4]}}) == {
+        "a.b.d": 2,
+        "a.b.c": 3,
+        "a.e": [4],
+    }
+    assert merged({"a": 1}, {"b": {}}) == {"a": 1, "b": {}}
+    assert merged({"a.b": 1}, {"a": {}}) == {"a.b": 1}
+    assert merged({"a.b": 1}, {"a": None}) == {"a": None}
+
+
+def test_lists_and_tuples_of_fixed_length_are_read():
+    @dataclasses.dataclass(frozen=True)
+    class Bounds:
+        parts: list[Attention]
+        where: dict[str, tuple[float, float]]
+
+    bounds = from_dict(Bounds, {"parts": [{"heads": 2}], "where": {"luma": [0, 1]}})
+    assert bounds == Bounds([Attention(heads=2)], {"luma": (0.0, 1.0)})
+    with pytest.raises(ConfigError, match=r"where.luma expects tuple\[float, float\], got \[0\]"):
+        from_dict(Bounds, {"parts": [], "where": {"luma": [0]}})
+
+
+@pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"frame.contxt.heads": 1}, "override: unknown key 'contxt' in Frame; did you mean 'context'?"),
         ({"frame.context.heads": "x"}, "override: frame.context.heads expects int, got 'x' (str)"),
         ({"depth.value": 1}, "override: depth expects int, got {'value': 1} (dict)"),
         (
-            {"frame": None, "frame.norm": "batch"},
+            {"frame": 3, "frame.norm": "batch"},
             "override: 'frame' is given both a value and values of its parts",
         ),
         ({"frame.widths": ()}, "override: frame: widths is empty"),

@@ -169,7 +169,7 @@ from cwm_hub.clips import ClipSource
 from cwm_hub.shards import EncodedClip, Manifest, ShardWriter, shard_name
 from cwm_hub.shards.index import INDEX, index_bytes
 
-for absent in ("accelerate", "mujoco", "gymnasium", "metaworld", "datasets", "jsonargparse", "matplotlib", "scipy", "timm"):
+for absent in ("accelerate", "mujoco", "gymnasium", "metaworld", "datasets", "matplotlib", "scipy", "timm"):
     assert importlib.util.find_spec(absent) is None, absent
 model = from_pretrained("contextwm-tiny")
 root = pathlib.Path("shards/mine")
@@ -219,4 +219,4 @@ def test_the_commands_of_an_absent_extra_are_one_sentence(core, tmp_path):
         command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
     )
     assert told.returncode == 1
-    assert told.stderr == "error: the recipes need accelerate and jsonargparse: pip install 'cwm-hub[all]'\n"
+    assert told.stderr == "error: the recipes need accelerate and pyyaml: pip install 'cwm-hub[all]'\n"

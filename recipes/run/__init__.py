@@ -3,5 +3,5 @@
 import importlib.util
 import sys
 
-if any(importlib.util.find_spec(module) is None for module in ("accelerate", "jsonargparse")):
-    sys.exit("error: the recipes need accelerate and jsonargparse: pip install 'cwm-hub[all]'")
+if any(importlib.util.find_spec(module) is None for module in ("accelerate", "yaml")):
+    sys.exit("error: the recipes need accelerate and pyyaml: pip install 'cwm-hub[all]'")

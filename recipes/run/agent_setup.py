@@ -9,7 +9,7 @@ from cwm_hub.agents.agent import Agent
 from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
 from cwm_hub.agents.drqv2 import DrQV2Agent, DrQV2Config
 from cwm_hub.agents.presets import agent_preset, stacked_agent
-from cwm_hub.config import override
+from cwm_hub.config import merged, override
 from cwm_hub.hub.names import find_checkpoint
 from cwm_hub.models.video_world_model import VideoWorldModel
 from recipes.run.finetune_settings import FinetuneConfig
@@ -93,14 +93,15 @@ def kept(config: FinetuneConfig, leave_out: dict[str, str]) -> dict[str, Any]:
         config: the run's.
         leave_out: first word of a setting -> why this agent does not have it.
     """
+    settings = merged(config.agent)
     left_out: dict[str, list[str]] = {}
-    for name in config.agent:
+    for name in settings:
         if (reason := leave_out.get(name.partition(".")[0])) is not None:
             left_out.setdefault(reason, []).append(name)
     for reason, names in left_out.items():
         print(f"left out of the agent's settings, as {reason}: {', '.join(names)}")
     dropped = {name for names in left_out.values() for name in names}
-    return {name: value for name, value in config.agent.items() if name not in dropped}
+    return {name: value for name, value in settings.items() if name not in dropped}
 
 
 def check_image_size(config: FinetuneConfig, image_size: int) -> None:

@@ -97,7 +97,11 @@ def test_run_folder_tells_the_whole_story(whole_run: Path) -> None:
     train = json.loads((whole_run / "agent" / "train.json").read_text())
     assert train["updates"] == 16
     assert train["evaluation"]["episodes"] == 2
-    assert isinstance(from_pretrained(whole_run / "agent"), DreamerAgent)
+    agent = from_pretrained(whole_run / "agent", expect=DreamerAgent)
+    assert (agent.config.batch_sequences, agent.config.sequence_steps) == (4, 8)
+    assert agent.config.world.heads.units == agent.config.behaviour.heads.units == 16
+    assert agent.config.behaviour.imagined_steps == 3
+    assert agent.config.intrinsic is not None and agent.config.intrinsic.queue_size == 64
 
 
 def test_a_finished_run_is_left_alone(whole_run: Path, capsys: pytest.CaptureFixture) -> None:
