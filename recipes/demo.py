@@ -8,7 +8,6 @@ command, its wall time and how it ended. Run again, finished stages are reused a
 Without headless GL everything but the rendered clips and Meta-world still runs.
 """
 
-import argparse
 import json
 import os
 import shlex
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cwm_hub.provenance import ROOT
+from recipes.run.command_line import parse_config
 from recipes.run.folder import append_row, one_sentence_errors, read_rows
 
 NO_GL = 3
@@ -37,16 +37,21 @@ class Stage:
     """What the command leaves behind; a finished stage whose result is gone runs again."""
 
 
-def main() -> int:
+@dataclass(frozen=True)
+class DemoConfig:
+    """Where the loop runs, and how far."""
+
+    out: str = "runs/demo"
+    """Run folder."""
+    scratch: bool = False
+    """Start pre-training from new weights."""
+    updates: int | None = None
+    """Pre-training updates of each model; null takes those of configs/pretrain/demo.yaml."""
+
+
+def main(config: DemoConfig) -> int:
     """Run what is not done yet; the exit code is that of the first stage that failed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder (default: runs/demo)")
-    parser.add_argument("--scratch", action="store_true", help="start pre-training from new weights")
-    parser.add_argument("--updates", type=int, default=None, help="pre-training updates of each model")
-    arguments = parser.parse_args()
-    out: Path = arguments.out
+    out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
 
@@ -61,7 +66,7 @@ def main() -> int:
         if code := loop.run(shard_rendered(out, metaworld)):
             return code
         data.append(metaworld)
-    for stage in learn(out, data, scratch=arguments.scratch, updates=arguments.updates):
+    for stage in learn(out, data, scratch=config.scratch, updates=config.updates):
         if code := loop.run(stage):
             return code
     print(f"\nThe whole loop took {time.perf_counter() - began:.0f} s. Open {out / 'report.html'}")
@@ -220,4 +225,4 @@ class Loop:
 
 if __name__ == "__main__":
     with one_sentence_errors():
-        sys.exit(main())
+        sys.exit(main(parse_config(DemoConfig, description=__doc__)))

@@ -7,54 +7,63 @@ second call costs nothing. Needs headless GL; without it, one sentence says what
 is 3.
 """
 
-import argparse
 import itertools
 import sys
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
 from jaxtyping import UInt8
 
 from cwm_hub.envs import gl_problem
+from cwm_hub.envs.metaworld import scripted_clip, task_names
+from recipes.run.command_line import parse_config
 from recipes.run.folder import RecipeError, one_sentence_errors
 
 TASKS = ("drawer-open", "door-lock", "button-press-topdown-wall", "lever-pull", "dial-turn")
 FPS = 25
 
 
-def main() -> int:
-    """Renders what is missing and prints one line per video."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the mp4 files")
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), help="Meta-world task names without -v3")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--frames", type=int, default=40, help="frames per video")
-    parser.add_argument("--image-size", type=int, default=64, help="side in pixels, even")
-    parser.add_argument("--quality", choices=("exact", "close", "fast", "flat"), default="fast")
-    arguments = parser.parse_args()
+@dataclass(frozen=True, kw_only=True)
+class RenderConfig:
+    """What is filmed."""
 
+    out: str
+    """Folder of the mp4 files."""
+    tasks: list[str] = field(default_factory=lambda: list(TASKS))
+    """Meta-world task names without -v3."""
+    seeds: list[int] = field(default_factory=lambda: [0, 1])
+    """Seeds of every task."""
+    frames: int = 40
+    """Frames of a video."""
+    image_size: int = 64
+    """Side in pixels, even."""
+    quality: Literal["exact", "close", "fast", "flat"] = "fast"
+    """How the scene is drawn."""
+
+
+def main(config: RenderConfig) -> int:
+    """Renders what is missing and prints one line per video."""
     if problem := gl_problem():
         print(problem, file=sys.stderr)
         return 3
-    from cwm_hub.envs.metaworld import scripted_clip, task_names
-
-    unknown = sorted(set(arguments.tasks) - set(task_names()))
+    unknown = sorted(set(config.tasks) - set(task_names()))
     if unknown:
         raise RecipeError(f"unknown Meta-world tasks: {', '.join(unknown)}")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    for task, seed in itertools.product(arguments.tasks, arguments.seeds):
-        path = arguments.out / f"metaworld_{task}_{seed}.mp4"
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    for task, seed in itertools.product(config.tasks, config.seeds):
+        path = out / f"metaworld_{task}_{seed}.mp4"
         if not path.exists():
             clip = scripted_clip(
                 task,
                 seed=seed,
-                frames=arguments.frames,
-                image_size=arguments.image_size,
-                quality=arguments.quality,
+                frames=config.frames,
+                image_size=config.image_size,
+                quality=config.quality,
             )
             write_mp4(path, clip)
         print(f"{path}  {path.stat().st_size} bytes")
@@ -76,4 +85,4 @@ def write_mp4(path: Path, clip: UInt8[np.ndarray, "T H W 3"]) -> None:
 
 if __name__ == "__main__":
     with one_sentence_errors():
-        sys.exit(main())
+        sys.exit(main(parse_config(RenderConfig, description=__doc__)))

@@ -7,12 +7,12 @@ stages.jsonl) and computes nothing again but the comparison of scorecards. A sta
 Pictures and videos are inside the file; it needs no network. A few seconds.
 """
 
-import argparse
 import base64
 import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import combinations
 from pathlib import Path
@@ -23,6 +23,7 @@ import jinja2
 from cwm_hub.evaluation import words
 from cwm_hub.evaluation.protocol import ProtocolError
 from cwm_hub.provenance import provenance
+from recipes.run.command_line import parse_config
 from recipes.run.folder import RecipeError, one_sentence_errors, read_rows, write_text
 
 if TYPE_CHECKING:
@@ -34,25 +35,27 @@ SHEET_CLIPS = 12
 """Clips of a contact sheet."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """What is reported on, and where to."""
+
+    run: str
+    """Run folder of the demo."""
+    out: str
+    """HTML file to write."""
+    title: str = "cwm-hub: from raw video to a fine-tuned agent"
+    """Heading of the page."""
+
+
+def main(config: ReportConfig) -> int:
     """Write the page and print where it is."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--run", type=Path, required=True, help="run folder of the demo")
-    parser.add_argument("--out", type=Path, required=True, help="HTML file to write")
-    parser.add_argument(
-        "--title", default="cwm-hub: from raw video to a fine-tuned agent", help="heading of the page"
-    )
-    options = parser.parse_args(arguments)
-    if not options.run.is_dir():
-        raise RecipeError(f"no such run folder: {options.run}")
-    if options.out.suffix != ".html":
-        raise RecipeError(
-            f"--out is the HTML file to write, such as {options.run}/report.html, got {options.out}"
-        )
-    write_text(options.out, page(options.run, title=options.title))
-    print(f"{options.out}  {options.out.stat().st_size / 1e6:.1f} MB")
+    run, out = Path(config.run), Path(config.out)
+    if not run.is_dir():
+        raise RecipeError(f"no such run folder: {run}")
+    if out.suffix != ".html":
+        raise RecipeError(f"--out is the HTML file to write, such as {run}/report.html, got {out}")
+    write_text(out, page(run, title=config.title))
+    print(f"{out}  {out.stat().st_size / 1e6:.1f} MB")
     return 0
 
 
@@ -453,4 +456,4 @@ def duration(seconds: float) -> str:
 
 if __name__ == "__main__":
     with one_sentence_errors():
-        sys.exit(main())
+        sys.exit(main(parse_config(ReportConfig, description=__doc__)))

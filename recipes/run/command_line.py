@@ -278,6 +278,8 @@ class _Parser(argparse.ArgumentParser):
         """Says what is wrong and where help is; exit code 1."""
         names = [option[2:] for action in self._actions for option in action.option_strings]
         unknown = re.search(r"unrecognized arguments: --([\w.-]+)", message)
-        hint = nearest(unknown[1], names) if unknown else ""
+        hint = ""
+        if unknown:  # of a free mapping only the first word is known
+            hint = nearest(unknown[1], names) or nearest(unknown[1].partition(".")[0], names)
         sys.stderr.write(f"error: {' '.join(message.split())}{hint} (see {self.prog} --help)\n")
         self.exit(1)

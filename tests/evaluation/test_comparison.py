@@ -71,7 +71,7 @@ def test_runs_of_different_length_are_refused(tmp_path):
         (tmp_path / str(updates)).mkdir()
         found = card(1, 2, 3, 4) | {"updates": updates}
         (tmp_path / str(updates) / "scorecard.json").write_text(json.dumps(found))
-    words = ["--design", "a", str(tmp_path / "10"), "--design", "b", str(tmp_path / "20")]
+    words = ["--designs.a", str(tmp_path / "10"), "--designs.b", str(tmp_path / "20")]
     with pytest.raises(ValueError, match="different numbers of updates"):
         compare.main([*words, "--out", str(tmp_path)])
 
@@ -98,7 +98,7 @@ def test_recipe_reads_runs_and_writes_tables_and_curves(tmp_path, capsys):
     designs = [
         word
         for name in CARDS
-        for word in ("--design", name, *(str(tmp_path / f"{name}-{seed}") for seed in (0, 1)))
+        for word in (f"--designs.{name}", *(str(tmp_path / f"{name}-{seed}") for seed in (0, 1)))
     ]
     assert compare.main([*designs, "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
@@ -123,11 +123,10 @@ def test_the_scorecard_after_most_updates_counts(tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--design", "a", "nowhere"], "nowhere has no scorecard.json"),
-        (["--design", "a", "x", "--design", "a", "y"], "two designs have the same name"),
-        (["--design", "a"], "a has no scorecard"),
-        (["--design", "a", "old"], "old/scorecard.json has format 1 and this code reads 2"),
-        (["--design", "a", "cut"], "cut/scorecard.json is not a scorecard, or damaged"),
+        (["--designs.a", "nowhere"], "nowhere has no scorecard.json"),
+        (["--designs", "{a: []}"], "a has no scorecard"),
+        (["--designs.a", "old"], "old/scorecard.json has format 1 and this code reads 2"),
+        (["--designs.a", "cut"], "cut/scorecard.json is not a scorecard, or damaged"),
     ],
 )
 def test_mistakes_are_one_sentence(words, sentence, tmp_path, monkeypatch):

@@ -1,7 +1,10 @@
 """Recipes read YAML and overrides into their dataclass, and a mistake is one line that helps."""
 
 import itertools
+import subprocess
+import sys
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -12,6 +15,8 @@ from recipes.pretrain import PretrainConfig
 from recipes.run.agent_setup import new_settings
 from recipes.run.command_line import parse_config
 from recipes.run.finetune_settings import FinetuneConfig
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -250,3 +255,39 @@ def test_help_says_what_every_field_is(capsys):
     with pytest.raises(SystemExit):
         parse_config(Settings, ["--help"])
     assert "Of Adam." in capsys.readouterr().out
+
+
+TYPOS = {
+    "compare": ("desings.a", "designs"),
+    "demo": ("scrach", "scratch"),
+    "evaluate": ("figure-window", "figure_windows"),
+    "finetune": ("agent-step", "agent_steps"),
+    "pretrain": ("evaluate-evry", "evaluate_every"),
+    "publish": ("pictrues", "pictures"),
+    "render_clips": ("image-sise", "image_size"),
+    "report": ("tilte", "title"),
+}
+"""Page to a mistyped option and the right one."""
+
+
+def test_every_page_has_its_typo():
+    launched = {path.stem for path in (ROOT / "recipes").glob("*.py")} - {"__init__"}
+    assert launched == TYPOS.keys()
+
+
+@pytest.mark.parametrize("page", TYPOS)
+def test_every_page_answers_help_and_typos_without_torch(page):
+    wrong, right = TYPOS[page]
+    report = (
+        "import atexit, runpy, sys; atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr))"
+    )
+    for words, code, said in (
+        (["--help"], 0, f"--{right}"),
+        ([f"--{wrong}", "3"], 1, f"did you mean {right!r}?"),
+    ):
+        run = f"{report}; sys.argv[1:] = {words}; runpy.run_path('recipes/{page}.py', run_name='__main__')"
+        result = subprocess.run(
+            [sys.executable, "-c", run], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == code and said in result.stdout + result.stderr, result.stderr
+        assert result.stderr.endswith("False\n") and result.stderr.count("\n") == 1 + code

@@ -18,6 +18,7 @@ from cwm_hub.hub.pretrained import from_pretrained
 from cwm_hub.hub.publish import redistributable
 from cwm_hub.models.registry import create_model
 from recipes import publish
+from recipes.run.command_line import parse_config
 from recipes.run.folder import one_sentence_errors
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +45,7 @@ def run(tmp_path) -> Path:
 def call(monkeypatch, *arguments: object) -> None:
     monkeypatch.setattr(sys, "argv", ["publish.py", *map(str, arguments)])
     with one_sentence_errors():
-        publish.main()
+        publish.main(parse_config(publish.PublishConfig))
 
 
 def test_a_run_becomes_a_checkpoint_that_loads(run, tmp_path, monkeypatch, capsys):

@@ -11,6 +11,7 @@ from moving_squares import write_clips
 
 from cwm_hub import create_model, save_pretrained
 from recipes import evaluate, report
+from recipes.report import ReportConfig
 from recipes.run.folder import one_sentence_errors
 
 MODELS = ("contextwm-debug", "plainwm-debug")
@@ -82,7 +83,7 @@ def run(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def html(run) -> str:
-    assert report.main(["--run", str(run), "--out", str(run / "report.html")]) == 0
+    assert report.main(ReportConfig(run=str(run), out=str(run / "report.html"))) == 0
     return (run / "report.html").read_text()
 
 
@@ -191,7 +192,7 @@ def test_a_row_cut_short_by_a_kill_is_left_out(tmp_path):
 )
 def test_bad_arguments_are_one_sentence(run, out, sentence):
     with pytest.raises(SystemExit) as stopped, one_sentence_errors():
-        report.main(["--run", run, "--out", out])
+        report.main(ReportConfig(run=run, out=out))
     assert sentence in str(stopped.value)
 
 
