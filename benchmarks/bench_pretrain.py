@@ -26,8 +26,9 @@ from cwm_hub import VideoWorldModel, create_model
 from cwm_hub.models.frame_model import image_loss
 from cwm_hub.models.rssm import balanced_kl
 from cwm_hub.models.running_statistics import RunningStatistics
-from recipes.pretrain import CompileMode, PretrainConfig, compiling
+from recipes.pretrain import compiling
 from recipes.run.pretrain_checkpoint import adam_settings
+from recipes.run.pretrain_settings import CompileMode, PretrainConfig
 
 
 @dataclass

@@ -76,7 +76,7 @@ def main(config: DemoConfig) -> int:
 def shard_real(shards: Path) -> Stage:
     """Shards of the embedded clips."""
     samples = ROOT / "dataprep" / "samples"
-    options = ["--labels", samples / "labels.csv", "--size", "32", "--out", shards]
+    options: list[str | Path] = ["--labels", samples / "labels.csv", "--size", "32", "--out", shards]
     options += ["--licence", "Apache-2.0 and BSD-3-Clause", "--redistributable"]
     return Stage(
         "shard the real clips",
@@ -163,7 +163,7 @@ def pretrain(run: Path, model: str, data: list[Path], *, embedded: bool, updates
 
 def evaluate(run: Path, data: list[Path]) -> Stage:
     """Open-loop prediction on held-out windows."""
-    command = [
+    command: list[str | Path] = [
         ROOT / "recipes" / "evaluate.py",
         *("--checkpoint", run / "model", "--data", json.dumps([str(root) for root in data])),
         *("--name", run.name, "--out", run / "evaluation"),

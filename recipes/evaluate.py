@@ -238,7 +238,8 @@ def conclusions(cards: "dict[str, dict[str, Any]]", difference: dict[str, Any] |
     if "fvd" in card:
         lines.append(words.fvd_sentence(card["fvd"]))
     if difference is not None:
-        verdict = words.verdict(*names, difference, confidence=card["protocol"]["confidence"])
+        own, other = names
+        verdict = words.verdict(own, other, difference, confidence=card["protocol"]["confidence"])
         lines.append(f"{list(parts)[-1]}: {verdict}")
     return lines
 

@@ -17,23 +17,40 @@ import math
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-import yaml
-
-from cwm_hub.clips.clip_index import ClipSource
-from cwm_hub.clips.retries import FetchConfig
-from cwm_hub.evaluation.protocol import ScoringConfig
-from cwm_hub.provenance import provenance
 from recipes.run.command_line import parse_config
+from recipes.run.pretrain_settings import PretrainConfig
+from recipes.run.world import check_world, end_with_launcher
+
+if __name__ == "__main__":  # before torch is imported, so that --help and a typo answer at once
+    CONFIG = parse_config(PretrainConfig, description=__doc__)
+    end_with_launcher()
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    ProjectConfiguration,
+    TorchDynamoPlugin,
+    set_seed,
+)
+
+from cwm_hub.clips.loader import ClipBatch, ClipLoader
+from cwm_hub.hub.checkpoint import save_pretrained
+from cwm_hub.hub.names import find_checkpoint
+from cwm_hub.models.registry import create_model
+from cwm_hub.models.running_statistics import RunningStatistics
+from cwm_hub.models.video_world_model import VideoWorldModel
+from cwm_hub.provenance import provenance
 from recipes.run.folder import (
     RecipeError,
     StopSignal,
     append_row,
-    check_least,
     lock_run,
     note_unreadable,
     one_sentence_errors,
@@ -44,6 +61,7 @@ from recipes.run.folder import (
     truncate_rows,
     write_text,
 )
+from recipes.run.meter import Meter, finite
 from recipes.run.pretrain_checkpoint import (
     TrainState,
     adam_settings,
@@ -54,121 +72,10 @@ from recipes.run.pretrain_checkpoint import (
     save,
 )
 from recipes.run.scoring import Evaluation
-from recipes.run.world import check_world, end_with_launcher
-
-if TYPE_CHECKING:
-    from cwm_hub import ClipLoader, VideoWorldModel
-
-LEAST = {
-    "updates": 1,
-    "batch_clips": 1,
-    "window_frames": 2,
-    "accumulation": 1,
-    "weight_decay": 0,
-    "workers": 0,
-    "log_every": 1,
-    "checkpoint_every": 1,
-    "keep_checkpoints": 1,
-    "evaluate_every": 0,
-    "max_broken": 0,
-    "max_bad_updates": 1,
-}
-"""Setting to its least value."""
-
-CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 
 
-@dataclass(frozen=True)
-class PretrainConfig:
-    """Settings of a pre-training run; the defaults are the paper's where it has them."""
-
-    data: list[ClipSource]
-    """The mixture of shard directories."""
-    run: str = "runs/pretrain"
-    """Run folder. A folder with checkpoints is resumed."""
-    model: str = "contextwm"
-    """Preset of a video world model: contextwm, contextwm-concat or plainwm, each also as -tiny."""
-    overrides: dict[str, Any] = field(default_factory=dict)
-    """Values of the preset to replace, by dotted name, such as `{rssm.deter: 256}`."""
-    init: str | None = None
-    """Checkpoint to start from: a folder, an embedded name or a Hub repository. It must be of the same shape."""
-    updates: int = 1_200_000
-    """Gradient updates (official commands; follow-up papers use 600,000)."""
-    batch_clips: int = 16
-    """Clips an update, over all processes and accumulation steps."""
-    window_frames: int = 25
-    """Consecutive stored frames of a clip."""
-    sampling: Literal["source", "clip", "frame"] = "source"
-    """What is drawn uniformly: source videos (the paper), clips or frames."""
-    accumulation: int = 1
-    """Batches whose gradients are averaged into an update."""
-    learning_rate: float = 3e-4
-    """Of Adam."""
-    adam_epsilon: float = 1e-5
-    """Of Adam."""
-    weight_decay: float = 1e-6
-    """L2 penalty coupled into the gradient, as torch's Adam has it."""
-    clip_norm: float = 100.0
-    """Bound on the global gradient norm."""
-    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    """Autocast type; auto is bf16 on a GPU and none on a CPU. Losses are float32 in any case."""
-    sync_batchnorm: bool = True
-    """Share BatchNorm statistics between GPUs (CPU processes keep their own: torch has no such layer there)."""
-    compile: bool = False
-    """Compile the model, scan included, with torch.compile. The draws are eager's, so that losses are too."""
-    compile_mode: CompileMode = "default"
-    """Mode of torch.compile; the last two record CUDA graphs."""
-    cpu: bool = False
-    """Stay on the CPU where there is a GPU."""
-    processes: int | None = None
-    """Processes that must be there; null takes what the launcher was told."""
-    workers: int = 2
-    """Loader processes of each process; 0 reads between updates."""
-    max_broken: int = 8
-    """Shards or clips that a process may find unreadable before the run stops; unreadable.jsonl names them."""
-    max_broken_share: float = 0.5
-    """Share of the clips of each data set of which the same is true, so that a small one is not worn down to its last."""
-    fetch: FetchConfig = field(default_factory=FetchConfig)
-    """Cache, retries and timeouts for remote roots."""
-    seed: int = 0
-    """Of weights, data order and every draw."""
-    log_every: int = 50
-    """Updates between rows of metrics.jsonl."""
-    checkpoint_every: int = 1000
-    """Updates between checkpoints."""
-    keep_checkpoints: int = 2
-    """Newest checkpoints kept."""
-    evaluate_every: int = 0
-    """Updates between scorecards on held-out windows, the last update included; 0 for none."""
-    evaluate_data: list[str] = field(default_factory=list)
-    """Shard directories whose held-out windows are scored; empty takes those of `data`."""
-    evaluation: ScoringConfig = field(default_factory=ScoringConfig)
-    """Windows and protocol of these scorecards."""
-    max_bad_updates: int = 100
-    """Skipped updates in a row, because of a non-finite gradient, at which the run stops."""
-    trackers: list[str] = field(default_factory=list)
-    """Trackers of accelerate that log beside metrics.jsonl, such as tensorboard."""
-    audit: bool = False
-    """Leave audit-<rank>.json from every process: the hash of its weights and the clips it used, in order."""
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for the first value out of its range."""
-        check_least(self, LEAST)
-        for name in ("learning_rate", "adam_epsilon", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-
-
-def main(arguments: list[str] | None = None) -> int:
+def main(config: PretrainConfig) -> int:
     """Train, or go on training; the exit code is 0 when the run is finished."""
-    config = parse_config(PretrainConfig, arguments, description=__doc__.split("\n")[0])
-    end_with_launcher()
-    import torch  # after parsing, so that --help and a typo answer at once
-    from accelerate.utils import set_seed
-
-    from cwm_hub.models.running_statistics import RunningStatistics
-    from recipes.run.meter import Meter, finite
-
     # World, model, data, and where an earlier run stopped.
     accelerator = make_accelerator(config)
     run, checkpoints = Path(config.run), Path(config.run) / "checkpoints"
@@ -234,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
             if meter.bad_in_a_row >= config.max_bad_updates:
                 raise RecipeError(
                     f"{int(meter.bad_in_a_row)} updates in a row had a non-finite gradient; "
-                    f"{last_good_checkpoint(checkpoints, meter)}"
+                    f"{last_good_checkpoint(checkpoints, meter.last_good_update)}"
                 )
 
         if config.evaluate_every and (last_update or state.updates % config.evaluate_every == 0):
@@ -250,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
             saved = save(checkpoints, state, world_model, accelerator, keep=config.keep_checkpoints)
             if ending and not saved:
                 raise RecipeError(
-                    f"the weights are not finite after {state.updates} updates; {last_good_checkpoint(checkpoints, meter)}"
+                    f"the weights are not finite after {state.updates} updates; {last_good_checkpoint(checkpoints, meter.last_good_update)}"
                 )
         if stopping and not last_update:
             accelerator.print(
@@ -266,16 +173,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def make_accelerator(config: PretrainConfig) -> Any:
+def make_accelerator(config: PretrainConfig) -> Accelerator:
     """Device, processes and precision, as accelerate's `Accelerator`.
 
     Raises:
         RecipeError: a precision that the device does not have, or a world of another size than promised.
     """
-    import torch
-    from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
-
     gpu = torch.cuda.is_available() and not config.cpu
     precision = ("bf16" if gpu else "no") if config.mixed_precision == "auto" else config.mixed_precision
     if precision == "fp16" and not gpu:  # accelerate would train in float32 without a word
@@ -309,18 +212,13 @@ def clips_per_process(config: PretrainConfig, world: int) -> int:
 
 
 def make_model(
-    config: PretrainConfig, accelerator: Any, *, resuming: bool
-) -> "tuple[VideoWorldModel, dict[str, Any] | None]":
+    config: PretrainConfig, accelerator: Accelerator, *, resuming: bool
+) -> tuple[VideoWorldModel, dict[str, Any] | None]:
     """The model before its first update, and what names the checkpoint it starts from.
 
     Raises:
         ValueError: no such preset or override, or a preset that learns from actions; a checkpoint that does not fit.
     """
-    import torch
-    from accelerate.utils import set_seed
-
-    from cwm_hub import VideoWorldModel, create_model
-
     set_seed(config.seed)
     model = create_model(config.model, overrides=config.overrides)
     if not isinstance(model, VideoWorldModel):
@@ -334,10 +232,8 @@ def make_model(
     return model, init
 
 
-def open_loader(config: PretrainConfig, accelerator: Any, *, image_size: int) -> "ClipLoader":
+def open_loader(config: PretrainConfig, accelerator: Accelerator, *, image_size: int) -> ClipLoader:
     """This process's clips; never handed to accelerate, which would shard them a second time."""
-    from cwm_hub import ClipLoader
-
     return ClipLoader(
         config.data,
         batch_clips=clips_per_process(config, accelerator.num_processes),
@@ -355,7 +251,9 @@ def open_loader(config: PretrainConfig, accelerator: Any, *, image_size: int) ->
     )
 
 
-def open_evaluation(config: PretrainConfig, accelerator: Any, *, image_size: int) -> Evaluation | None:
+def open_evaluation(
+    config: PretrainConfig, accelerator: Accelerator, *, image_size: int
+) -> Evaluation | None:
     """What scores the model during training: the main process's, where it is asked for."""
     if not config.evaluate_every or not accelerator.is_main_process:
         return None
@@ -364,7 +262,7 @@ def open_evaluation(config: PretrainConfig, accelerator: Any, *, image_size: int
 
 
 def begin_folder(
-    run: Path, config: PretrainConfig, state: TrainState, loader: "ClipLoader", accelerator: Any
+    run: Path, config: PretrainConfig, state: TrainState, loader: ClipLoader, accelerator: Accelerator
 ) -> None:
     """Write down what is about to happen, and drop the rows that it writes again."""
     if accelerator.is_main_process:
@@ -380,7 +278,9 @@ def begin_folder(
     accelerator.wait_for_everyone()  # the other processes' unreadable clips come after the file is cut
 
 
-def print_header(config: PretrainConfig, state: TrainState, model: Any, accelerator: Any) -> None:
+def print_header(
+    config: PretrainConfig, state: TrainState, model: VideoWorldModel, accelerator: Accelerator
+) -> None:
     """What is trained, where, and how far."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     accelerator.print(
@@ -391,7 +291,7 @@ def print_header(config: PretrainConfig, state: TrainState, model: Any, accelera
     )
 
 
-def log_interval(run: Path, row: dict[str, Any], config: PretrainConfig, accelerator: Any) -> None:
+def log_interval(run: Path, row: dict[str, Any], config: PretrainConfig, accelerator: Accelerator) -> None:
     """A row of metrics.jsonl, a printed line, and the trackers; the main process's work."""
     if not accelerator.is_main_process:
         return
@@ -401,7 +301,7 @@ def log_interval(run: Path, row: dict[str, Any], config: PretrainConfig, acceler
     track(row, config, accelerator)
 
 
-def track(row: dict[str, Any], config: PretrainConfig, accelerator: Any) -> None:
+def track(row: dict[str, Any], config: PretrainConfig, accelerator: Accelerator) -> None:
     """Give a row's numbers to the trackers; what is no number, as after skipped updates, they do not take."""
     if config.trackers:
         numbers = {name: value for name, value in row.items() if value is not None}
@@ -410,17 +310,13 @@ def track(row: dict[str, Any], config: PretrainConfig, accelerator: Any) -> None
 
 def write_model(
     target: Path,
-    model: Any,
+    model: torch.nn.Module,
     config: PretrainConfig,
     state: TrainState,
-    loader: "ClipLoader",
-    accelerator: Any,
+    loader: ClipLoader,
+    accelerator: Accelerator,
 ) -> None:
     """The result, in hub format, with how it came to be."""
-    import torch
-
-    from cwm_hub import save_pretrained
-
     if accelerator.is_main_process:
         train = {
             "recipe": "recipes/pretrain.py",
@@ -442,10 +338,8 @@ def write_model(
     accelerator.wait_for_everyone()
 
 
-def compiling(config: PretrainConfig) -> Any:
+def compiling(config: PretrainConfig) -> TorchDynamoPlugin:
     """How accelerate compiles the model: with the draws of eager execution, or not at all."""
-    from accelerate.utils import TorchDynamoPlugin
-
     if not config.compile:
         return TorchDynamoPlugin(backend="no")
     import torch._inductor.config
@@ -454,10 +348,8 @@ def compiling(config: PretrainConfig) -> Any:
     return TorchDynamoPlugin(backend="inductor", mode=config.compile_mode)
 
 
-def start_from(checkpoint: str, model: Any) -> dict[str, Any]:
+def start_from(checkpoint: str, model: VideoWorldModel) -> dict[str, Any]:
     """Load a checkpoint of the same configuration into the model; what names the checkpoint as its parent."""
-    from cwm_hub.hub.names import find_checkpoint
-
     found = find_checkpoint(checkpoint)
     if found.config() != model.config:
         raise RecipeError(
@@ -467,16 +359,14 @@ def start_from(checkpoint: str, model: Any) -> dict[str, Any]:
     return found.identity()
 
 
-def on_device(batches: Iterator[Any], device: Any) -> Iterator[Any]:
+def on_device(batches: Iterator[ClipBatch], device: torch.device) -> Iterator[ClipBatch]:
     """Batches on the device; on a GPU the next one is copied on a stream of its own while this one is used."""
-    import torch
-
     if device.type != "cuda":
         yield from (batch.to(device) for batch in batches)
         return
     side = torch.cuda.Stream(device)
 
-    def copied() -> Any:
+    def copied() -> ClipBatch:
         with torch.cuda.stream(side):
             return next(batches).to(device, non_blocking=True)
 
@@ -490,7 +380,7 @@ def on_device(batches: Iterator[Any], device: Any) -> Iterator[Any]:
         yield batch
 
 
-def write_audit(path: Path, model: Any, clips: list[str]) -> None:
+def write_audit(path: Path, model: VideoWorldModel, clips: list[str]) -> None:
     """What shows that the processes of a run have equal weights and different clips.
 
     Buffers are left out: without synchronised BatchNorm every process keeps statistics of its own clips, and those of
@@ -502,14 +392,12 @@ def write_audit(path: Path, model: Any, clips: list[str]) -> None:
     write_text(path, json.dumps({"weights_sha256": digest.hexdigest(), "clips": clips}))
 
 
-def agreed_to_stop(stop: StopSignal, accelerator: Any, updates: int) -> bool:
+def agreed_to_stop(stop: StopSignal, accelerator: Accelerator, updates: int) -> bool:
     """Whether every rank stops after this update; several ranks ask each other, on GPUs every tenth."""
     if accelerator.num_processes == 1:
         return bool(stop.received)
     if accelerator.device.type == "cuda" and updates % 10:
         return False
-    import torch
-
     asked = torch.tensor(float(stop.received > 0), device=accelerator.device)
     return bool(accelerator.reduce(asked, "sum"))
 
@@ -541,6 +429,6 @@ def _duration(seconds: float) -> str:
 if __name__ == "__main__":
     with one_sentence_errors():
         try:
-            sys.exit(main())
+            sys.exit(main(CONFIG))
         except KeyboardInterrupt:  # before the loop, which asks for a checkpoint instead
             sys.exit(130)

@@ -16,23 +16,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import jinja2
-
-from cwm_hub.evaluation import words
-from cwm_hub.evaluation.protocol import ProtocolError
-from cwm_hub.provenance import provenance
 from recipes.run.command_line import parse_config
-from recipes.run.folder import RecipeError, one_sentence_errors, read_rows, write_text
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-TEMPLATE = Path(__file__).with_name("report.html")
-MIME = {".png": "image/png", ".mp4": "video/mp4"}
-SHEET_CLIPS = 12
-"""Clips of a contact sheet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +31,32 @@ class ReportConfig:
     """HTML file to write."""
     title: str = "cwm-hub: from raw video to a fine-tuned agent"
     """Heading of the page."""
+
+
+if __name__ == "__main__":  # before torch is imported, so that --help and a typo answer at once
+    CONFIG = parse_config(ReportConfig, description=__doc__)
+
+import jinja2
+import yaml
+from markdown_it import MarkdownIt
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+
+from cwm_hub.evaluation import words
+from cwm_hub.evaluation.comparison import compare_designs
+from cwm_hub.evaluation.protocol import ProtocolError
+from cwm_hub.figures.curves import finetuning_curve, horizon_curves, loss_curves, score_curves
+from cwm_hub.figures.sheet import png
+from cwm_hub.provenance import provenance
+from cwm_hub.shards.index import read_index
+from cwm_hub.shards.manifest import Manifest
+from dataprep.curation.preview import preview_png
+from recipes.run.folder import RecipeError, one_sentence_errors, read_rows, write_text
+
+TEMPLATE = Path(__file__).with_name("report.html")
+MIME = {".png": "image/png", ".mp4": "video/mp4"}
+SHEET_CLIPS = 12
+"""Clips of a contact sheet."""
 
 
 def main(config: ReportConfig) -> int:
@@ -109,10 +121,6 @@ def pretraining_runs(run: Path) -> list[Path]:
 
 def data_section(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """A contact sheet and a sentence for every shard directory, and sentences for what is missing."""
-    from cwm_hub.shards.index import read_index
-    from cwm_hub.shards.manifest import Manifest
-    from dataprep.curation.preview import preview_png
-
     sets, missing = [], []
     for root in sorted(
         (path.parent.parent for path in run.glob("shards/*/meta/manifest.json")),
@@ -142,8 +150,6 @@ def data_section(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 def training_section(runs: Sequence[Path]) -> dict[str, Any] | None:
     """Loss curves of all runs and a line of facts for each."""
-    from cwm_hub.figures.curves import loss_curves, score_curves
-
     if not runs:
         return None
     logs = {path.name: read_rows(path / "metrics.jsonl") for path in runs}
@@ -224,8 +230,6 @@ def score_part(
     beginnings: Mapping[str, str],
 ) -> dict[str, Any]:
     """One data set, or all: who is ahead, curves, and a table with the baselines."""
-    from cwm_hub.figures.curves import horizon_curves
-
     first = next(iter(scores.values()))
     caption = (
         f"Mean over windows at every predicted step, {words.intervals_over(first)}; the baselines beside it."
@@ -246,8 +250,6 @@ def score_part(
 
 def leader(part: str, cards: Mapping[str, Mapping[str, Any]], beginnings: Mapping[str, str]) -> str:
     """Which of a context model and a plain one is ahead, whatever the answer, of two that began alike."""
-    from cwm_hub.evaluation.comparison import compare_designs
-
     designs = [
         (a, b) for a, b in combinations(cards, 2) if a.startswith("context") != b.startswith("context")
     ]
@@ -273,8 +275,6 @@ def finetuning_section(run: Path) -> tuple[dict[str, Any] | None, str]:
         stage = next((row for row in read_rows(run / "stages.jsonl") if "fine-tune" in row["stage"]), None)
         reason = f"its stage ended with status {stage['status']!r}" if stage else "the stage did not run"
         return None, f"There is no fine-tuning result: {reason}."
-    from cwm_hub.figures.curves import finetuning_curve
-
     config = read_config(folder / "config.yaml")
     evaluations, sampled, random = (
         [row for row in played if row["policy"] == policy] for policy in ("mode", "sampled", "random")
@@ -340,8 +340,6 @@ def card_section(run: Path) -> dict[str, str] | None:
 
 def card_html(text: str) -> Any:
     """Markdown of a card as HTML: tables, no front matter, no pictures, no HTML but `details`, `summary` and `code`."""
-    from markdown_it import MarkdownIt
-    from markupsafe import Markup, escape
 
     def harmless(renderer: Any, tokens: Sequence[Any], index: int, options: Any, env: Any) -> str:
         return re.sub(r"&lt;(/?(?:details|summary|code))&gt;", r"<\1>", str(escape(tokens[index].content)))
@@ -407,10 +405,8 @@ def findings(scores: Mapping[str, Any] | None, finetuning: Mapping[str, Any] | N
 # --- small things
 
 
-def image_of(figure: "Figure", *, kind: str = "", caption: str = "") -> dict[str, str]:
+def image_of(figure: Figure, *, kind: str = "", caption: str = "") -> dict[str, str]:
     """A figure as a picture inside the page."""
-    from cwm_hub.figures.sheet import png
-
     return _image(png(figure), ".png", kind=kind, caption=caption)
 
 
@@ -431,8 +427,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def read_config(path: Path) -> dict[str, Any]:
     """A run's config.yaml, empty where there is none."""
-    import yaml
-
     return yaml.safe_load(path.read_text()) if path.is_file() else {}
 
 
@@ -456,4 +450,4 @@ def duration(seconds: float) -> str:
 
 if __name__ == "__main__":
     with one_sentence_errors():
-        sys.exit(main(parse_config(ReportConfig, description=__doc__)))
+        sys.exit(main(CONFIG))

@@ -121,7 +121,7 @@ class Meter:
         done_here = self._state.updates - self._began_at
         means = self._means_of_processes(self._sums / (updates - self._skipped))  # NaN where all were skipped
         self._state.skipped += int(self._skipped)
-        row = {"updates": self._state.updates}
+        row: dict[str, Any] = {"updates": self._state.updates}
         row |= {name: finite(value) for name, value in means.items()}
         row |= {"skipped_updates": self._state.skipped, "updates_per_second": done_here / seconds}
         row |= {f"{name}_share": spent / seconds for name, spent in self._spent.items()}

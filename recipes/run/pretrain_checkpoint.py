@@ -5,25 +5,31 @@ A checkpoint is accelerate's folder of weights, optimiser, random states of ever
 
 import json
 import math
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.checkpointing import load
+from accelerate.optimizer import AcceleratedOptimizer
+
+from cwm_hub.clips.loader import ClipLoader
+from cwm_hub.clips.sampling import resume_batch
+from cwm_hub.models.registry import model_config
 from cwm_hub.shards.storage import commit_folder
 from recipes.run.folder import RecipeError, keep_newest, saved_steps, step_directory
-
-if TYPE_CHECKING:
-    from cwm_hub.clips.loader import ClipLoader
-    from recipes.pretrain import PretrainConfig
-    from recipes.run.meter import Meter
+from recipes.run.pretrain_settings import PretrainConfig
 
 
 class TrainState:
     """Counters that accelerate saves with the weights."""
 
-    def __init__(self, config: "PretrainConfig", fingerprint: dict[str, Any], init: dict[str, Any] | None):
+    def __init__(self, config: PretrainConfig, fingerprint: dict[str, Any], init: dict[str, Any] | None):
         self.settings = asdict(config)
         """Of the command that trained last."""
         self.changes: list[dict[str, Any]] = []
@@ -51,23 +57,19 @@ class TrainState:
         vars(self).update(state)
 
 
-def is_finished(run: Path, config: "PretrainConfig") -> bool:
+def is_finished(run: Path, config: PretrainConfig) -> bool:
     """Whether the folder holds the model after exactly these updates, and no checkpoint beyond or before it."""
     train = run / "model" / "train.json"
     newest = max(saved_steps(run / "checkpoints"), default=config.updates)
     return train.exists() and json.loads(train.read_text())["updates"] == newest == config.updates
 
 
-def check_same_model(checkpoint: Path, config: "PretrainConfig") -> None:
+def check_same_model(checkpoint: Path, config: PretrainConfig) -> None:
     """Refuse to go on with another model, or from another beginning, than the run has.
 
     Raises:
         RecipeError: names the setting that differs, or says that the checkpoint cannot be read.
     """
-    import torch
-
-    from cwm_hub.models.registry import model_config
-
     with reading(checkpoint):
         before = torch.load(checkpoint / "custom_checkpoint_0.pkl").get("settings")
     if before is None:
@@ -86,11 +88,11 @@ def check_same_model(checkpoint: Path, config: "PretrainConfig") -> None:
 def resume(
     checkpoint: Path,
     state: TrainState,
-    config: "PretrainConfig",
+    config: PretrainConfig,
     *,
-    accelerator: Any,
-    optimizer: Any,
-    loader: "ClipLoader",
+    accelerator: Accelerator,
+    optimizer: AcceleratedOptimizer,
+    loader: ClipLoader,
 ) -> None:
     """Take over weights, optimiser, counters, random states and the place in the data; note what settings are others.
 
@@ -123,12 +125,6 @@ def resume(
 
 def restore_random_states(file: Path) -> None:
     """Set every generator to its saved state; accelerate does so too, and goes on without a word where it cannot."""
-    import random
-
-    import numpy as np
-    import torch
-    from accelerate.checkpointing import load
-
     states = load(file)
     random.setstate(states["random_state"])
     np.random.set_state(states["numpy_random_seed"])
@@ -137,19 +133,17 @@ def restore_random_states(file: Path) -> None:
         torch.cuda.set_rng_state(generator, device)
 
 
-def adam_settings(config: "PretrainConfig") -> dict[str, Any]:
+def adam_settings(config: PretrainConfig) -> dict[str, Any]:
     """What the command says of Adam; a resumed optimiser takes it too."""
     return {"lr": config.learning_rate, "eps": config.adam_epsilon, "weight_decay": config.weight_decay}
 
 
-def continue_data(state: TrainState, loader: "ClipLoader", accelerator: Any) -> None:
+def continue_data(state: TrainState, loader: ClipLoader, accelerator: Accelerator) -> None:
     """Let the loader go on where the checkpoint's run stopped, in a world of any size.
 
     Raises:
         ValueError: another data set or seed, or a world in which no batch begins there.
     """
-    from cwm_hub.clips.sampling import resume_batch
-
     before, now = state.fingerprint, loader.fingerprint()
     start_batch = resume_batch(before, now, batches=state.batches)
     worlds = [f"{world['world_size']} x {world['batch_clips']} clips" for world in (before, now)]
@@ -165,8 +159,6 @@ def continue_data(state: TrainState, loader: "ClipLoader", accelerator: Any) -> 
 @contextmanager
 def reading(checkpoint: Path) -> Iterator[None]:
     """Turn whatever goes wrong inside into one sentence about a damaged checkpoint."""
-    import torch
-
     try:
         yield
     except (RecipeError, PermissionError, torch.OutOfMemoryError, torch.AcceleratorError):
@@ -178,7 +170,9 @@ def reading(checkpoint: Path) -> Iterator[None]:
         ) from error
 
 
-def save(checkpoints: Path, state: TrainState, model: Any, accelerator: Any, *, keep: int) -> bool:
+def save(
+    checkpoints: Path, state: TrainState, model: torch.nn.Module, accelerator: Accelerator, *, keep: int
+) -> bool:
     """Write a checkpoint, whole or not at all, and delete all but the newest `keep`.
 
     Returns:
@@ -197,16 +191,14 @@ def save(checkpoints: Path, state: TrainState, model: Any, accelerator: Any, *, 
     return True
 
 
-def has_finite_weights(model: Any, accelerator: Any) -> bool:
+def has_finite_weights(model: torch.nn.Module, accelerator: Accelerator) -> bool:
     """Whether the sum of squares of everything that a checkpoint holds of the model is finite, on every process."""
-    import torch
-
     values = [value.detach() for value in model.state_dict().values() if value.is_floating_point()]
     return math.isfinite(accelerator.reduce(torch.nn.utils.get_total_norm(values), "sum"))
 
 
-def last_good_checkpoint(checkpoints: Path, meter: "Meter") -> str:
+def last_good_checkpoint(checkpoints: Path, last_good_update: int) -> str:
     """In words, the newest one after which a gradient was finite: weights can be ruined without being infinite."""
-    good = [updates for updates in saved_steps(checkpoints) if updates < meter.last_good_update]
+    good = [updates for updates in saved_steps(checkpoints) if updates < last_good_update]
     name = step_directory(checkpoints, good[-1]) if good else "none was written yet"
     return f"last good checkpoint: {name}"

@@ -2,15 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cwm_hub.config import to_dict
 from cwm_hub.evaluation import words
+from cwm_hub.evaluation.held_out import make_protocol, read_held_out
+from cwm_hub.evaluation.predict import score
+from cwm_hub.evaluation.protocol import ScoringConfig, check_same_protocol
+from cwm_hub.figures import sheet
+from cwm_hub.figures.frames import prediction_grid
+from cwm_hub.models.video_world_model import VideoWorldModel
 from cwm_hub.provenance import provenance
 from recipes.run.folder import append_row, step_directory, write_text
-
-if TYPE_CHECKING:
-    from cwm_hub.evaluation.protocol import ScoringConfig
-    from cwm_hub.models.video_world_model import VideoWorldModel
 
 EVALUATION_WINDOWS = 4
 """Windows of the prediction grids that are drawn during training."""
@@ -19,11 +22,7 @@ EVALUATION_WINDOWS = 4
 class Evaluation:
     """Scores the model under training on held-out windows that were read once; the main process's alone."""
 
-    def __init__(self, config: "ScoringConfig", roots: list[str], *, run: Path, image_size: int):
-        from cwm_hub.config import to_dict
-        from cwm_hub.evaluation.held_out import make_protocol, read_held_out
-        from cwm_hub.evaluation.protocol import check_same_protocol
-
+    def __init__(self, config: ScoringConfig, roots: list[str], *, run: Path, image_size: int):
         self._run = run
         self._held_out = read_held_out(config, roots, image_size=image_size)
         self._protocol = make_protocol(config, self._held_out)
@@ -31,16 +30,12 @@ class Evaluation:
         if earlier:  # one curve has one protocol
             check_same_protocol(json.loads(earlier[-1].read_text())["protocol"], to_dict(self._protocol))
 
-    def write(self, model: "VideoWorldModel", updates: int) -> dict[str, Any]:
+    def write(self, model: VideoWorldModel, updates: int) -> dict[str, Any]:
         """A scorecard and a prediction grid in evaluations/step-<updates>, a row in scores.jsonl, a printed line.
 
         Returns:
             The row.
         """
-        from cwm_hub.evaluation.predict import score
-        from cwm_hub.figures import sheet
-        from cwm_hub.figures.frames import prediction_grid
-
         model.eval()
         card, prediction, _ = score(model, self._held_out, self._protocol)
         model.train()

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from cwm_hub.models.registry import model_config
-from recipes.pretrain import PretrainConfig
 from recipes.run.agent_setup import new_settings
 from recipes.run.command_line import parse_config
 from recipes.run.finetune_settings import FinetuneConfig
+from recipes.run.pretrain_settings import PretrainConfig
 
 ROOT = Path(__file__).parents[2]
 

@@ -21,10 +21,12 @@ from safetensors.torch import load_file
 from synthetic_shards import write_shards
 
 from cwm_hub import create_model, from_pretrained
+from cwm_hub.envs.table import EnvConfig
 from cwm_hub.shards.storage import commit_folder
 from recipes import finetune
-from recipes.pretrain import PretrainConfig, main, print_progress
+from recipes.pretrain import main, print_progress
 from recipes.run.command_line import parse_config
+from recipes.run.finetune_settings import FinetuneConfig
 from recipes.run.folder import (
     RecipeError,
     keep_newest,
@@ -34,6 +36,7 @@ from recipes.run.folder import (
     truncate_rows,
 )
 from recipes.run.meter import Meter
+from recipes.run.pretrain_settings import PretrainConfig
 from recipes.run.world import check_world
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +83,7 @@ def train(shards):
     def call(run, *options):
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
-        return main(command(run, shards, *options)[2:])
+        return main(parse_config(PretrainConfig, command(run, shards, *options)[2:]))
 
     yield call
     for number, handler in handlers.items():
@@ -603,7 +606,7 @@ def test_two_processes_do_not_train_in_one_folder(train, tmp_path):
     with pytest.raises(RecipeError, match=f"another process is training in {tmp_path}"):
         train(tmp_path, "--updates", "1")
     with pytest.raises(RecipeError, match=f"another process is training in {tmp_path}"):
-        finetune.main(["--run", str(tmp_path), "--env.name", "dummy"])
+        finetune.main(FinetuneConfig(run=str(tmp_path), env=EnvConfig(name="dummy")))
     holder.stdin.close()
     holder.wait()
     assert train(tmp_path, "--updates", "1") == 0

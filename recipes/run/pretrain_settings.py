@@ -1,0 +1,108 @@
+"""Settings of a pre-training run. No torch, so that a mistyped one is refused at once."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cwm_hub.clips.clip_index import ClipSource
+from cwm_hub.clips.retries import FetchConfig
+from cwm_hub.evaluation.protocol import ScoringConfig
+from recipes.run.folder import check_least
+
+LEAST = {
+    "updates": 1,
+    "batch_clips": 1,
+    "window_frames": 2,
+    "accumulation": 1,
+    "weight_decay": 0,
+    "workers": 0,
+    "log_every": 1,
+    "checkpoint_every": 1,
+    "keep_checkpoints": 1,
+    "evaluate_every": 0,
+    "max_broken": 0,
+    "max_bad_updates": 1,
+}
+"""Setting to its least value."""
+
+CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Settings of a pre-training run; the defaults are the paper's where it has them."""
+
+    data: list[ClipSource]
+    """The mixture of shard directories."""
+    run: str = "runs/pretrain"
+    """Run folder. A folder with checkpoints is resumed."""
+    model: str = "contextwm"
+    """Preset of a video world model: contextwm, contextwm-concat or plainwm, each also as -tiny."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Values of the preset to replace, by dotted name, such as `{rssm.deter: 256}`."""
+    init: str | None = None
+    """Checkpoint to start from: a folder, an embedded name or a Hub repository. It must be of the same shape."""
+    updates: int = 1_200_000
+    """Gradient updates (official commands; follow-up papers use 600,000)."""
+    batch_clips: int = 16
+    """Clips an update, over all processes and accumulation steps."""
+    window_frames: int = 25
+    """Consecutive stored frames of a clip."""
+    sampling: Literal["source", "clip", "frame"] = "source"
+    """What is drawn uniformly: source videos (the paper), clips or frames."""
+    accumulation: int = 1
+    """Batches whose gradients are averaged into an update."""
+    learning_rate: float = 3e-4
+    """Of Adam."""
+    adam_epsilon: float = 1e-5
+    """Of Adam."""
+    weight_decay: float = 1e-6
+    """L2 penalty coupled into the gradient, as torch's Adam has it."""
+    clip_norm: float = 100.0
+    """Bound on the global gradient norm."""
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """Autocast type; auto is bf16 on a GPU and none on a CPU. Losses are float32 in any case."""
+    sync_batchnorm: bool = True
+    """Share BatchNorm statistics between GPUs (CPU processes keep their own: torch has no such layer there)."""
+    compile: bool = False
+    """Compile the model, scan included, with torch.compile. The draws are eager's, so that losses are too."""
+    compile_mode: CompileMode = "default"
+    """Mode of torch.compile; the last two record CUDA graphs."""
+    cpu: bool = False
+    """Stay on the CPU where there is a GPU."""
+    processes: int | None = None
+    """Processes that must be there; null takes what the launcher was told."""
+    workers: int = 2
+    """Loader processes of each process; 0 reads between updates."""
+    max_broken: int = 8
+    """Shards or clips that a process may find unreadable before the run stops; unreadable.jsonl names them."""
+    max_broken_share: float = 0.5
+    """Share of the clips of each data set of which the same is true, so that a small one is not worn down to its last."""
+    fetch: FetchConfig = field(default_factory=FetchConfig)
+    """Cache, retries and timeouts for remote roots."""
+    seed: int = 0
+    """Of weights, data order and every draw."""
+    log_every: int = 50
+    """Updates between rows of metrics.jsonl."""
+    checkpoint_every: int = 1000
+    """Updates between checkpoints."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints kept."""
+    evaluate_every: int = 0
+    """Updates between scorecards on held-out windows, the last update included; 0 for none."""
+    evaluate_data: list[str] = field(default_factory=list)
+    """Shard directories whose held-out windows are scored; empty takes those of `data`."""
+    evaluation: ScoringConfig = field(default_factory=ScoringConfig)
+    """Windows and protocol of these scorecards."""
+    max_bad_updates: int = 100
+    """Skipped updates in a row, because of a non-finite gradient, at which the run stops."""
+    trackers: list[str] = field(default_factory=list)
+    """Trackers of accelerate that log beside metrics.jsonl, such as tensorboard."""
+    audit: bool = False
+    """Leave audit-<rank>.json from every process: the hash of its weights and the clips it used, in order."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for the first value out of its range."""
+        check_least(self, LEAST)
+        for name in ("learning_rate", "adam_epsilon", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
