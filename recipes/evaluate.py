@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cwm_hub.config import check_range
 from cwm_hub.evaluation import words
 from cwm_hub.evaluation.protocol import ScoringConfig, check_same_protocol
 from cwm_hub.provenance import provenance
@@ -65,8 +66,9 @@ class EvaluateConfig(ScoringConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.data or self.figure_windows < 1:
-            raise RecipeError("evaluate needs at least one shard directory, and figure_windows of at least 1")
+        check_range(self, "figure_windows", at_least=1)
+        if not self.data:
+            raise RecipeError("evaluate needs at least one shard directory")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cwm_hub.clips import sampling
 from cwm_hub.clips.sampling import Ints, WindowTable
+from cwm_hub.config import check_range
 from cwm_hub.shards.codecs import ShardError
 from cwm_hub.shards.manifest import Manifest, ShardRecord
 
@@ -43,8 +44,8 @@ class ClipSource:
     """Shards that are shuffled together; 0 shuffles the whole set. None: 0 for a local root, 4 for a remote one."""
 
     def __post_init__(self) -> None:
-        if self.block_shards is not None and self.block_shards < 0:
-            raise ValueError(f"block_shards must be at least 0, got {self.block_shards} for {self.root}")
+        if self.block_shards is not None:
+            check_range(self, "block_shards", at_least=0)
 
 
 class ClipIndex:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from cwm_hub.config import check_range
 from cwm_hub.shards.codecs import ShardError
 
 T = TypeVar("T")
@@ -41,10 +42,8 @@ class FetchConfig:
     """Without an answer to one read for that long, it has failed."""
 
     def __post_init__(self) -> None:
-        if self.retries < 1 or not self.timeout_seconds > 0:
-            raise ValueError(
-                f"fetching needs retries >= 1 and timeout_seconds > 0, got {self.retries}, {self.timeout_seconds}"
-            )
+        check_range(self, "retries", at_least=1)
+        check_range(self, "timeout_seconds", above=0)
 
     @property
     def directory(self) -> Path:

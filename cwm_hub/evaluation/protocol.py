@@ -83,11 +83,7 @@ class Protocol:
     """Coverage of every interval."""
 
     def __post_init__(self) -> None:
-        if self.observed_frames < 1 or self.horizon < 1 or self.samples < 1:
-            raise ProtocolError(
-                "observed_frames, horizon and samples must be at least 1, got "
-                f"{self.observed_frames}, {self.horizon} and {self.samples}"
-            )
+        check_range(self, "observed_frames", "horizon", "samples", at_least=1)
 
     @property
     def window_frames(self) -> int:

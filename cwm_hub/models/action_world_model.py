@@ -59,8 +59,7 @@ class ActionWorldModelConfig:
     """KL in nats below which it gives no gradient: 0 on Meta-world, 1 elsewhere."""
 
     def __post_init__(self):
-        if not 0 < self.action_size <= self.rssm.action_size:
-            raise ValueError(f"action_size is in 1..{self.rssm.action_size}, got {self.action_size}")
+        check_range(self, "action_size", at_least=1, at_most=self.rssm.action_size)
         check_range(self, "kl_scale", "video_kl_scale", "free_nats", at_least=0)
         check_range(self, "kl_balance", at_least=0, at_most=1)
 

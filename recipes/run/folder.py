@@ -21,17 +21,6 @@ class RecipeError(ValueError):
     """What a user can cause and mend: one sentence."""
 
 
-def check_least(config: object, least: Mapping[str, float]) -> None:
-    """Refuse a setting below its least value, or one that is not a number.
-
-    Raises:
-        RecipeError: names the first.
-    """
-    for name, value in least.items():
-        if not getattr(config, name) >= value:  # nan too
-            raise RecipeError(f"{name} must be at least {value}, got {getattr(config, name)}")
-
-
 @contextmanager
 def one_sentence_errors() -> Iterator[None]:
     """Turn every ValueError (ours all are) and OSError into one line on stderr and exit code 1."""

@@ -5,24 +5,8 @@ from typing import Any, Literal
 
 from cwm_hub.clips.clip_index import ClipSource
 from cwm_hub.clips.retries import FetchConfig
+from cwm_hub.config import check_range
 from cwm_hub.evaluation.protocol import ScoringConfig
-from recipes.run.folder import check_least
-
-LEAST = {
-    "updates": 1,
-    "batch_clips": 1,
-    "window_frames": 2,
-    "accumulation": 1,
-    "weight_decay": 0,
-    "workers": 0,
-    "log_every": 1,
-    "checkpoint_every": 1,
-    "keep_checkpoints": 1,
-    "evaluate_every": 0,
-    "max_broken": 0,
-    "max_bad_updates": 1,
-}
-"""Setting to its least value."""
 
 CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 
@@ -58,7 +42,7 @@ class PretrainConfig:
     weight_decay: float = 1e-6
     """L2 penalty coupled into the gradient, as torch's Adam has it."""
     clip_norm: float = 100.0
-    """Bound on the global gradient norm."""
+    """Bound on the global gradient norm; finite, since JSON records it: 1e9 bounds nothing."""
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """Autocast type; auto is bf16 on a GPU and none on a CPU. Losses are float32 in any case."""
     sync_batchnorm: bool = True
@@ -102,7 +86,16 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError for the first value out of its range."""
-        check_least(self, LEAST)
-        for name in ("learning_rate", "adam_epsilon", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        counts = (
+            "updates",
+            "batch_clips",
+            "accumulation",
+            "log_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+        )
+        check_range(self, *counts, "max_bad_updates", at_least=1)
+        check_range(self, "window_frames", at_least=2)
+        check_range(self, "weight_decay", "workers", "evaluate_every", "max_broken", at_least=0)
+        check_range(self, "max_broken_share", at_least=0, at_most=1)
+        check_range(self, "learning_rate", "adam_epsilon", "clip_norm", above=0)

@@ -269,5 +269,5 @@ def test_scorecard_refuses_what_its_protocol_does_not_describe(change, sentence)
 
 
 def test_protocol_refuses_an_empty_horizon():
-    with pytest.raises(ProtocolError, match="at least 1, got 5, 0 and 1"):
+    with pytest.raises(ValueError, match="horizon is at least 1, got 0"):
         Protocol(horizon=0)

@@ -558,7 +558,7 @@ def test_a_value_out_of_range_is_one_sentence(key, value, sentence):
         ("heads.units", 0, "heads: units is at least 1, got 0"),
         ("kl_balance", -0.5, "kl_balance is at least 0 and at most 1, got -0.5"),
         ("video_kl_scale", -1, "video_kl_scale is at least 0, got -1.0"),
-        ("action_size", 0, "action_size is in 1..50, got 0"),
+        ("action_size", 0, "action_size is at least 1 and at most 50, got 0"),
         ("frame.backbone", "cnn", "frame: backbone 'cnn' takes 64 pixel images and no context"),
     ],
 )

@@ -112,7 +112,7 @@ def test_two_data_sets_apart_together_and_compared(place, capsys):
         ({"--observed_frames": "0"}, "observed_frames is at least 1, got 0"),
         ({"--windows": "1"}, "windows is at least 2, got 1"),
         ({"--seed": "-1"}, "seed is at least 0, got -1"),
-        ({"--figure_windows": "0"}, "figure_windows of at least 1"),
+        ({"--figure_windows": "0"}, "figure_windows is at least 1, got 0"),
         ({"--data": "[]"}, "at least one shard directory"),
         ({"--device": "nonsense"}, "there is no device 'nonsense' here"),
         ({"--device": "meta"}, "there is no device 'meta' here"),
