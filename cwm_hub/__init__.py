@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 EXTRAS = {
-    "data": ("datasets", "imagehash", "psutil", "webdataset"),
+    "data": ("datasets", "imagehash", "webdataset"),
     "train": (
         "accelerate",
         "markdown_it",

@@ -21,7 +21,7 @@ from recipes.run.command_line import parse_config
 from recipes.run.finetune_settings import FinetuneConfig, check_same_config, is_finished, with_fallback
 
 if __name__ == "__main__":  # before torch is imported, so that --help and a typo answer at once
-    CONFIG = parse_config(FinetuneConfig, description=__doc__.split("\n")[0])
+    CONFIG = parse_config(FinetuneConfig, description=__doc__)
 
 import torch
 import yaml

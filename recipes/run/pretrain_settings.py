@@ -54,7 +54,7 @@ class PretrainConfig:
     cpu: bool = False
     """Stay on the CPU where there is a GPU."""
     processes: int | None = None
-    """Processes that must be there; null takes what the launcher was told."""
+    """Processes that must be there; null takes the launcher's environment at its word."""
     workers: int = 2
     """Loader processes of each process; 0 reads between updates."""
     max_broken: int = 8

@@ -365,9 +365,37 @@ def test_a_world_that_was_not_promised_is_refused(shards, tmp_path):
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     result = launch(tmp_path / "run", shards, "--updates", "2", launcher=launcher)
     assert result.returncode != 0
+    assert "error: several processes were promised and there are 1" in result.stderr
+    result = launch(tmp_path / "run", shards, "--updates", "2", "--processes", "2")
     assert "error: 2 processes were promised and there are 1" in result.stderr
-    with pytest.raises(RecipeError, match="4 processes were promised and there are 2"):
-        check_world(2, promised=4)
+
+
+@pytest.mark.parametrize(
+    ("processes", "promised", "environment", "refused"),
+    [
+        (1, None, {}, None),
+        (2, None, {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}, None),
+        (1, 1, {"MASTER_ADDR": "127.0.0.1"}, None),  # set by the user's shell, who says that one is right
+        (1, None, {"WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}, None),
+        (
+            1,
+            None,
+            {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"},
+            "2 processes",
+        ),  # --multi_gpu without a GPU
+        (1, None, {"MASTER_ADDR": "127.0.0.1"}, "several processes"),  # --cpu --num_processes 2
+        (2, 4, {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}, "4 processes"),
+    ],
+)
+def test_the_size_of_the_world_is_the_promised_one(processes, promised, environment, refused, monkeypatch):
+    for name in ("WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(RecipeError, match=f"{refused} were promised") if refused else contextlib.nullcontext()
+    ):
+        check_world(processes, promised=promised)
 
 
 @pytest.mark.parametrize(
