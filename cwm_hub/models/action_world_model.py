@@ -52,7 +52,7 @@ class ActionWorldModelConfig:
     kl_scale: float = 1.0
     """Weight of the action RSSM's KL."""
     video_kl_scale: float = 0.0
-    """Weight of the video RSSM's KL."""
+    """Weight of the video RSSM's KL; with 0 weight decay alone moves its prior, as in the official code."""
     kl_balance: float = 0.8
     """Share of the KL that trains the prior."""
     free_nats: float = 0.0
@@ -241,8 +241,8 @@ class ActionWorldModel(Published, nn.Module):
                 free_nats=config.free_nats,
             )
             metrics["video_kl"] = video_kl.mean()
-            if config.video_kl_scale:
-                parts["video_kl_loss"] = config.video_kl_scale * video_loss
+            # With scale 0 too: a gradient of zero, and not none, lets weight decay move the video RSSM's prior.
+            parts["video_kl_loss"] = config.video_kl_scale * video_loss
         loss = torch.stack(list(parts.values())).sum()
         metrics |= {"loss": loss, **parts}
         return loss, {name: value.detach() for name, value in metrics.items()}
