@@ -25,7 +25,7 @@ class CNNEncoder(nn.Module):
             nn.Conv2d(inputs, outputs, 4, stride=2) for inputs, outputs in pairwise(widths)
         )
         for layer in self.layers:
-            init_xavier(layer)  # type: ignore[arg-type]
+            init_xavier(layer)  # type: ignore[type-var]
         self.embed_size = 8 * depth * 2 * 2
 
     def forward(self, image: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N E"]:

@@ -5,6 +5,7 @@ heads). A scalar head is the mean of a unit-variance Gaussian, so its loss is ha
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from cwm_hub.config import MOST_LAYERS, MOST_UNITS, check_range
 from cwm_hub.models.distributions import TruncatedNormal
-from cwm_hub.models.initialise import xavier_linear
+from cwm_hub.models.initialise import init_xavier
 
 MIN_ACTION_STD = 0.1
 
@@ -40,7 +41,7 @@ class MLP(nn.Module):
     def __init__(self, input_size: int, config: HeadConfig):
         super().__init__()
         sizes = [input_size] + [config.units] * config.layers
-        self.dense = nn.ModuleList(xavier_linear(sizes[i], sizes[i + 1]) for i in range(config.layers))
+        self.dense = nn.ModuleList(init_xavier(nn.Linear(*pair)) for pair in pairwise(sizes))
         self.width = sizes[-1]
 
     def forward(self, feature: Float[Tensor, "*batch F"]) -> Float[Tensor, "*batch U"]:
@@ -56,7 +57,7 @@ class ScalarHead(nn.Module):
     def __init__(self, feature_size: int, config: HeadConfig):
         super().__init__()
         self.mlp = MLP(feature_size, config)
-        self.out = xavier_linear(self.mlp.width, 1)
+        self.out = init_xavier(nn.Linear(self.mlp.width, 1))
 
     def forward(self, feature: Float[Tensor, "*batch F"]) -> Float[Tensor, "*batch"]:
         """Mean of the Gaussian, in the target's own units."""
@@ -69,8 +70,8 @@ class PolicyHead(nn.Module):
     def __init__(self, feature_size: int, action_size: int, config: HeadConfig):
         super().__init__()
         self.mlp = MLP(feature_size, config)
-        self.mean = xavier_linear(self.mlp.width, action_size)
-        self.std = xavier_linear(self.mlp.width, action_size)
+        self.mean = init_xavier(nn.Linear(self.mlp.width, action_size))
+        self.std = init_xavier(nn.Linear(self.mlp.width, action_size))
 
     def forward(self, feature: Float[Tensor, "*batch F"]) -> "TruncatedNormal":
         """The policy at each feature, in float32 whatever the autocast type."""
