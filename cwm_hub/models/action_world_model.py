@@ -24,13 +24,16 @@ from cwm_hub.config import check_range
 from cwm_hub.models.frame_model import FrameModel, FrameModelConfig, image_loss
 from cwm_hub.models.heads import HeadConfig, ScalarHead, gaussian_loss
 from cwm_hub.models.published import Published
-from cwm_hub.models.rssm import RSSM, RSSMConfig, RSSMState, balanced_kl
+from cwm_hub.models.rssm import RSSM, KLConfig, RSSMConfig, RSSMState, balanced_kl
 from cwm_hub.models.video_world_model import VideoWorldModel
 
 
 @dataclass(frozen=True)
-class ActionWorldModelConfig:
-    """A world model with actions and rewards; the defaults are the paper's for Meta-world, without context."""
+class ActionWorldModelConfig(KLConfig):
+    """A world model with actions and rewards; the defaults are the paper's for Meta-world, without context.
+
+    `kl_scale` is the weight of the action RSSM's KL.
+    """
 
     action_size: int
     """Numbers in an action."""
@@ -49,19 +52,13 @@ class ActionWorldModelConfig:
     """A second head that regresses the plain reward; without it the behavioural head stands alone."""
     continue_head: bool = False
     """A head that predicts whether the episode goes on, for tasks that terminate (paper: none)."""
-    kl_scale: float = 1.0
-    """Weight of the action RSSM's KL."""
     video_kl_scale: float = 0.0
     """Weight of the video RSSM's KL; with 0 weight decay alone moves its prior, as in the official code."""
-    kl_balance: float = 0.8
-    """Share of the KL that trains the prior."""
-    free_nats: float = 0.0
-    """KL in nats below which it gives no gradient: 0 on Meta-world, 1 elsewhere."""
 
     def __post_init__(self):
+        super().__post_init__()
         check_range(self, "action_size", at_least=1, at_most=self.rssm.action_size)
-        check_range(self, "kl_scale", "video_kl_scale", "free_nats", at_least=0)
-        check_range(self, "kl_balance", at_least=0, at_most=1)
+        check_range(self, "video_kl_scale", at_least=0)
 
 
 class WorldState(NamedTuple):

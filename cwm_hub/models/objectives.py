@@ -5,6 +5,7 @@ Axes: B clips, T frames, E embedding, F feature, P projection, k steps ahead.
     contrastive      posterior t --linear of k--> P <-- same clip's embed t+k against the other frames at hand
     self-prediction  prior t ------MLP----------> E <-- embed t of a slowly moving copy of the encoder
 
+Both are called as `(posterior, prior, embed, video) -> (loss, metrics)` and told of an update by `after_update(encoder)`.
 With either, image networks after the latents learn from detached features: the decoder is a probe that makes
 predictions visible and scores comparable, and shapes nothing.
 """
@@ -15,10 +16,12 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from cwm_hub.config import MOST_LAYERS, MOST_UNITS, check_range
+from cwm_hub.models.frame_model import centred
+from cwm_hub.models.rssm import RSSMState
 
 Objective = Literal["reconstruction", "contrastive", "self-prediction"]
 
@@ -67,14 +70,18 @@ class ContrastiveObjective(nn.Module):
         self.project = nn.Linear(embed_size, config.projection)
 
     def forward(
-        self, feature: Float[Tensor, "B T F"], embed: Float[Tensor, "B T E"]
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        self,
+        posterior: RSSMState,
+        prior: RSSMState,
+        embed: Float[Tensor, "B T E"],
+        video: UInt8[Tensor, "B T 3 H W"],
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """InfoNCE in nats and the share of right picks, both means over the steps ahead.
 
         Raises:
             ValueError: clips no longer than the steps ahead.
         """
-        time = feature.shape[1]
+        feature, time = posterior.feature, embed.shape[1]
         if time <= self.config.steps_ahead:
             raise ValueError(f"clips of {time} frames have no frame {self.config.steps_ahead} steps ahead")
         keys = F.normalize(self.project(embed), dim=-1)
@@ -86,7 +93,11 @@ class ContrastiveObjective(nn.Module):
             right = torch.arange(len(scores), device=scores.device)
             losses.append(F.cross_entropy(scores, right))
             hits.append((scores.argmax(1) == right).float().mean())
-        return torch.stack(losses).mean(), torch.stack(hits).mean()
+        loss = torch.stack(losses).mean()
+        return loss, {"contrastive_loss": loss, "contrastive_accuracy": torch.stack(hits).mean()}
+
+    def after_update(self, encoder: nn.Module) -> None:
+        """Nothing here follows the updates."""
 
 
 class SelfPredictionObjective(nn.Module):
@@ -107,24 +118,28 @@ class SelfPredictionObjective(nn.Module):
         self.target = copy.deepcopy(encoder).requires_grad_(False)
 
     def forward(
-        self, prior_feature: Float[Tensor, "B T F"], images: Float[Tensor, "B T 3 H W"]
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        self,
+        posterior: RSSMState,
+        prior: RSSMState,
+        embed: Float[Tensor, "B T E"],
+        video: UInt8[Tensor, "B T 3 H W"],
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Squared distance of unit vectors (0 to 4) and their cosine; the first frame has no past and is left out.
 
         Raises:
             ValueError: clips of a single frame.
         """
-        if images.shape[1] < 2:
-            raise ValueError(f"self-prediction needs clips of at least 2 frames, got {images.shape[1]}")
+        if video.shape[1] < 2:
+            raise ValueError(f"self-prediction needs clips of at least 2 frames, got {video.shape[1]}")
         with torch.no_grad():
-            target = self.target(images[:, 1:].flatten(0, 1)).unflatten(0, (len(images), -1))
-        cosine = F.cosine_similarity(
-            self.predict(prior_feature[:, 1:]).float(), target.float(), dim=-1
-        ).mean()
-        return 2 - 2 * cosine, cosine.detach()
+            target = self.target(centred(video[:, 1:].flatten(0, 1))).unflatten(0, (len(video), -1))
+        predicted = self.predict(prior.feature[:, 1:])
+        cosine = F.cosine_similarity(predicted.float(), target.float(), dim=-1).mean()
+        loss = 2 - 2 * cosine
+        return loss, {"self_prediction_loss": loss, "self_prediction_cosine": cosine}
 
     @torch.no_grad()
-    def move_target(self, encoder: nn.Module) -> None:
+    def after_update(self, encoder: nn.Module) -> None:
         """Let the target follow the encoder after an update; buffers such as BatchNorm's statistics are copied."""
         for ours, theirs in zip(self.target.parameters(), encoder.parameters(), strict=True):
             ours.lerp_(theirs, 1 - self.config.target_decay)

@@ -44,6 +44,22 @@ class RSSMConfig:
         check_range(self, "stoch", "classes", "deter", "hidden", "action_size", at_most=MOST_UNITS)
 
 
+@dataclass(frozen=True, kw_only=True)
+class KLConfig:
+    """The KL between posterior and prior, part of both world models' configurations."""
+
+    kl_scale: float = 1.0
+    """Weight of the KL (APV used 0.1 in pre-training)."""
+    kl_balance: float = 0.8
+    """Share of the KL that trains the prior."""
+    free_nats: float = 0.0
+    """KL in nats below which it gives no gradient: 0 in pre-training and on Meta-world, 1 elsewhere."""
+
+    def __post_init__(self):
+        check_range(self, "kl_scale", "free_nats", at_least=0)
+        check_range(self, "kl_balance", at_least=0, at_most=1)
+
+
 class RSSMState(NamedTuple):
     """State of an RSSM at one step, or stacked over any leading axes."""
 
@@ -51,6 +67,11 @@ class RSSMState(NamedTuple):
     stoch: Float[Tensor, "*N S K"]
     """One-hot sample (or mode), with straight-through gradient to the logits."""
     logits: Float[Tensor, "*N S K"]
+
+    @property
+    def feature(self) -> Float[Tensor, "*N F"]:
+        """What decoders, heads and objectives read: the flattened latents, then the deterministic state."""
+        return torch.cat([self.stoch.flatten(-2), self.deter], -1)
 
     def select(self, index: Any) -> "RSSMState":
         """Index every part over the leading axes alike."""
@@ -128,9 +149,13 @@ class RSSM(nn.Module):
         self.prior_logits = nn.Linear(config.hidden, latents)
         self.posterior_hidden = nn.Linear(config.deter + embed, config.hidden)
         self.posterior_logits = nn.Linear(config.hidden, latents)
-        for layer in (self.img_in, self.prior_hidden, self.prior_logits):
-            init_xavier(layer)
-        for layer in (self.posterior_hidden, self.posterior_logits):
+        for layer in (
+            self.img_in,
+            self.prior_hidden,
+            self.prior_logits,
+            self.posterior_hidden,
+            self.posterior_logits,
+        ):
             init_xavier(layer)
 
     def initial(self, batch_size: int, *, device: torch.device | str | None = None) -> RSSMState:
@@ -141,8 +166,8 @@ class RSSM(nn.Module):
         return RSSMState(torch.zeros(batch_size, config.deter, device=device), latent, latent)
 
     def feature(self, state: RSSMState) -> Float[Tensor, "*N F"]:
-        """What decoders and heads read: the flattened latents, then the deterministic state."""
-        return torch.cat([state.stoch.flatten(-2), state.deter], -1)
+        """`state.feature`, of width `feature_size`."""
+        return state.feature
 
     def obs_step(
         self,

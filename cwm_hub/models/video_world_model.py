@@ -12,40 +12,28 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from cwm_hub.config import check_range
 from cwm_hub.models.frame_model import (
     ContextDecoder,
     FrameModel,
     FrameModelConfig,
-    centred,
     image_loss,
     to_pixels,
 )
 from cwm_hub.models.objectives import ContrastiveObjective, ObjectiveConfig, SelfPredictionObjective
 from cwm_hub.models.published import Published
-from cwm_hub.models.rssm import RSSM, RSSMConfig, RSSMState, balanced_kl
+from cwm_hub.models.rssm import RSSM, KLConfig, RSSMConfig, RSSMState, balanced_kl
 
 
 @dataclass(frozen=True)
-class VideoWorldModelConfig:
+class VideoWorldModelConfig(KLConfig):
     """A video world model; the defaults are the plain one at the paper's size."""
 
     frame: FrameModelConfig = field(default_factory=FrameModelConfig)
     """Encoder, context encoder and decoder."""
     rssm: RSSMConfig = field(default_factory=RSSMConfig)
     """Action-free latent dynamics."""
-    kl_scale: float = 1.0
-    """Weight of the KL (APV used 0.1)."""
-    kl_balance: float = 0.8
-    """Share of the KL that trains the prior."""
-    free_nats: float = 0.0
-    """KL in nats below which it gives no gradient."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     """What shapes the latents."""
-
-    def __post_init__(self):
-        check_range(self, "kl_scale", "free_nats", at_least=0)
-        check_range(self, "kl_balance", at_least=0, at_most=1)
 
 
 class VideoWorldModel(Published, nn.Module):
@@ -157,14 +145,10 @@ class VideoWorldModel(Published, nn.Module):
             "posterior_entropy": _entropy(posterior.logits),
             "prior_entropy": _entropy(prior.logits),
         }
-        if isinstance(self.objective, ContrastiveObjective):
-            metrics["contrastive_loss"], metrics["contrastive_accuracy"] = self.objective(feature, embed)
-            loss = loss + self.config.objective.scale * metrics["contrastive_loss"]
-        elif isinstance(self.objective, SelfPredictionObjective):
-            metrics["self_prediction_loss"], metrics["self_prediction_cosine"] = self.objective(
-                self.rssm.feature(prior), centred(video)
-            )
-            loss = loss + self.config.objective.scale * metrics["self_prediction_loss"]
+        if self.objective is not None:
+            objective_loss, objective_metrics = self.objective(posterior, prior, embed, video)
+            loss = loss + self.config.objective.scale * objective_loss
+            metrics |= objective_metrics
         metrics["loss"] = loss
         return loss, {name: value.detach() for name, value in metrics.items()}
 
@@ -281,8 +265,8 @@ class VideoWorldModel(Published, nn.Module):
     def set_update(self, update: int) -> None:
         """Tell the model how many updates it has had, for what follows the updates: schedules, a moving target."""
         self.frame_model.set_update(update)
-        if isinstance(self.objective, SelfPredictionObjective) and update > 0:
-            self.objective.move_target(self.frame_model.encoder)
+        if self.objective is not None and update > 0:
+            self.objective.after_update(self.frame_model.encoder)
 
     def _check(self, video: Tensor) -> None:
         if video.ndim != 5:

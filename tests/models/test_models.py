@@ -386,11 +386,15 @@ def test_contrastive_accuracy_of_a_perfect_predictor_is_one():
             layer.weight.copy_(torch.eye(8))
             layer.bias.zero_()
     embed = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
-    loss, accuracy = objective(embed.roll(-1, dims=1), embed)
-    assert accuracy == 1
+    clips = torch.zeros(2, 5, 3, 4, 4, dtype=torch.uint8)
+    none = torch.zeros(2, 5, 0, 1)
+    feature = RSSMState(embed.roll(-1, dims=1), none, none)
+    loss, metrics = objective(feature, feature, embed, clips)
+    assert metrics["contrastive_accuracy"] == 1
     assert loss < 0.01
     with pytest.raises(ValueError, match="no frame 1 steps ahead"):
-        objective(embed[:, :1], embed[:, :1])
+        first = feature.select((slice(None), slice(1)))
+        objective(first, first, embed[:, :1], clips[:, :1])
 
 
 def test_target_encoder_follows_by_its_decay():
