@@ -219,6 +219,19 @@ class FrameModel(nn.Module):
             image = self.decoder(flat)
         return image.unflatten(0, feature.shape[:2])
 
+    def attention_weights(
+        self, feature: Float[Tensor, "B T F"], tokens: ContextTokens | None, *, stage: int
+    ) -> Float[Tensor, "B T Q L"]:
+        """Attention of the decoder's stage over all context tokens, as `ContextDecoder.attention_weights`.
+
+        Raises:
+            ValueError: the decoder has no cross-attention.
+        """
+        if tokens is None or not isinstance(self.decoder, ContextDecoder):
+            raise ValueError("this model's decoder has no cross-attention")
+        weights = self.decoder.attention_weights(feature.flatten(0, 1), tokens, stage=stage)
+        return weights.unflatten(0, feature.shape[:2])
+
     def set_update(self, update: int) -> None:
         """Tell the model how many updates it has had, for the warm-up of token dropout (eight equal stairs)."""
         context = self.config.context

@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from cwm_hub.models.frame_model import (
-    ContextDecoder,
     FrameModel,
     FrameModelConfig,
     image_loss,
@@ -256,11 +255,7 @@ class VideoWorldModel(Published, nn.Module):
             ValueError: the model has no cross-attention.
         """
         tokens = self.frame_model.encode_context(context_frames)
-        decoder = self.frame_model.decoder
-        if tokens is None or not isinstance(decoder, ContextDecoder):
-            raise ValueError("this model's decoder has no cross-attention")
-        weights = decoder.attention_weights(feature.flatten(0, 1), tokens, stage=stage)
-        return weights.unflatten(0, feature.shape[:2])
+        return self.frame_model.attention_weights(feature, tokens, stage=stage)
 
     def set_update(self, update: int) -> None:
         """Tell the model how many updates it has had, for what follows the updates: schedules, a moving target."""
