@@ -181,6 +181,32 @@ def test_slow_critic_is_a_whole_copy_every_few_updates() -> None:
     assert not torch.equal(fast, second)
 
 
+def test_each_optimiser_clips_the_norm_of_its_own_parameters() -> None:
+    """Far below what the gradients are, so that every group ends at the limit itself."""
+    agent = make_agent(clip_norm=1e-3)
+    metrics = agent.update_on(make_batch())
+    for name, optimiser in agent.optimisers.items():
+        gradients = [p.grad for p in optimiser.param_groups[0]["params"]]
+        norm = torch.stack([gradient.norm() for gradient in gradients if gradient is not None]).norm()
+        assert norm.item() == pytest.approx(1e-3, rel=1e-3), name
+        assert metrics[f"{name}_grad_norm"] > 1e-3
+
+
+def test_weight_decay_acts_on_every_optimisers_weights() -> None:
+    """Coupled decay of 1e6 drowns every gradient: Adam's first step is then lr towards zero, whatever the weight."""
+    agent = make_agent(weight_decay=1e6, clip_norm=1.0, world_lr=1e-3, behaviour_lr=1e-3)
+    before = weights(agent)
+    agent.update_on(make_batch())
+    for optimiser in agent.optimisers.values():
+        group = {id(p) for p in optimiser.param_groups[0]["params"]}
+        names = [name for name, p in agent.named_parameters() if id(p) in group and p.grad is not None]
+        assert names
+        for name in names:
+            old, new = before[name], agent.get_parameter(name)
+            big = old.abs() > 1e-2
+            assert torch.allclose((old - new)[big], 1e-3 * old.sign()[big], rtol=0.01), name
+
+
 def test_behaviour_learning_leaves_the_world_model_alone() -> None:
     agent = make_agent()
     agent.train()
