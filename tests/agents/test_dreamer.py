@@ -322,6 +322,16 @@ def test_acting_follows_the_seed_and_explores_only_when_told() -> None:
     assert np.abs(play(1, True)).max() < 1
 
 
+def test_evaluation_takes_the_policys_mode_and_exploration_does_not() -> None:
+    agent = make_agent()
+    image = make_batch().image[:, 0]
+    for explore in (True, False):
+        action, state = agent.act(image, agent.initial_state(3), explore=explore)
+        with torch.no_grad():
+            mode = agent.behaviour.actor(agent.world_model.feature(state.world)).mode.numpy()
+        assert np.allclose(action, mode) != explore
+
+
 def test_pretrained_weights_arrive_and_other_networks_are_refused() -> None:
     video = create_model("contextwm-debug")
     agent = DreamerAgent.from_video_world_model(video, make_config())

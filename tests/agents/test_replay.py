@@ -63,7 +63,14 @@ def test_favoured_ends_come_up_as_often_as_the_official_rule_says() -> None:
     assert favoured.mean() == pytest.approx(6 / 22, abs=0.03)
 
 
-@pytest.mark.parametrize("lengths", [[10] * 12, [7, 13, 5, 20, 11, 3, 30, 9, 8, 25]])
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        [10] * 12,
+        [7, 13, 5, 20, 11, 3, 30, 9, 8, 25],
+        [10, 10, 11, 7, 10, 31],  # the last begins anew before the fourth, which is older than the fifth
+    ],
+)
 def test_the_ring_holds_the_newest_episodes_unbroken(lengths: list[int]) -> None:
     replay = make(capacity=40)
     for number, rows in enumerate(lengths):

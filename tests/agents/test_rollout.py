@@ -1,5 +1,6 @@
 """Rows of the replay, seeds and success of collected and evaluated episodes, on the dummy environment."""
 
+import gymnasium
 import numpy as np
 
 from cwm_hub.agents.replay import Replay
@@ -83,3 +84,55 @@ def test_training_and_evaluation_seeds_are_apart() -> None:
     assert len(training) == 1000
     assert not training & set(evaluation_seeds(200))
     assert evaluation_seeds(3) == evaluation_seeds(5)[:3]
+
+
+class Fleeting(gymnasium.Env):
+    """Solved at its second step only; a time limit ends it at the third, or the task itself where `terminates`."""
+
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, *, terminates: bool):
+        self.terminates = terminates
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return np.zeros((16, 16, 3), np.uint8), {}
+
+    def step(self, action):
+        self.t += 1
+        over = self.t == 3
+        success = {"success": float(self.t == 2)}
+        frame = np.zeros((16, 16, 3), np.uint8)
+        return frame, 0.0, over and self.terminates, over and not self.terminates, success
+
+
+class Noting(RandomPolicy):
+    """Notes whether it was asked to explore."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.explored = []
+
+    def act(self, image, state, *, explore):
+        self.explored.append(explore)
+        return super().act(image, state, explore=explore)
+
+
+def test_any_step_that_solved_the_task_makes_a_success_and_a_time_limit_is_no_termination() -> None:
+    for terminates in (True, False):
+        env = Fleeting(terminates=terminates)
+        replay = Replay(capacity_steps=10, image_size=16, action_size=1, seed=0)
+        collector = Collector(env, replay, seed=0)
+        record = [collector.step(RandomPolicy(1)) for _ in range(3)][-1]
+        assert record is not None and record.success == 1
+        last = replay.sample_transitions(50, n_step=1).discount.min()
+        assert last == (0 if terminates else np.float32(0.99))
+
+
+def test_collection_explores_and_evaluation_does_not() -> None:
+    policy, env = Noting(), Fleeting(terminates=False)
+    collector = Collector(env, Replay(capacity_steps=10, image_size=16, action_size=1, seed=0), seed=0)
+    for _ in range(3):
+        collector.step(policy)
+    evaluate(env, policy, seeds=[0])
+    assert policy.explored == [True] * 3 + [False] * 3

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from synthetic_shards import write_shards
+from synthetic_shards import numbered_frames, write_data_set, write_shards
 
 from cwm_hub.clips import sampling
 from cwm_hub.clips.clip_index import ClipSource
 from cwm_hub.clips.loader import ClipBatch, ClipLoader, validation_windows
+from cwm_hub.clips.local_shards import LocalShards
 from cwm_hub.clips.sampling import WindowTable, resume_batch
 from cwm_hub.shards.codecs import ShardError, decode_clip
 from cwm_hub.shards.index import INDEX, read_index
@@ -76,6 +77,50 @@ def test_a_batch_holds_the_frames_it_names(tmp_path, codec):
             off_by = (batch.video[i, :, 1].float().mean((1, 2)) - numbers).abs().max()
             assert off_by <= (0 if codec == "raw" else 3)  # lossy codecs change a grey level or two
             assert batch.source[i] == f"s{batch.label[i]:03d}_0000"
+
+
+def test_a_window_of_a_later_piece_starts_where_its_source_video_says(tmp_path):
+    pieces = {0: [(0, 20), (16, 40)], 1: [(0, 40)]}
+    clips = loader(write_shards(tmp_path, [40, 40], pieces=pieces))
+    starts = []
+    for batch in take(clips, 20):
+        assert batch.video[:, 0, 1, 0, 0].tolist() == list(batch.start)
+        starts += [start for key, start in zip(batch.source, batch.start, strict=True) if key == "s000_0016"]
+    assert max(starts) > 20
+
+
+def test_two_sets_of_a_mixture_are_drawn_apart(root):
+    batches = take(loader(root, root), 6)
+    drawn = [pair for batch in batches for pair in zip(batch.source, batch.start, strict=True)]
+    assert drawn[0::2] != drawn[1::2]
+
+
+def test_a_block_reads_only_shards_whose_coming_was_announced(tmp_path, monkeypatch):
+    """Or a remote set would fetch the wrong ones ahead and wait for every right one."""
+    root = write_shards(tmp_path, [9] * 24, shards=6)
+    announced, opened, plain_open = [], set(), LocalShards.open
+
+    def open_shard(self, shard):
+        assert shard in announced[-1]
+        opened.add(shard)
+        return plain_open(self, shard)
+
+    monkeypatch.setattr(LocalShards, "prefetch", lambda self, shards: announced.append(shards))
+    monkeypatch.setattr(LocalShards, "open", open_shard)
+    take(loader(ClipSource(str(root), block_shards=1)), 12)
+    assert opened == set(range(6))
+    assert all(len(shards) == 2 for shards in announced)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_split_holds_its_own_clips_and_no_others(tmp_path, split):
+    clips = {
+        name: [(numbered_frames(n, 0, 9), {"key": f"{name}_{n}", "source": f"{name}_{n}"}) for n in range(4)]
+        for name in ("train", "validation")
+    }
+    write_data_set(tmp_path, clips, name="two")
+    batches = take(loader(ClipSource(str(tmp_path), split=split)), 3)
+    assert set(keys(batches)) == {f"{split}_{n}" for n in range(4)}
 
 
 def test_batches_move_between_devices_and_keep_their_names(root):

@@ -136,3 +136,10 @@ def test_mistakes_are_one_sentence(words, sentence, tmp_path, monkeypatch):
         (tmp_path / name / "scorecard.json").write_text(text)
     with pytest.raises(SystemExit, match=sentence), one_sentence_errors():
         compare.main([*words, "--out", str(tmp_path)])
+
+
+def test_a_field_that_one_protocol_lacks_is_a_difference():
+    with pytest.raises(ProtocolError, match="do not compare: crop"):
+        compare_designs({"a": [card(1, 2)], "b": [card(1, 2, crop="centre")]})
+    with pytest.raises(ProtocolError, match="do not compare: crop"):
+        compare_designs({"a": [card(1, 2, crop="centre")], "b": [card(1, 2)]})

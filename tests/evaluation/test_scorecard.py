@@ -113,6 +113,12 @@ def test_interquartile_mean_resamples_within_tasks():
     assert (result["iqm"], result["low"], result["high"]) == (0.5, 0.5, 0.5)
 
 
+def test_interquartile_means_interval_draws_as_many_runs_as_there_are():
+    # Two runs: the mean of two draws from {0, 1} is 1/2 in half of the resamples, which 40 % in the middle are.
+    result = intervals.interquartile_mean({"reach": [0.0, 1.0]}, confidence=0.4)
+    assert (result["low"], result["high"]) == (0.5, 0.5)
+
+
 def test_interquartile_mean_names_the_empty_task():
     with pytest.raises(ValueError, match="'reach': 0"):
         intervals.interquartile_mean({"reach": []})
@@ -162,6 +168,12 @@ def test_scorecard_scores_only_open_loop_frames_beside_the_baselines():
     )
     assert card["reconstruction"]["psnr_db"]["per_step"]["mean"] == pytest.approx([db(5)], abs=1e-4)
     assert "best_of_n" not in card
+
+
+def test_of_several_frames_seen_the_last_is_copied():
+    # Seen 100, 110 (or 60, 50), asked for 120 (or 40): the last is off by 10, the first by 20.
+    card = toy_card(protocol=dataclasses.replace(PROTOCOL, observed_frames=2, horizon=1))["together"]
+    assert card["copy_last_frame"]["psnr_db"]["mean"] == pytest.approx(db(10), abs=1e-4)
 
 
 def test_scorecard_is_json_and_its_protocol_survives():

@@ -17,7 +17,7 @@ from cwm_hub.models.context import (
 )
 from cwm_hub.models.frame_model import FrameModelConfig, centred, image_loss, to_pixels
 from cwm_hub.models.heads import HeadConfig
-from cwm_hub.models.objectives import ContrastiveObjective, ObjectiveConfig
+from cwm_hub.models.objectives import ContrastiveObjective, ObjectiveConfig, SelfPredictionObjective
 from cwm_hub.models.registry import create_model, list_models, model_config
 from cwm_hub.models.rssm import RSSM, RSSMConfig, RSSMState, balanced_kl, categorical_kl
 
@@ -222,6 +222,13 @@ def test_context_frames_are_the_ones_named(clips):
     assert (seen / 300 - 1 / 3).abs().max() < 0.1  # each of 6 frames is one of 2 chosen
 
 
+def test_random_context_frames_are_drawn_clip_by_clip():
+    numbered = torch.arange(6, dtype=torch.uint8)[None, :, None, None, None].expand(50, -1, 3, 4, 4)
+    torch.manual_seed(0)
+    chosen = choose_context_frames(numbered, frame="random", frames=1)[:, 0, 0, 0, 0]
+    assert set(chosen.tolist()) == set(range(6))
+
+
 def test_posterior_never_sees_the_context(clips, is_first):
     first, last = (debug(**{"frame.context.frame": frame}).eval() for frame in ("first", "last"))
     a, _ = first.observe(clips, is_first, sample=False)
@@ -397,6 +404,25 @@ def test_contrastive_accuracy_of_a_perfect_predictor_is_one():
         objective(first, first, embed[:, :1], clips[:, :1])
 
 
+def test_self_prediction_looks_at_the_prior_alone_and_not_at_the_first_frame(clips):
+    """The posterior has seen the frame whose embedding is asked for."""
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))
+    objective = SelfPredictionObjective(
+        ObjectiveConfig(projection=8), feature_size=8, encoder=encoder, embed_size=5
+    )
+    none = torch.zeros(2, 6, 0, 1)
+    prior, other = (RSSMState(torch.randn(2, 6, 8), none, none) for _ in range(2))
+    changed = prior.deter.clone()
+    changed[:, 0] += 1
+
+    def loss(posterior, prior):
+        return objective(posterior, prior, torch.zeros(2, 6, 5), clips)[0]
+
+    assert torch.equal(loss(other, prior), loss(prior, prior))
+    assert torch.equal(loss(prior, prior._replace(deter=changed)), loss(prior, prior))
+    assert not torch.equal(loss(prior, other), loss(prior, prior))
+
+
 def test_target_encoder_follows_by_its_decay():
     model = debug(**{"objective.kind": "self-prediction", "objective.target_decay": 0.75})
     online, target = model.frame_model.encoder.stem, model.objective.target.stem
@@ -412,6 +438,22 @@ def test_k_context_frames_give_k_times_the_tokens(clips):
     tokens = model.frame_model.context(clips)
     assert {stride: part.shape[1] for stride, part in tokens.items()} == {8: 3 * 16, 4: 3 * 64}
     assert model.predict(clips, observed_frames=2).shape == clips.shape
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.75])
+def test_tokens_are_dropped_anew_in_training_and_never_in_evaluation(clips, ratio):
+    model = debug(
+        **{"frame.context.token_dropout": ratio, "frame.context.dropout": 0.0, "frame.norm": "group"}
+    )
+    feature = torch.randn(2, 6, model.rssm.feature_size)
+    images = []
+    for training in (True, True, False, False):
+        frame_model = model.train(training).frame_model
+        images.append(frame_model.decode(feature, frame_model.encode_context(clips[:, :1])))
+    first, second, evaluation, again = images
+    assert torch.equal(evaluation, again)
+    assert torch.equal(first, second) == (ratio == 0)
+    assert torch.allclose(first, evaluation, atol=1e-6) == (ratio == 0)
 
 
 def test_token_dropout_warms_up_in_stairs():

@@ -1,5 +1,6 @@
 """Clips survive their codecs, shards are plain deterministic tars, manifest and index read back or say why not."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from cwm_hub.shards.codecs import CODECS, ShardError, decode_clip, encode_clip, raw_byte_range
-from cwm_hub.shards.index import INDEX, index_bytes, read_index
+from cwm_hub.shards.index import INDEX, ClipRow, index_bytes, read_index
 from cwm_hub.shards.manifest import MANIFEST, Manifest, ShardRecord, shard_name
 from cwm_hub.shards.storage import Root
 from cwm_hub.shards.writer import EncodedClip, ShardWriter, measure_clip
@@ -153,7 +154,9 @@ def test_a_shard_is_a_plain_tar_and_its_index_finds_every_clip(tmp_path: Path) -
         ]
         assert {(m.mtime, m.uid, m.uname) for m in members} == {(0, 0, "")}
         described = [json.load(tar.extractfile(m)) for m in members if m.name.endswith("json")]  # type: ignore[arg-type]
-    assert all(list(d) == list(described[0]) and None not in d.values() for d in described)
+    place = {"shard", "offset", "size"}
+    fields = [field.name for field in dataclasses.fields(ClipRow) if field.name not in place]
+    assert all(list(d) == fields and None not in d.values() for d in described)
     for row, described_row in zip(writer.rows, described, strict=True):
         assert (decode_clip(data[row.offset : row.offset + row.size], "raw") == clips[row.key]).all()
         assert {k: getattr(row, k) for k in described_row} == described_row
@@ -173,6 +176,15 @@ def test_a_broken_off_shard_leaves_nothing(tmp_path: Path) -> None:
         add(writer, "one")
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shard_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    path.write_bytes(b"of an earlier run")
+    with ShardWriter(path, codec="raw") as writer:
+        add(writer, "one")
+        assert path.read_bytes() == b"of an earlier run"
+    assert path.read_bytes() != b"of an earlier run"
 
 
 @pytest.mark.parametrize("key", ["", "with.dot", "Upper", "a b", "x" * 91, "é", "a/b"])

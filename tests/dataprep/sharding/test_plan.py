@@ -40,6 +40,7 @@ def test_the_deal_is_shuffled_by_the_seed() -> None:
     assert first.hash != other.hash
     order = [source.id for source in first.tasks[0].sources]
     assert order != sorted(order)
+    assert order != [source.id for source in other.tasks[0].sources]
 
 
 @pytest.mark.parametrize(
