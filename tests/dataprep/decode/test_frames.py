@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from made_videos import counting_frames, read_clips, read_numbers
 
+from cwm_hub.shards.codecs import encode_clip
 from dataprep.__main__ import main
 from dataprep.decode.frames import DecodeSettings, open_video
 from dataprep.decode.hdr import PQ, to_sdr
@@ -310,3 +311,14 @@ def test_paper_exact_ssv2_shards_hold_the_frames_of_the_ffmpeg_command(torture: 
     assert main(["ssv2", *folders, "--paper-exact", "--codec", "raw", "--workers", "0"]) == 0
     (frames,) = read_clips(out).values()
     assert hashlib.sha256(frames.tobytes()).hexdigest() == FFMPEG_SCALE["00_ok.webm"]
+
+
+def test_a_clips_bytes_do_not_depend_on_what_its_process_did_before() -> None:
+    # x264's macroblock tree reads what decoders leave in memory: one of six byte strings in 120 tries.
+    path = Path(__file__).parents[3] / "dataprep/samples/balance_single_cam4_later.mp4"
+    written = set()
+    for _ in range(60):
+        with open_video(path, DecodeSettings(size=32)) as video:
+            frames = np.stack(list(video))
+        written.add(encode_clip(frames, "h264", 25))
+    assert len(written) == 1
