@@ -5,7 +5,8 @@
 
 Every stage is one of the commands of the README, run as a process of its own; `runs/demo/stages.jsonl` has each
 command, its wall time and how it ended. Run again, finished stages are reused and the first unfinished one resumes.
-Without headless GL everything but the rendered clips and Meta-world still runs.
+Without headless GL everything but the clips of Meta-world still runs. The agent learns `scenes`, on a small model of its
+own that is pre-trained on clips of other scenes: of the larger ones an update takes too long.
 """
 
 import json
@@ -24,6 +25,8 @@ from recipes.run.folder import append_row, one_sentence_errors, read_rows
 
 NO_GL = 3
 """Exit code of recipes/render_clips.py where there is no headless GL."""
+MINI, MINI_UPDATES = "contextwm-mini", 300
+"""Model of the agent, and its pre-training."""
 LOAD = "import sys; from cwm_hub import from_pretrained; print(from_pretrained(sys.argv[1]).config)"
 
 
@@ -63,7 +66,7 @@ def main(config: DemoConfig) -> int:
         if code != NO_GL:
             return code
     else:
-        if code := loop.run(shard_rendered(out, metaworld)):
+        if code := loop.run(shard_rendered("Meta-world", out / "rendered", metaworld)):
             return code
         data.append(metaworld)
     for stage in learn(out, data, scratch=config.scratch, updates=config.updates):
@@ -86,19 +89,19 @@ def shard_real(shards: Path) -> Stage:
 
 
 def render(out: Path) -> Stage:
-    """Clips of scripted Meta-world policies on tasks other than reach."""
+    """Clips of scripted Meta-world policies."""
     rendered = out / "rendered"
     return Stage(
         "render Meta-world clips", [ROOT / "recipes" / "render_clips.py", "--out", rendered], rendered
     )
 
 
-def shard_rendered(out: Path, shards: Path) -> Stage:
-    """Shards of the rendered clips, a fifth of them held out."""
+def shard_rendered(what: str, videos: Path, shards: Path) -> Stage:
+    """Shards of rendered clips, a fifth of them held out."""
     options = ["--size", "32", "--validation-share", "0.2", "--licence", "MIT", "--redistributable"]
     return Stage(
-        "shard the rendered clips",
-        ["-m", "dataprep", "folder", out / "rendered", *options, "--out", shards],
+        f"shard the {what} clips",
+        ["-m", "dataprep", "folder", videos, *options, "--out", shards],
         shards / "meta" / "manifest.json",
     )
 
@@ -118,27 +121,34 @@ def learn(out: Path, data: list[Path], *, scratch: bool, updates: int | None) ->
         stages.append(pretrain(out / name, model, data, embedded=embedded, updates=updates))
         stages.append(evaluate(out / name, data))
     stages += [publish(out, name) for name in ("contextwm-tiny", "plainwm-tiny")]
-    published = out / "hub" / "contextwm-tiny"
     return [
         *stages,
-        Stage("load it back in a fresh process", ["-c", LOAD, published]),
-        Stage(
-            "fine-tune on Meta-world reach",
-            [
-                ROOT / "recipes" / "finetune.py",
-                "--config",
-                ROOT / "recipes" / "configs" / "finetune" / "demo.yaml",
-                "--init",
-                published,
-                "--run",
-                out / "finetune",
-            ],
-            out / "finetune" / "agent",
-        ),
+        Stage("load it back in a fresh process", ["-c", LOAD, out / "hub" / "contextwm-tiny"]),
+        *act(out, updates=updates),
         Stage(
             "report",
             [ROOT / "recipes" / "report.py", "--run", out, "--out", out / "report.html"],
             out / "report.html",
+        ),
+    ]
+
+
+def act(out: Path, *, updates: int | None) -> list[Stage]:
+    """An agent on a model of the scenes that others acted in: clips without actions, pre-training, fine-tuning."""
+    recipes, videos, shards, run = ROOT / "recipes", out / "scenes", out / "shards" / "scenes", out / MINI
+    command = [recipes / "finetune.py", "--config", recipes / "configs" / "finetune" / "scenes.yaml"]
+    return [
+        Stage(
+            "render scenes",
+            [recipes / "render_clips.py", "--env", "scenes", "--image-size", "32", "--out", videos],
+            videos,
+        ),
+        shard_rendered("scenes", videos, shards),
+        pretrain(run, MINI, [shards], embedded=False, updates=updates or MINI_UPDATES),
+        Stage(
+            "fine-tune on scenes",
+            [*command, "--init", run / "model", "--run", out / "finetune"],
+            out / "finetune" / "agent",
         ),
     ]
 

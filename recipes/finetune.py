@@ -3,12 +3,13 @@
     python recipes/finetune.py --config recipes/configs/finetune/metaworld.yaml --init contextwm --run runs/reach
 
 The paper's protocol (250k steps on one Meta-world task) is days of CPU and about a day of one GPU's time with
-frames drawn on CPU; `configs/finetune/demo.yaml` takes about two minutes on two cores and is no result. The same
-command again resumes at the last checkpoint and goes on exactly (bit for bit on a CPU).
+frames drawn on CPU; `configs/finetune/scenes.yaml` is an agent that learns within minutes on one core. The same command
+again resumes at the last checkpoint and goes on exactly (bit for bit on a CPU).
 
 The run folder holds config.yaml, metrics.jsonl (one row per logged interval), episodes.jsonl (one per training
 episode), eval.jsonl (one per evaluation episode, of a random policy, the agent's mode and samples of its policy),
-replay/, checkpoints/ and, at the end, agent/ in hub format.
+films/ (an mp4 of every evaluation's first episodes), replay/, checkpoints/ and, at the end, agent/ in hub format, with
+the last film as replay.mp4.
 """
 
 import sys
@@ -23,14 +24,16 @@ from recipes.run.finetune_settings import FinetuneConfig, check_same_config, is_
 if __name__ == "__main__":  # before torch is imported, so that --help and a typo answer at once
     CONFIG = parse_config(FinetuneConfig, description=__doc__)
 
+import numpy as np
 import torch
 import yaml
 from gymnasium import Env
 
 from cwm_hub.agents.agent import Agent, Policy
 from cwm_hub.agents.replay import Replay
-from cwm_hub.agents.rollout import Collector, EpisodeRecord, RandomPolicy, evaluate, evaluation_seeds
+from cwm_hub.agents.rollout import Collector, EpisodeRecord, RandomPolicy, evaluation_seeds, play_episode
 from cwm_hub.envs import make_env
+from cwm_hub.figures.films import write_film
 from cwm_hub.hub.checkpoint import save_pretrained
 from cwm_hub.provenance import provenance
 from recipes.run.agent_checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -50,6 +53,8 @@ from recipes.run.folder import (
 )
 from recipes.run.meter import Meter
 
+FILMED_EPISODES = 4
+"""First episodes of an evaluation of the policy's mode, side by side in its film."""
 POLICIES = ("random", "mode", "sampled")
 """What an evaluation may play, as `policy` says in eval.jsonl."""
 
@@ -107,8 +112,11 @@ def main(config: FinetuneConfig) -> int:
         due = policies_due(config, progress, agent, random)
         if due and not stop.received:
             with meter.timing("evaluate"):
-                records = play(evaluation_env, due, config.evaluation_episodes, stop)
+                records, frames = play(evaluation_env, due, config.evaluation_episodes, stop)
             if not stop.received:
+                if "mode" in due:
+                    fps = evaluation_env.metadata["render_fps"]
+                    write_film(film_path(run, progress.agent_steps), frames["mode"], frames_per_second=fps)
                 if "random" in due:
                     check_task(records["random"], agent, config)
                 write_evaluation(run / "eval.jsonl", records, counters(config, progress))
@@ -198,17 +206,23 @@ def learn(agent: Agent, replay: Replay, progress: Progress, meter: Meter, config
 
 def play(
     env: Env[Any, Any], policies: dict[str, tuple[Policy, bool]], episodes: int, stop: StopSignal
-) -> dict[str, list[EpisodeRecord]]:
-    """Every policy on the evaluation seeds, until a signal comes: what was played then is no evaluation."""
-    return {
-        name: [
-            record
-            for seed in evaluation_seeds(episodes)
-            if not stop.received
-            for record in evaluate(env, policy, seeds=[seed], explore=explore)
-        ]
-        for name, (policy, explore) in policies.items()
-    }
+) -> tuple[dict[str, list[EpisodeRecord]], dict[str, list[np.ndarray]]]:
+    """Every policy on the evaluation seeds, until a signal comes: what was played then is no evaluation.
+
+    Returns:
+        The records of each policy, and the frames of its first `FILMED_EPISODES`.
+    """
+    records: dict[str, list[EpisodeRecord]] = {name: [] for name in policies}
+    filmed: dict[str, list[np.ndarray]] = {name: [] for name in policies}
+    for name, (policy, explore) in policies.items():
+        for number, seed in enumerate(evaluation_seeds(episodes)):
+            if stop.received:
+                return records, filmed
+            record, frames = play_episode(env, policy, seed=seed, explore=explore)
+            records[name].append(record)
+            if number < FILMED_EPISODES:
+                filmed[name].append(frames)
+    return records, filmed
 
 
 def check_task(records: Sequence[EpisodeRecord], agent: Agent, config: FinetuneConfig) -> None:
@@ -267,8 +281,14 @@ def write_agent(
         "parents": {"init": parent},
         **provenance(),
     }
-    save_pretrained(cast(torch.nn.Module, agent), run / "agent", train=train)
+    film = {"replay.mp4": film_path(run, progress.evaluated_at)}
+    save_pretrained(cast(torch.nn.Module, agent), run / "agent", train=train, assets=film)
     print(f"finished: {run / 'agent'}")
+
+
+def film_path(run: Path, agent_steps: int) -> Path:
+    """Film of the policy's mode in the evaluation at that step."""
+    return run / "films" / f"step-{agent_steps:09d}.mp4"
 
 
 def latest_scores(run: Path) -> dict[str, dict[str, float]]:

@@ -1,16 +1,19 @@
-"""Films Meta-world's scripted experts: videos without actions, on tasks other than the one fine-tuned on.
+"""Films scripted experts with noise on their actions: videos without actions, to pre-train on.
 
-    python recipes/render_clips.py --out runs/demo/rendered
+    python recipes/render_clips.py --out runs/demo/rendered                 # Meta-world, tasks other than reach
+    python recipes/render_clips.py --env scenes --out runs/demo/scenes      # scenes that no agent is evaluated on
 
-Writes one mp4 per task and seed (5 tasks x 2 seeds by default), and what is already there stays, so that a
-second call costs nothing. Needs headless GL; without it, one sentence says what to install and the exit code
-is 3.
+Writes one mp4 per task and seed (Meta-world: 5 tasks x 2 seeds by default; scenes: 100 seeds), and what is already there
+stays, so that a second call costs nothing. Meta-world needs headless GL; without it, one sentence says what to install
+and the exit code is 3.
 """
 
 import itertools
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +21,7 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
-from cwm_hub.envs import gl_problem
+from cwm_hub.envs import gl_problem, scenes
 from cwm_hub.envs.metaworld import scripted_clip, task_names
 from recipes.run.command_line import parse_config
 from recipes.run.folder import RecipeError, one_sentence_errors
@@ -33,41 +36,48 @@ class RenderConfig:
 
     out: str
     """Folder of the mp4 files."""
+    env: Literal["metaworld", "scenes"] = "metaworld"
+    """Where the experts are at work."""
     tasks: list[str] = field(default_factory=lambda: list(TASKS))
-    """Meta-world task names without -v3."""
-    seeds: list[int] = field(default_factory=lambda: [0, 1])
-    """Seeds of every task."""
+    """Meta-world task names without -v3; scenes has none."""
+    seeds: list[int] | None = None
+    """Seeds of every task; null takes 0 and 1 on Meta-world, 0 to 99 on scenes."""
     frames: int = 40
     """Frames of a video."""
     image_size: int = 64
     """Side in pixels, even."""
     quality: Literal["exact", "close", "fast", "flat"] = "fast"
-    """How the scene is drawn."""
+    """How Meta-world is drawn."""
 
 
 def main(config: RenderConfig) -> int:
     """Renders what is missing and prints one line per video."""
-    if problem := gl_problem():
+    if config.env == "metaworld" and (problem := gl_problem()):
         print(problem, file=sys.stderr)
         return 3
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, draw in clips(config).items():
+        path = out / f"{name}.mp4"
+        if not path.exists():
+            write_mp4(path, draw())
+        print(f"{path}  {path.stat().st_size} bytes")
+    return 0
+
+
+def clips(config: RenderConfig) -> dict[str, Callable[[], UInt8[np.ndarray, "T H W 3"]]]:
+    """Name of every video asked for, and what draws it."""
+    shape = {"frames": config.frames, "image_size": config.image_size}
+    if config.env == "scenes":
+        seeds = range(100) if config.seeds is None else config.seeds
+        return {f"scenes_{seed}": partial(scenes.scripted_clip, seed=seed, **shape) for seed in seeds}
     unknown = sorted(set(config.tasks) - set(task_names()))
     if unknown:
         raise RecipeError(f"unknown Meta-world tasks: {', '.join(unknown)}")
-    out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
-    for task, seed in itertools.product(config.tasks, config.seeds):
-        path = out / f"metaworld_{task}_{seed}.mp4"
-        if not path.exists():
-            clip = scripted_clip(
-                task,
-                seed=seed,
-                frames=config.frames,
-                image_size=config.image_size,
-                quality=config.quality,
-            )
-            write_mp4(path, clip)
-        print(f"{path}  {path.stat().st_size} bytes")
-    return 0
+    return {
+        f"metaworld_{task}_{seed}": partial(scripted_clip, task, seed=seed, quality=config.quality, **shape)
+        for task, seed in itertools.product(config.tasks, config.seeds or (0, 1))
+    }
 
 
 def write_mp4(path: Path, clip: UInt8[np.ndarray, "T H W 3"]) -> None:

@@ -287,17 +287,45 @@ def finetuning_section(run: Path) -> tuple[dict[str, Any] | None, str]:
     }
     curve = finetuning_curve(
         results,
+        sampled={name: means_over_frames(sampled, name) for name in results},
         training={name: [(row["env_frames"], row[name]) for row in episodes] for name in results},
         random_policy={name: mean(row[name] for row in random) for name in results} if random else None,
         labels=labels,
     )
     caption = (
-        "Evaluations are of the policy's mode, on the fixed seeds of the random policy's; training episodes explore, and "
-        "those before the first update are random."
+        "Evaluations of the policy's mode and of its samples, on the fixed seeds of the random policy's; training episodes "
+        "explore, and those before the first update are random."
     )
     last_sampled = [row for row in sampled if row["env_frames"] == at_frames[-1]]
     lines = finetuning_lines(config, results, last_sampled, random, episodes)
-    return {"lines": lines, "curves": image_of(curve, kind="curve", caption=caption)}, ""
+    curves = image_of(curve, kind="curve", caption=caption)
+    return {"lines": lines, "curves": curves, "films": finetuning_films(folder, evaluations)}, ""
+
+
+def finetuning_films(folder: Path, evaluations: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The agent's first film and its last, with the result of the whole evaluation that each is from."""
+    films = sorted((folder / "films").glob("step-*.mp4"))
+    shown = []
+    for path in films[:1] + films[1:][-1:]:
+        at = int(path.stem.removeprefix("step-"))
+        rows = [row for row in evaluations if row["agent_steps"] == at]
+        if not rows:
+            continue
+        caption = (
+            f"{'After' if shown else 'Before'}: the mode at agent step {at:,}, after {rows[0]['updates']:,} updates. First "
+            f"episodes of an evaluation with return {mean(row['score'] for row in rows):.1f} and success "
+            f"{100 * mean(row['success'] for row in rows):.0f} %."
+        )
+        shown.append(image_file(path, caption, kind="video"))
+    return shown
+
+
+def means_over_frames(rows: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:
+    """(environment frames, mean over the episodes) of every evaluation."""
+    return [
+        (at, mean(row[name] for row in rows if row["env_frames"] == at))
+        for at in sorted({row["env_frames"] for row in rows})
+    ]
 
 
 def finetuning_lines(
@@ -325,6 +353,11 @@ def finetuning_lines(
                 f"{name} on the same seeds: return {mean(row['score'] for row in rows):.1f} and success "
                 f"{100 * mean(row['success'] for row in rows):.0f} %."
             )
+    if config.get("init"):
+        lines.append(
+            "How far pre-training mattered was not measured in this run: that takes runs from new weights beside it, and "
+            "several seeds of both."
+        )
     return lines
 
 

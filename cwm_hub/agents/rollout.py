@@ -133,13 +133,17 @@ def evaluate(
     env: "gymnasium.Env[Any, Any]", policy: Policy, *, seeds: Sequence[int], explore: bool = False
 ) -> list[EpisodeRecord]:
     """One episode per seed, with the policy's mode or, exploring, with samples of it."""
-    records = []
-    for seed in seeds:
-        running = _begin(env, policy, seed)
-        while not _advance(env, running, _choose(running, explore)):
-            pass
-        records.append(running.record())
-    return records
+    return [play_episode(env, policy, seed=seed, explore=explore)[0] for seed in seeds]
+
+
+def play_episode(
+    env: "gymnasium.Env[Any, Any]", policy: Policy, *, seed: int, explore: bool = False
+) -> tuple[EpisodeRecord, UInt8[np.ndarray, "T 3 H W"]]:
+    """One whole episode and what was seen in it, the reset's frame first: episode_steps + 1 frames."""
+    running = _begin(env, policy, seed)
+    while not _advance(env, running, _choose(running, explore)):
+        pass
+    return running.record(), np.stack(running.image)
 
 
 def episode_seed(run_seed: int, episode: int) -> int:

@@ -19,12 +19,12 @@ BEST_REWARD = 10.0
 GOAL_RADIUS = 0.1
 TRACK = 0.8
 """Half of the track's length, as a share of half the picture."""
-SIZE = 0.16
+SIZE = 0.26
 """Radius of disc and mark, as a share of half the picture."""
-HEIGHTS = {"disc": 0.3, "mark": -0.3}
+HEIGHTS = {"disc": 0.35, "mark": -0.35}
 """Row of each, from -1 (top) to 1."""
-WAVES = 4
-BOXES = 3
+WAVES = 2
+BOXES = 2
 
 
 def make(task: str, *, image_size: int, quality: str) -> "Scenes":
@@ -32,6 +32,21 @@ def make(task: str, *, image_size: int, quality: str) -> "Scenes":
     if task:
         raise ValueError(f"scenes has no tasks, got {task!r}")
     return Scenes(image_size=image_size)
+
+
+def scripted_clip(
+    *, seed: int, frames: int = EPISODE_FRAMES, image_size: int = 32, action_noise: float = 0.7
+) -> UInt8[np.ndarray, "T H W 3"]:
+    """The optimal action with seeded Gaussian noise, so strong that the disc wanders about the mark."""
+    simulator = Scenes(image_size=image_size)
+    noise = np.random.default_rng(seed)
+    simulator.reset(seed)
+    clip = [simulator.draw()]
+    while len(clip) < frames:
+        action = simulator.best_action() + action_noise * noise.standard_normal(1)
+        simulator.step(np.clip(action, -1, 1))
+        clip.append(simulator.draw())
+    return np.stack(clip)
 
 
 class Scenes:
@@ -93,9 +108,9 @@ class Scenes:
         return float(abs(self.disc - self.mark) < GOAL_RADIUS)
 
     def _scene(self) -> Float[np.ndarray, "H W 3"]:
-        """Waves of random length, direction and colour, and boxes of one colour on them; between 0.1 and 0.9."""
+        """Waves of random length, direction and colour, and boxes of one colour on them; between 0.25 and 0.75."""
         draw = self._random
-        scene = np.broadcast_to(draw.uniform(0.2, 0.8, 3), self.background.shape).copy()
+        scene = np.broadcast_to(draw.uniform(0.3, 0.7, 3), self.background.shape).copy()
         for _ in range(WAVES):
             angle, length, phase = draw.uniform(0, np.pi), draw.uniform(0.3, 2.0), draw.uniform(0, 2 * np.pi)
             along = self._x * np.cos(angle) + self._y * np.sin(angle)
@@ -104,8 +119,8 @@ class Scenes:
             centre, half, colour = (
                 draw.uniform(-1, 1, 2),
                 draw.uniform(0.1, 0.4, 2),
-                draw.uniform(0.1, 0.9, 3),
+                draw.uniform(0.25, 0.75, 3),
             )
             inside = (abs(self._x - centre[0]) < half[0]) & (abs(self._y - centre[1]) < half[1])
             scene[inside] = colour
-        return scene.clip(0.1, 0.9)
+        return scene.clip(0.25, 0.75)

@@ -98,6 +98,7 @@ def horizon_curves(scores: Mapping[str, Mapping[str, Any]], *, title: str = "") 
 def finetuning_curve(
     evaluations: Mapping[str, Sequence[tuple[int, Sequence[float]]]],
     *,
+    sampled: Mapping[str, Sequence[tuple[int, float]]] | None = None,
     training: Mapping[str, Sequence[tuple[int, float]]] | None = None,
     random_policy: Mapping[str, float] | None = None,
     labels: Mapping[str, str] | None = None,
@@ -105,7 +106,9 @@ def finetuning_curve(
     """Results of a policy over environment frames: evaluations with their episodes, training episodes in grey.
 
     Args:
-        evaluations: Quantity (`success`, `score`) -> (environment frames, a value per episode) of every evaluation.
+        evaluations: Quantity (`success`, `score`) -> (environment frames, a value per episode) of every evaluation of
+            the policy's mode.
+        sampled: Quantity -> (environment frames, mean over the episodes) of every evaluation of the policy's samples.
         training: Quantity -> (environment frames, value) of every training episode.
         random_policy: Mean of a random policy for any of these quantities.
         labels: Quantity -> axis title with its unit.
@@ -116,11 +119,12 @@ def finetuning_curve(
         for axes, (quantity, rows) in zip(panels, evaluations.items(), strict=True):
             colour = SERIES_COLOURS[0]
             means = [(frames, float(np.mean(values))) for frames, values in rows]
-            axes.plot(*_columns(means), "-o", color=colour, lw=1.6, ms=5, label="evaluation, mean", zorder=3)
+            axes.plot(*_columns(means), "-o", color=colour, lw=1.6, ms=5, label="mode, mean", zorder=3)
             dots = [(frames, value) for frames, values in rows for value in values]
-            axes.plot(
-                *_columns(dots), "o", ms=3.5, color=colour, alpha=0.3, mew=0, label="evaluation, episode"
-            )
+            axes.plot(*_columns(dots), "o", ms=3.5, color=colour, alpha=0.3, mew=0, label="mode, episode")
+            if sampled and sampled.get(quantity):
+                points = _columns(sampled[quantity])
+                axes.plot(*points, "--s", color=SERIES_COLOURS[1], lw=1.2, ms=3.5, label="samples, mean")
             if training and training.get(quantity):
                 points = _columns(training[quantity])
                 axes.plot(*points, "o", ms=3, color=FAINT, alpha=0.6, mew=0, label="training episode")

@@ -9,10 +9,8 @@ Shape key: B windows, T frames, N clips, Q query positions, H W pixels, h w posi
 
 import itertools
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -21,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from cwm_hub.evaluation.probes import separability
+from cwm_hub.figures.films import write_mp4
 from cwm_hub.figures.sheet import (
     FAINT,
     INK,
@@ -199,13 +198,12 @@ def write_video(
     predictions: Mapping[str, UInt8[Tensor, "B T 3 H W"]],
     *,
     observed_frames: int,
-    frames_per_second: float = 8,
+    frames_per_second: float = 8.0,
     pairs_across: int = 2,
 ) -> Path:
     """An mp4 of truth beside predictions: a grey bar under the frames that were seen, an orange one in open loop.
 
-    H.264, yuv420p and the index at the front, so that any browser plays it while it loads; every pixel is at least
-    4 x 4. The last frame stays for half a second.
+    Every pixel is at least 4 x 4. The last frame stays for half a second.
     """
     pictures = []
     for time in range(truth.shape[1]):
@@ -214,17 +212,7 @@ def write_video(
         colour = SEEN if time < observed_frames else OPEN_LOOP
         pictures.append(_video_picture(videos, when, colour, pairs_across))
     pictures += [pictures[-1]] * int(frames_per_second / 2)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=Fraction(frames_per_second).limit_denominator(1000))
-        stream.width, stream.height = pictures[0].size
-        stream.pix_fmt, stream.thread_count = "yuv420p", 1
-        stream.options = {"crf": "16", "preset": "slow", "tune": "animation"}
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
-        container.mux(stream.encode())
-    return path
+    return write_mp4(path, pictures, frames_per_second=frames_per_second)
 
 
 def _video_picture(

@@ -17,6 +17,9 @@ from cwm_hub.models.video_world_model import VideoWorldModel, VideoWorldModelCon
 
 TINY_RSSM = RSSMConfig(stoch=16, classes=16, deter=256, hidden=256)
 TINY_FRAME = FrameModelConfig(image_size=32, depth=16)
+MINI_RSSM = RSSMConfig(stoch=8, classes=8, deter=64, hidden=64)
+MINI_FRAME = FrameModelConfig(image_size=32, depth=8, layers=1)
+MINI_HEADS = HeadConfig(layers=2, units=64)
 DEBUG_RSSM = RSSMConfig(stoch=4, classes=4, deter=16, hidden=16)
 DEBUG_FRAME = FrameModelConfig(image_size=32, depth=4, layers=1)
 
@@ -34,6 +37,9 @@ PRESETS: Mapping[str, VideoWorldModelConfig | ActionWorldModelConfig] = {
     "contextwm-tiny": _video(TINY_FRAME, TINY_RSSM, ContextConfig()),
     "contextwm-concat-tiny": _video(TINY_FRAME, TINY_RSSM, ContextConfig(mixing="concat")),
     "plainwm-tiny": _video(TINY_FRAME, TINY_RSSM, None),
+    # Sizes of which an agent learns `scenes` within minutes on one CPU core: 32 pixels.
+    "contextwm-mini": _video(MINI_FRAME, MINI_RSSM, ContextConfig(heads=2)),
+    "plainwm-mini": _video(MINI_FRAME, MINI_RSSM, None),
     # The least that still has every part, for tests.
     "contextwm-debug": _video(DEBUG_FRAME, DEBUG_RSSM, ContextConfig(heads=2)),
     "plainwm-debug": _video(DEBUG_FRAME, DEBUG_RSSM, None),
@@ -56,6 +62,14 @@ PRESETS: Mapping[str, VideoWorldModelConfig | ActionWorldModelConfig] = {
         video_rssm=None,
         rssm=TINY_RSSM,
         heads=HeadConfig(layers=2, units=128),
+        dual_reward=False,
+    ),
+    "dreamerv2-mini": ActionWorldModelConfig(
+        action_size=4,
+        frame=MINI_FRAME,
+        video_rssm=None,
+        rssm=MINI_RSSM,
+        heads=MINI_HEADS,
         dual_reward=False,
     ),
 }

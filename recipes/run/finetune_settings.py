@@ -26,7 +26,7 @@ class FinetuneConfig:
     """Pre-trained video world model: a folder, an embedded name or a Hub repository."""
     model: str | None = None
     """Agent that starts from new weights in place of `init`: contextwm, plainwm, dreamerv2, dreamerv2-cnn or drqv2,
-    each also as -tiny."""
+    each also as -tiny, and all but dreamerv2-cnn and drqv2 as -mini."""
     env: EnvConfig = field(default_factory=EnvConfig)
     """Task and how it is seen; its image size must be the model's."""
     fallback_env: str | None = None

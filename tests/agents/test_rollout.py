@@ -4,7 +4,14 @@ import gymnasium
 import numpy as np
 
 from cwm_hub.agents.replay import Replay
-from cwm_hub.agents.rollout import Collector, RandomPolicy, episode_seed, evaluate, evaluation_seeds
+from cwm_hub.agents.rollout import (
+    Collector,
+    RandomPolicy,
+    episode_seed,
+    evaluate,
+    evaluation_seeds,
+    play_episode,
+)
 from cwm_hub.envs.table import make_env
 
 
@@ -77,6 +84,19 @@ def test_evaluation_is_one_episode_per_seed_and_repeats_exactly() -> None:
     for record in best:
         env.reset(seed=record.seed)
         assert np.isclose(record.score, env.unwrapped.simulator.best_return(), atol=1e-3)
+
+
+def test_an_episode_comes_with_every_frame_from_the_reset_on() -> None:
+    env = make_env("dummy", image_size=16)
+    record, frames = play_episode(env, BestPolicy(env), seed=3)
+    assert [record] == evaluate(env, BestPolicy(env), seeds=[3])
+    frame, _ = env.reset(seed=3)
+    seen, ended = [frame], False
+    while not ended:
+        frame, _, _, ended, _ = env.step(env.unwrapped.simulator.best_action())
+        seen.append(frame)
+    assert len(frames) == record.episode_steps + 1 == 21
+    assert np.array_equal(frames, np.stack(seen).transpose(0, 3, 1, 2))
 
 
 def test_training_and_evaluation_seeds_are_apart() -> None:

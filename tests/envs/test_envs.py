@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -97,6 +98,19 @@ def test_a_machine_without_gl_gets_one_sentence_saying_what_to_install(tmp_path:
     assert clips.returncode == 3
     assert clips.stderr.count("\n") == 1
     assert "apt-get install" in clips.stderr
+
+
+def test_scenes_are_filmed_without_gl_and_only_what_is_missing(tmp_path: Path) -> None:
+    command = [sys.executable, "recipes/render_clips.py", "--env", "scenes", "--out", str(tmp_path)]
+    command += ["--seeds", "3", "4", "--frames", "6", "--image-size", "16"]
+    environment = os.environ | {"MUJOCO_GL": "osmesa", "PYOPENGL_PLATFORM": "nowhere"}
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=environment)
+    first, second = (tmp_path / f"scenes_{seed}.mp4" for seed in (3, 4))
+    with av.open(str(first)) as container:
+        assert [frame.width for frame in container.decode(video=0)] == [16] * 6
+    second.write_bytes(b"kept")
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=environment)
+    assert second.read_bytes() == b"kept"
 
 
 @needs_gl

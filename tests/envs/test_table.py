@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from cwm_hub.envs import gl_problem, list_envs, make_env, register_env, table
+from cwm_hub.envs import gl_problem, list_envs, make_env, register_env, scenes, table
 
 needs_gl = pytest.mark.skipif(gl_problem() is not None, reason=str(gl_problem()))
 LISTED = [name for name in list_envs() if not name.startswith("carla:")]  # which needs a server
@@ -162,5 +162,16 @@ def test_scenes_change_their_background_and_nothing_else_with_the_optimum_in_clo
     assert total == pytest.approx(promised, abs=1e-4)  # actions are float32
     assert info["success"] == 1.0
     # The disc is the only white thing within its row's reach, the mark black: they stand one above the other.
-    disc, mark = frame[20].min(-1).argmax(), frame[11].max(-1).argmin()
+    disc, mark = frame[21].min(-1).argmax(), frame[10].max(-1).argmin()
     assert abs(int(disc) - int(mark)) <= 1
+
+
+def test_clips_of_scenes_follow_from_their_seed_and_move_before_a_still_background() -> None:
+    clip, again, other = (scenes.scripted_clip(seed=seed, frames=30) for seed in (5, 5, 6))
+    assert clip.shape == (30, 32, 32, 3) and np.array_equal(clip, again)
+    assert np.abs(clip[0].astype(int) - other[0]).mean() > 25
+    env = make_env("scenes", image_size=32)
+    assert np.array_equal(env.reset(seed=5)[0], clip[0])
+    assert (clip[1:, :2] == clip[0, :2]).all()  # above the mark nothing moves
+    white = clip[:, 21].min(-1)
+    assert (white[1:] != white[:-1]).any(-1).sum() > 20  # and the disc hardly ever stands still

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from cwm_hub.figures import curves, sheet
+from cwm_hub.figures.films import write_film
 from cwm_hub.figures.frames import (
     _heat,
     _shown_times,
@@ -151,6 +152,20 @@ def test_video_is_playable_and_shows_truth_beside_prediction(tmp_path):
     assert abs(seen - (0x8C, 0x95, 0x9F)).max() < 20 and abs(open_loop - (0xBC, 0x4C, 0x00)).max() < 40
 
 
+def test_a_film_shows_episodes_side_by_side_and_waits_at_the_end_of_short_ones(tmp_path):
+    grey = np.full((3, 3, 16, 16), 60, np.uint8)
+    light = np.stack([np.full((3, 16, 16), level, np.uint8) for level in (120, 200)])
+    path = write_film(tmp_path / "new/film.mp4", [grey, light], frames_per_second=4.0)
+    with av.open(str(path)) as container:
+        pictures = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
+    assert len(pictures) == 3 + 2  # half a second of the last frame
+    assert pictures[0].shape == (128, 128 + 4 + 128, 3)  # every pixel 8 x 8
+    for time, level in enumerate((120, 200, 200, 200)):
+        left, right = pictures[time][64, 64], pictures[time][64, 196]
+        assert abs(left - 60).max() < 6 and abs(right - level).max() < 6
+    assert [file.name for file in path.parent.iterdir()] == ["film.mp4"]
+
+
 def test_loss_curves_go_through_the_logged_rows():
     rows = [{"updates": 10, "image_loss": 30.0, "kl": 2.0}, {"updates": 20, "image_loss": 20.0, "kl": 3.0}]
     figure = curves.loss_curves({"a": rows, "b": [*rows, {"updates": 30, "seconds": 1.0}]})
@@ -206,12 +221,18 @@ def test_horizon_curves_show_models_baselines_and_intervals():
 def test_finetuning_curve_draws_evaluations_training_and_the_random_policy():
     evaluations = {"success": [(0, [0.0, 0.0]), (500, [1.0, 0.0])], "score": [(0, [3.0]), (500, [7.0])]}
     training = {"score": [(100, 2.0), (200, 4.0)]}
-    figure = curves.finetuning_curve(evaluations, training=training, random_policy={"score": 2.5})
+    figure = curves.finetuning_curve(
+        evaluations,
+        sampled={"score": [(0, 1.0), (500, 5.0)]},
+        training=training,
+        random_policy={"score": 2.5},
+    )
     success, score = (
         {line.get_label(): line.get_xydata().tolist() for line in axes.lines} for axes in figure.axes
     )
-    assert success["evaluation, mean"] == [[0, 0], [500, 0.5]]
-    assert len(success["evaluation, episode"]) == 4 and "training episode" not in success
+    assert success["mode, mean"] == [[0, 0], [500, 0.5]]
+    assert len(success["mode, episode"]) == 4 and not {"training episode", "samples, mean"} & set(success)
+    assert score["samples, mean"] == [[0, 1], [500, 5]]
     assert score["training episode"] == [[100, 2], [200, 4]]
     assert score["random policy, mean"][0][1] == 2.5
 

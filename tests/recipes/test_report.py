@@ -5,11 +5,13 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from moving_squares import write_clips
 
 from cwm_hub import create_model, save_pretrained
+from cwm_hub.figures.films import write_film
 from recipes import evaluate, report
 from recipes.report import ReportConfig
 from recipes.run.folder import one_sentence_errors
@@ -57,7 +59,14 @@ def run(tmp_path_factory) -> Path:
     ]
     write_rows(folder / "finetune/episodes.jsonl", episodes)
     evaluation = [
-        {"policy": policy, "agent_steps": at, "env_frames": 2 * at, "score": score, "success": success}
+        {
+            "policy": policy,
+            "agent_steps": at,
+            "env_frames": 2 * at,
+            "updates": 10 * (at - 100),
+            "score": score,
+            "success": success,
+        }
         for policy, at, score, success in (
             ("random", 0, 20.0, 0.0),
             ("random", 0, 40.0, 0.0),
@@ -69,6 +78,9 @@ def run(tmp_path_factory) -> Path:
         )
     ]
     write_rows(folder / "finetune/eval.jsonl", evaluation)
+    for at in (100, 125, 150):
+        film = folder / f"finetune/films/step-{at:09d}.mp4"
+        write_film(film, [np.full((3, 3, 16, 16), at, np.uint8)], frames_per_second=5.0)
     (folder / "finetune/config.yaml").write_text(
         "env: {name: 'metaworld:reach'}\ninit: contextwm-debug\nagent_steps: 150\nprefill_steps: 100\n"
     )
@@ -141,6 +153,17 @@ def test_finetuning_is_told_beside_the_random_policy(html):
     )
     assert "Samples of that policy on the same seeds: return 500.0 and success 100 %." in text
     assert "A random policy on the same seeds: return 30.0 and success 0 %." in text
+    assert "How far pre-training mattered was not measured in this run" in text
+
+
+def test_the_agent_is_filmed_before_and_after(run, html):
+    section = html[html.index('<h2 id="finetuning"') : html.index('<h2 id="card"')]
+    films = [base64.b64decode(data) for data in re.findall(r"data:video/mp4;base64,([^\"]*)", section)]
+    assert films == [(run / f"finetune/films/step-{at:09d}.mp4").read_bytes() for at in (100, 150)]
+    text = words(section)
+    told = "First episodes of an evaluation with return"
+    assert f"Before: the mode at agent step 100, after 0 updates. {told} 50.0 and success 0 %." in text
+    assert f"After: the mode at agent step 150, after 500 updates. {told} 300.0 and success 50 %." in text
 
 
 def test_card_is_rendered_without_its_pictures(html):
