@@ -136,7 +136,11 @@ def learn(out: Path, data: list[Path], *, scratch: bool, updates: int | None) ->
 def act(out: Path, *, updates: int | None) -> list[Stage]:
     """An agent on a model of the scenes that others acted in: clips without actions, pre-training, fine-tuning."""
     recipes, videos, shards, run = ROOT / "recipes", out / "scenes", out / "shards" / "scenes", out / MINI
-    command = [recipes / "finetune.py", "--config", recipes / "configs" / "finetune" / "scenes.yaml"]
+    command: list[str | Path] = [
+        recipes / "finetune.py",
+        "--config",
+        recipes / "configs" / "finetune" / "scenes.yaml",
+    ]
     return [
         Stage(
             "render scenes",

@@ -305,7 +305,7 @@ def finetuning_section(run: Path) -> tuple[dict[str, Any] | None, str]:
 def finetuning_films(folder: Path, evaluations: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """The agent's first film and its last, with the result of the whole evaluation that each is from."""
     films = sorted((folder / "films").glob("step-*.mp4"))
-    shown = []
+    shown: list[dict[str, str]] = []
     for path in films[:1] + films[1:][-1:]:
         at = int(path.stem.removeprefix("step-"))
         rows = [row for row in evaluations if row["agent_steps"] == at]
