@@ -144,7 +144,7 @@ def act(out: Path, *, updates: int | None) -> list[Stage]:
     return [
         Stage(
             "render scenes",
-            [recipes / "render_clips.py", "--env", "scenes", "--image-size", "32", "--out", videos],
+            [recipes / "render_clips.py", "--env", "scenes", "--image_size", "32", "--out", videos],
             videos,
         ),
         shard_rendered("scenes", videos, shards),

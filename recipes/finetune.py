@@ -54,7 +54,7 @@ from recipes.run.folder import (
 from recipes.run.meter import Meter
 
 FILMED_EPISODES = 4
-"""First episodes of an evaluation of the policy's mode, side by side in its film."""
+"""First episodes of an evaluation of the random policy or of the agent's mode, side by side in its film."""
 POLICIES = ("random", "mode", "sampled")
 """What an evaluation may play, as `policy` says in eval.jsonl."""
 
@@ -114,9 +114,8 @@ def main(config: FinetuneConfig) -> int:
             with meter.timing("evaluate"):
                 records, frames = play(evaluation_env, due, config.evaluation_episodes, stop)
             if not stop.received:
-                if "mode" in due:
-                    fps = evaluation_env.metadata["render_fps"]
-                    write_film(film_path(run, progress.agent_steps), frames["mode"], frames_per_second=fps)
+                film, fps = film_path(run, progress.agent_steps), evaluation_env.metadata["render_fps"]
+                write_film(film, frames["random" if "random" in due else "mode"], frames_per_second=fps)
                 if "random" in due:
                     check_task(records["random"], agent, config)
                 write_evaluation(run / "eval.jsonl", records, counters(config, progress))
@@ -287,7 +286,7 @@ def write_agent(
 
 
 def film_path(run: Path, agent_steps: int) -> Path:
-    """Film of the policy's mode in the evaluation at that step."""
+    """Film of the evaluation at that step: of the random policy before everything, then of the agent's mode."""
     return run / "films" / f"step-{agent_steps:09d}.mp4"
 
 

@@ -37,11 +37,11 @@ class RenderConfig:
     out: str
     """Folder of the mp4 files."""
     env: Literal["metaworld", "scenes"] = "metaworld"
-    """Where the experts are at work."""
+    """Whose expert is filmed."""
     tasks: list[str] = field(default_factory=lambda: list(TASKS))
     """Meta-world task names without -v3; scenes has none."""
     seeds: list[int] | None = None
-    """Seeds of every task; null takes 0 and 1 on Meta-world, 0 to 99 on scenes."""
+    """Seeds of every task; null is 0 and 1 on Meta-world, 0 to 99 on scenes."""
     frames: int = 40
     """Frames of a video."""
     image_size: int = 64
@@ -69,7 +69,7 @@ def clips(config: RenderConfig) -> dict[str, Callable[[], UInt8[np.ndarray, "T H
     """Name of every video asked for, and what draws it."""
     shape = {"frames": config.frames, "image_size": config.image_size}
     if config.env == "scenes":
-        seeds = range(100) if config.seeds is None else config.seeds
+        seeds = config.seeds or range(100)
         return {f"scenes_{seed}": partial(scenes.scripted_clip, seed=seed, **shape) for seed in seeds}
     unknown = sorted(set(config.tasks) - set(task_names()))
     if unknown:
@@ -82,15 +82,15 @@ def clips(config: RenderConfig) -> dict[str, Callable[[], UInt8[np.ndarray, "T H
 
 def write_mp4(path: Path, clip: UInt8[np.ndarray, "T H W 3"]) -> None:
     """Encodes visually lossless h264 (crf 10); the file appears whole or not at all."""
-    partial = path.with_suffix(".part.mp4")
-    with av.open(str(partial), "w") as container:
+    unfinished = path.with_suffix(".part.mp4")
+    with av.open(str(unfinished), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "10", "threads": "1"})
         stream.height, stream.width, stream.pix_fmt = clip.shape[1], clip.shape[2], "yuv420p"
         stream.time_base = Fraction(1, FPS)
         for image in clip:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
-    partial.replace(path)
+    unfinished.replace(path)
 
 
 if __name__ == "__main__":

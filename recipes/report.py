@@ -299,11 +299,11 @@ def finetuning_section(run: Path) -> tuple[dict[str, Any] | None, str]:
     last_sampled = [row for row in sampled if row["env_frames"] == at_frames[-1]]
     lines = finetuning_lines(config, results, last_sampled, random, episodes)
     curves = image_of(curve, kind="curve", caption=caption)
-    return {"lines": lines, "curves": curves, "films": finetuning_films(folder, evaluations)}, ""
+    return {"lines": lines, "curves": curves, "films": finetuning_films(folder, [*random, *evaluations])}, ""
 
 
 def finetuning_films(folder: Path, evaluations: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """The agent's first film and its last, with the result of the whole evaluation that each is from."""
+    """The first film, of the random policy, and the agent's last, with the result of the whole evaluation of each."""
     films = sorted((folder / "films").glob("step-*.mp4"))
     shown: list[dict[str, str]] = []
     for path in films[:1] + films[1:][-1:]:
@@ -311,9 +311,13 @@ def finetuning_films(folder: Path, evaluations: Sequence[Mapping[str, Any]]) -> 
         rows = [row for row in evaluations if row["agent_steps"] == at]
         if not rows:
             continue
+        who = (
+            "Before learning: a random policy"
+            if rows[0]["policy"] == "random"
+            else f"The policy's mode after {rows[0]['updates']:,} updates"
+        )
         caption = (
-            f"{'After' if shown else 'Before'}: the mode at agent step {at:,}, after {rows[0]['updates']:,} updates. First "
-            f"episodes of an evaluation with return {mean(row['score'] for row in rows):.1f} and success "
+            f"{who}. First episodes of an evaluation with return {mean(row['score'] for row in rows):.1f} and success "
             f"{100 * mean(row['success'] for row in rows):.0f} %."
         )
         shown.append(image_file(path, caption, kind="video"))

@@ -46,7 +46,6 @@ PICTURES = {
     "composition.png": "The latents of one clip decoded with the context frame of another: what follows the context frame is "
     "appearance, what stays is dynamics.",
     "embedding.png": "Time-averaged latents by label, a point for each held-out video.",
-    "replay.mp4": "The agent's first evaluation episodes side by side.",
 }
 """Captions of what an evaluation draws, in the order of a page."""
 

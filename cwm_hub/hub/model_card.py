@@ -115,7 +115,7 @@ assert action.shape == (1, agent.config.action_size)
 }
 """By `model_type`."""
 
-FILM = {"replay.mp4": "An evaluation episode as the agent's camera sees it."}
+FILM = {"replay.mp4": "Evaluation episodes as the agent's camera sees them."}
 """Caption of the film that an agent's run leaves."""
 
 POLICIES = {"mode": "this agent", "sampled": "samples of its policy", "random": "a random policy"}

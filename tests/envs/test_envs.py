@@ -102,7 +102,7 @@ def test_a_machine_without_gl_gets_one_sentence_saying_what_to_install(tmp_path:
 
 def test_scenes_are_filmed_without_gl_and_only_what_is_missing(tmp_path: Path) -> None:
     command = [sys.executable, "recipes/render_clips.py", "--env", "scenes", "--out", str(tmp_path)]
-    command += ["--seeds", "3", "4", "--frames", "6", "--image-size", "16"]
+    command += ["--seeds", "[3, 4]", "--frames", "6", "--image_size", "16"]
     environment = os.environ | {"MUJOCO_GL": "osmesa", "PYOPENGL_PLATFORM": "nowhere"}
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=environment)
     first, second = (tmp_path / f"scenes_{seed}.mp4" for seed in (3, 4))

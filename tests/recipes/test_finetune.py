@@ -104,7 +104,7 @@ def test_run_folder_tells_the_whole_story(whole_run: Path) -> None:
     assert agent.config.behaviour.imagined_steps == 3
     assert agent.config.intrinsic is not None and agent.config.intrinsic.queue_size == 64
     films = sorted((whole_run / "films").iterdir())
-    assert [path.name for path in films] == [f"step-{at:09d}.mp4" for at in (60, 120, 180, 200)]
+    assert [path.name for path in films] == [f"step-{at:09d}.mp4" for at in (0, 60, 120, 180, 200)]
     assert (whole_run / "agent" / "replay.mp4").read_bytes() == films[-1].read_bytes()
     with av.open(str(films[0])) as container:
         frames = sum(1 for _ in container.decode(video=0))

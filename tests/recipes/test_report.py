@@ -78,7 +78,7 @@ def run(tmp_path_factory) -> Path:
         )
     ]
     write_rows(folder / "finetune/eval.jsonl", evaluation)
-    for at in (100, 125, 150):
+    for at in (0, 100, 150):
         film = folder / f"finetune/films/step-{at:09d}.mp4"
         write_film(film, [np.full((3, 3, 16, 16), at, np.uint8)], frames_per_second=5.0)
     (folder / "finetune/config.yaml").write_text(
@@ -159,11 +159,11 @@ def test_finetuning_is_told_beside_the_random_policy(html):
 def test_the_agent_is_filmed_before_and_after(run, html):
     section = html[html.index('<h2 id="finetuning"') : html.index('<h2 id="card"')]
     films = [base64.b64decode(data) for data in re.findall(r"data:video/mp4;base64,([^\"]*)", section)]
-    assert films == [(run / f"finetune/films/step-{at:09d}.mp4").read_bytes() for at in (100, 150)]
+    assert films == [(run / f"finetune/films/step-{at:09d}.mp4").read_bytes() for at in (0, 150)]
     text = words(section)
     told = "First episodes of an evaluation with return"
-    assert f"Before: the mode at agent step 100, after 0 updates. {told} 50.0 and success 0 %." in text
-    assert f"After: the mode at agent step 150, after 500 updates. {told} 300.0 and success 50 %." in text
+    assert f"Before learning: a random policy. {told} 30.0 and success 0 %." in text
+    assert f"The policy's mode after 500 updates. {told} 300.0 and success 50 %." in text
 
 
 def test_card_is_rendered_without_its_pictures(html):
