@@ -112,6 +112,25 @@ def test_run_folder_tells_the_whole_story(whole_run: Path) -> None:
     assert frames == 21 + int(env.metadata["render_fps"] / 2)  # the longest of two episodes of 20 steps
 
 
+@pytest.mark.parametrize(("name", "steps"), [("my_lab:lamp", 12), ("gym:Reacher-v5", 50)])
+def test_an_environment_that_is_not_ours_runs_through_the_recipe(
+    name: str, steps: int, tmp_path: Path
+) -> None:
+    short = {
+        "env__name": name,
+        "agent_steps": 2 * steps,
+        "prefill_steps": steps,
+        "evaluate_every_steps": 2 * steps,
+    }
+    quick = {"env__render_quality": "flat", "update_every_steps": steps, "log_every_updates": 1}
+    assert main(arguments(tmp_path / "run", **short, **quick)) == 0
+    assert {row["episode_steps"] for row in rows(tmp_path / "run" / "episodes.jsonl")} == {steps}
+    policies = [row["policy"] for row in rows(tmp_path / "run" / "eval.jsonl")]
+    assert policies == ["random"] * 2 + (["mode"] * 2 + ["sampled"] * 2) * 2
+    agent = from_pretrained(tmp_path / "run" / "agent", expect=DreamerAgent)
+    assert agent.config.action_size == make_env(name, image_size=32).action_space.shape[0]
+
+
 def test_a_finished_run_is_left_alone(whole_run: Path, capsys: pytest.CaptureFixture) -> None:
     before = (whole_run / "metrics.jsonl").read_bytes()
     assert main(arguments(whole_run)) == 0
