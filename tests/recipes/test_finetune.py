@@ -128,7 +128,7 @@ def test_an_environment_that_is_not_ours_runs_through_the_recipe(
     policies = [row["policy"] for row in rows(tmp_path / "run" / "eval.jsonl")]
     assert policies == ["random"] * 2 + (["mode"] * 2 + ["sampled"] * 2) * 2
     agent = from_pretrained(tmp_path / "run" / "agent", expect=DreamerAgent)
-    assert agent.config.action_size == make_env(name, image_size=32).action_space.shape[0]
+    assert agent.config.world.action_size == make_env(name, image_size=32).action_space.shape[0]
 
 
 def test_a_finished_run_is_left_alone(whole_run: Path, capsys: pytest.CaptureFixture) -> None:
