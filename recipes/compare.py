@@ -10,11 +10,9 @@ protocols are refused. Writes comparison.json, table.md and, where the runs have
 
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cwm_hub.provenance import provenance
 from recipes.run.command_line import parse_config
 from recipes.run.folder import one_sentence_errors, read_rows, write_text
 
@@ -29,13 +27,18 @@ class CompareConfig:
     """Folder to write to."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+if __name__ == "__main__":  # before the library is imported, so that --help and a typo answer at once
+    CONFIG = parse_config(CompareConfig, description=__doc__)
+
+from cwm_hub.evaluation.comparison import compare_runs, markdown_tables
+from cwm_hub.figures import curves, sheet
+from cwm_hub.provenance import provenance
+
+
+def main(config: CompareConfig) -> int:
     """Compare and print the tables."""
-    config = parse_config(CompareConfig, arguments, description=__doc__)
     out = Path(config.out)
     folders = {name: [Path(run) for run in runs] for name, runs in config.designs.items()}
-
-    from cwm_hub.evaluation.comparison import compare_runs, markdown_tables
 
     comparison = compare_runs(folders)
     tables = markdown_tables(comparison)
@@ -48,8 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def draw(out: Path, folders: dict[str, list[Path]]) -> None:
     """PSNR over the updates, where every run was scored during training."""
-    from cwm_hub.figures import curves, sheet
-
     rows = {name: [read_rows(folder / "scores.jsonl") for folder in runs] for name, runs in folders.items()}
     if all(all(runs) for runs in rows.values()):
         figure = curves.score_curves(rows, title="all held-out windows; thin: one seed, thick: their mean")
@@ -58,4 +59,4 @@ def draw(out: Path, folders: dict[str, list[Path]]) -> None:
 
 if __name__ == "__main__":
     with one_sentence_errors():
-        sys.exit(main())
+        sys.exit(main(CONFIG))

@@ -15,22 +15,13 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cwm_hub.config import check_range
 from cwm_hub.evaluation import words
-from cwm_hub.evaluation.protocol import ScoringConfig, check_same_protocol
-from cwm_hub.provenance import provenance
+from cwm_hub.evaluation.protocol import ScoringConfig
 from recipes.run.command_line import parse_config
 from recipes.run.folder import RecipeError, one_sentence_errors, write_text
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from torch import Tensor
-
-    from cwm_hub.evaluation.held_out import HeldOut
-    from cwm_hub.models.video_world_model import VideoWorldModel
 
 QUERIES = ((0.3125, 0.3125), (0.3125, 0.6875), (0.6875, 0.3125), (0.6875, 0.6875))
 """Query positions of the attention figure, (row, column) as shares of the picture: fixed, so that none is picked."""
@@ -71,17 +62,35 @@ class EvaluateConfig(ScoringConfig):
             raise RecipeError("evaluate needs at least one shard directory")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Evaluate one checkpoint and print where it stands."""
-    config = parse_config(EvaluateConfig, arguments, description=__doc__)
+if __name__ == "__main__":  # before torch is imported, so that --help and a typo answer at once
+    CONFIG = parse_config(EvaluateConfig, description=__doc__)
 
-    from cwm_hub.config import to_dict
-    from cwm_hub.evaluation import perceptual
-    from cwm_hub.evaluation.comparison import compare_designs, read_scorecard
-    from cwm_hub.evaluation.held_out import make_protocol, read_held_out
-    from cwm_hub.evaluation.predict import score
-    from cwm_hub.hub.names import find_checkpoint
-    from cwm_hub.models.video_world_model import VideoWorldModel
+import numpy as np
+import torch
+from torch import Tensor
+
+from cwm_hub.config import to_dict
+from cwm_hub.evaluation import perceptual
+from cwm_hub.evaluation.comparison import compare_designs, read_scorecard
+from cwm_hub.evaluation.held_out import HeldOut, make_protocol, read_held_out
+from cwm_hub.evaluation.predict import posterior_features, score
+from cwm_hub.evaluation.probes import labelled_videos
+from cwm_hub.evaluation.protocol import check_same_protocol
+from cwm_hub.figures import curves, sheet
+from cwm_hub.figures.frames import (
+    attention_figure,
+    composition_figure,
+    latent_embedding,
+    prediction_grid,
+    write_video,
+)
+from cwm_hub.hub.names import find_checkpoint
+from cwm_hub.models.video_world_model import VideoWorldModel
+from cwm_hub.provenance import provenance
+
+
+def main(config: EvaluateConfig) -> int:
+    """Evaluate one checkpoint and print where it stands."""
 
     out, roots = Path(config.out), config.data
     device = find_device(config.device)
@@ -127,13 +136,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def find_device(name: str) -> "torch.device":
+def find_device(name: str) -> torch.device:
     """The torch device of that name, which must be there.
 
     Raises:
         RecipeError: it is not.
     """
-    import torch
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -147,17 +155,14 @@ def find_device(name: str) -> "torch.device":
 
 def draw(
     out: Path,
-    model: "VideoWorldModel",
-    held_out: "HeldOut",
-    prediction: "Tensor",
-    context: "Tensor | None",
-    cards: "dict[str, dict[str, Any]]",
+    model: VideoWorldModel,
+    held_out: HeldOut,
+    prediction: Tensor,
+    context: Tensor | None,
+    cards: dict[str, dict[str, Any]],
     figure_windows: int,
 ) -> None:
     """Write every figure that means something for this model and these windows; `cards` has this model's first."""
-    from cwm_hub.evaluation.predict import posterior_features
-    from cwm_hub.figures import curves, sheet
-    from cwm_hub.figures.frames import prediction_grid, write_video
 
     name, protocol = next(iter(cards)), next(iter(cards.values()))["protocol"]
     seen = protocol["observed_frames"]
@@ -184,15 +189,13 @@ def draw(
 
 def draw_context(
     out: Path,
-    model: "VideoWorldModel",
-    video: "Tensor",
-    feature: "Tensor",
-    context: "Tensor",
+    model: VideoWorldModel,
+    video: Tensor,
+    feature: Tensor,
+    context: Tensor,
     captions: list[str],
 ) -> None:
     """What the context does: attention over it (where there is attention), and dynamics in another clip's context."""
-    from cwm_hub.figures import sheet
-    from cwm_hub.figures.frames import attention_figure, composition_figure
 
     other = context.roll(1, 0)
     if len(video) > 1:
@@ -211,11 +214,8 @@ def draw_context(
     sheet.save(figure, out / "attention.png")
 
 
-def draw_embedding(out: Path, features: "np.ndarray", held_out: "HeldOut") -> None:
+def draw_embedding(out: Path, features: np.ndarray, held_out: HeldOut) -> None:
     """t-SNE of time-averaged latents, a point for each source video; needs scikit-learn."""
-    from cwm_hub.evaluation.probes import labelled_videos
-    from cwm_hub.figures import sheet
-    from cwm_hub.figures.frames import latent_embedding
 
     videos = labelled_videos(features, held_out)
     if len(videos.names) < 2:
@@ -232,7 +232,7 @@ def draw_embedding(out: Path, features: "np.ndarray", held_out: "HeldOut") -> No
     write_text(out / "separability.json", json.dumps(numbers | counts))
 
 
-def conclusions(cards: "dict[str, dict[str, Any]]", difference: dict[str, Any] | None) -> list[str]:
+def conclusions(cards: dict[str, dict[str, Any]], difference: dict[str, Any] | None) -> list[str]:
     """Lines that say where the model stands, per data set and together."""
     names, card = list(cards), next(iter(cards.values()))
     parts = words.parts(card)
@@ -259,4 +259,4 @@ def _other_name(card: dict[str, Any], name: str) -> str:
 
 if __name__ == "__main__":
     with one_sentence_errors():
-        sys.exit(main())
+        sys.exit(main(CONFIG))

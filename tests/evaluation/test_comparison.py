@@ -7,6 +7,7 @@ import pytest
 from cwm_hub.evaluation.comparison import compare_designs, markdown_tables, read_scorecard
 from cwm_hub.evaluation.protocol import SCORECARD_VERSION, ProtocolError
 from recipes import compare
+from recipes.run.command_line import parse_config
 from recipes.run.folder import one_sentence_errors
 
 PROTOCOL = {
@@ -73,7 +74,7 @@ def test_runs_of_different_length_are_refused(tmp_path):
         (tmp_path / str(updates) / "scorecard.json").write_text(json.dumps(found))
     words = ["--designs.a", str(tmp_path / "10"), "--designs.b", str(tmp_path / "20")]
     with pytest.raises(ValueError, match="different numbers of updates"):
-        compare.main([*words, "--out", str(tmp_path)])
+        compare.main(parse_config(compare.CompareConfig, [*words, "--out", str(tmp_path)]))
 
 
 def test_other_protocols_and_missing_cards_are_refused():
@@ -100,7 +101,7 @@ def test_recipe_reads_runs_and_writes_tables_and_curves(tmp_path, capsys):
         for name in CARDS
         for word in (f"--designs.{name}", *(str(tmp_path / f"{name}-{seed}") for seed in (0, 1)))
     ]
-    assert compare.main([*designs, "--out", str(tmp_path / "out")]) == 0
+    assert compare.main(parse_config(compare.CompareConfig, [*designs, "--out", str(tmp_path / "out")])) == 0
     printed = capsys.readouterr().out
     assert "all data sets: 4 validation windows of 4 videos, 5 frames seen, 20 predicted" in printed
     assert (tmp_path / "out" / "table.md").read_text().strip() == printed.strip()
@@ -135,7 +136,7 @@ def test_mistakes_are_one_sentence(words, sentence, tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
         (tmp_path / name / "scorecard.json").write_text(text)
     with pytest.raises(SystemExit, match=sentence), one_sentence_errors():
-        compare.main([*words, "--out", str(tmp_path)])
+        compare.main(parse_config(compare.CompareConfig, [*words, "--out", str(tmp_path)]))
 
 
 def test_a_field_that_one_protocol_lacks_is_a_difference():

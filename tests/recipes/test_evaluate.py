@@ -12,14 +12,16 @@ from moving_squares import write_clips
 from stand_in_networks import write_alexnet, write_i3d
 
 from cwm_hub import create_model, save_pretrained
-from cwm_hub.evaluation import held_out, predict
+from cwm_hub.evaluation import held_out
 from cwm_hub.evaluation.protocol import ProtocolError, ScoringConfig
 from cwm_hub.shards.manifest import Manifest
 from recipes import evaluate
+from recipes.run.command_line import parse_config
 from recipes.run.folder import one_sentence_errors
 from recipes.run.scoring import Evaluation
 
 FILES = {"scorecard.json", "prediction.png", "prediction.mp4", "horizon.png"}
+ROOT = Path(__file__).parents[2]
 SHORT = ["--windows", "4", "--observed_frames", "3", "--horizon", "6", "--device", "cpu"]
 
 
@@ -35,6 +37,10 @@ def place(tmp_path_factory) -> Path:
     return folder
 
 
+def main(arguments: list[str]) -> int:
+    return evaluate.main(parse_config(evaluate.EvaluateConfig, arguments))
+
+
 def run(place: Path, name: str, *extra: str, out: str = "out", data: str = "squares") -> Path:
     folder = place / name / out
     arguments = [
@@ -45,7 +51,7 @@ def run(place: Path, name: str, *extra: str, out: str = "out", data: str = "squa
         "--out",
         str(folder),
     ]
-    assert evaluate.main([*arguments, *SHORT, *extra]) == 0
+    assert main([*arguments, *SHORT, *extra]) == 0
     return folder
 
 
@@ -86,7 +92,7 @@ def test_two_data_sets_apart_together_and_compared(place, capsys):
         ("contextwm-debug", ["--compare", str(place / "plainwm-debug/two")]),
     ):
         checkpoint, out = str(place / name / "model"), str(place / name / "two")
-        evaluate.main(["--checkpoint", checkpoint, "--out", out, *arguments, *extra])
+        main(["--checkpoint", checkpoint, "--out", out, *arguments, *extra])
     out = place / "contextwm-debug/two"
     card = json.loads((out / "scorecard.json").read_text())
     assert set(card["sources"]) == {"squares", "more"} and card["together"]["windows"] == 8
@@ -129,17 +135,17 @@ def test_what_a_user_can_cause_is_one_sentence(place, changes, sentence, capsys)
     }
     arguments |= {key: value.format(squares=squares) for key, value in changes.items()}
     with pytest.raises(SystemExit) as stopped, one_sentence_errors():
-        evaluate.main([word for pair in arguments.items() for word in pair])
+        main([word for pair in arguments.items() for word in pair])
     said = capsys.readouterr().err or f"{stopped.value}\n"  # the settings' own mistakes are printed at once
     assert said.startswith("error: ") and sentence in said and said.count("\n") == 1
 
 
 def test_another_protocol_is_refused_before_the_work(place, monkeypatch):
     arguments = ["--checkpoint", str(place / "plainwm-debug/model"), "--data", str(place / "squares"), *SHORT]
-    evaluate.main([*arguments, "--out", str(place / "first"), "--figures", "false"])
-    monkeypatch.setattr(predict, "score", lambda *_, **__: pytest.fail("the work began"))
+    main([*arguments, "--out", str(place / "first"), "--figures", "false"])
+    monkeypatch.setattr(evaluate, "score", lambda *_, **__: pytest.fail("the work began"))
     with pytest.raises(ProtocolError, match=r"do not compare: latents$"):
-        evaluate.main(
+        main(
             [
                 *arguments,
                 "--out",
@@ -167,9 +173,7 @@ def test_scorecards_of_one_run_have_one_protocol(place, tmp_path):
 def test_an_action_model_is_refused(place, tmp_path):
     save_pretrained(create_model("dreamerv2-tiny").eval(), tmp_path / "agent", card=False)
     with pytest.raises(ValueError, match="is a ActionWorldModel, and only a VideoWorldModel predicts video"):
-        evaluate.main(
-            ["--checkpoint", str(tmp_path / "agent"), "--data", str(place / "squares"), "--out", "x"]
-        )
+        main(["--checkpoint", str(tmp_path / "agent"), "--data", str(place / "squares"), "--out", "x"])
 
 
 @pytest.mark.parametrize(
@@ -211,10 +215,14 @@ def test_lpips_and_fvd_are_in_the_scorecard(place, monkeypatch, tmp_path, capsys
 
 
 def test_help_and_typos_answer_without_torch(capsys):
-    code = "import sys; from recipes import evaluate\ntry: evaluate.main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    code = (
+        "import runpy, sys; sys.argv = ['evaluate.py', '--help']\n"
+        f"try: runpy.run_path({str(ROOT / 'recipes/evaluate.py')!r}, run_name='__main__')\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "--observed_frames" in answer.stdout and answer.returncode == 0
     with pytest.raises(SystemExit) as stopped:
-        evaluate.main(["--chekpoint", "x"])
+        main(["--chekpoint", "x"])
     assert stopped.value.code == 1
     assert capsys.readouterr().err.startswith("error: ")

@@ -14,6 +14,7 @@ from cwm_hub import create_model, save_pretrained
 from cwm_hub.figures.films import write_film
 from recipes import evaluate, report
 from recipes.report import ReportConfig
+from recipes.run.command_line import parse_config
 from recipes.run.folder import one_sentence_errors
 
 MODELS = ("contextwm-debug", "plainwm-debug")
@@ -51,7 +52,7 @@ def run(tmp_path_factory) -> Path:
             "--device",
             "cpu",
         ]
-        evaluate.main([str(argument) for argument in arguments])
+        evaluate.main(parse_config(evaluate.EvaluateConfig, [str(word) for word in arguments]))
         card = json.loads((folder / name / "evaluation/scorecard.json").read_text())
         save_pretrained(create_model(name).eval(), folder / "hub" / name, train=train, scorecard=card)
     episodes = [
