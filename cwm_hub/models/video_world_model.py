@@ -264,7 +264,7 @@ class VideoWorldModel(Published, nn.Module):
             self.objective.after_update(self.frame_model.encoder)
 
     def _check(self, video: Tensor) -> None:
-        if video.ndim != 5:
+        if isinstance(video, Tensor) and video.ndim != 5:
             side = self.image_size
             raise ValueError(
                 f"video must be uint8 [B, T, 3, {side}, {side}], got {video.dtype} {list(video.shape)}"
@@ -272,6 +272,8 @@ class VideoWorldModel(Published, nn.Module):
         self._check_frames(video, axes="B, T, ", what="video")
 
     def _check_frames(self, frames: Tensor, *, axes: str = "..., ", what: str = "frames") -> None:
+        if not isinstance(frames, Tensor):  # a NumPy array has the right words in its dtype and shape
+            raise ValueError(f"{what} must be a torch tensor, got {type(frames).__name__}")
         side = self.image_size
         if frames.dtype != torch.uint8 or frames.shape[-3:] != (3, side, side):
             raise ValueError(

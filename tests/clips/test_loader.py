@@ -381,7 +381,7 @@ def test_bad_input_is_one_sentence(root, tmp_path):
         loader(ClipSource(str(root), where={"motion": (99.0, 255.0)}))
     with pytest.raises(ValueError, match="cannot filter by 'moton', choose one of num_frames"):
         loader(ClipSource(str(root), where={"moton": (0.0, 1.0)}))
-    with pytest.raises(ValueError, match="has no split 'validation'; it has: train"):
+    with pytest.raises(ValueError, match="it has: train; cwm-dataprep's --validation-share makes one"):
         loader(ClipSource(str(root), split="validation"))
     with pytest.raises(ValueError, match="a subset of 25 sources was asked for, and there are 24"):
         loader(ClipSource(str(root), subset=25))
