@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cwm_hub import missing_extra
-from cwm_hub.config import nearest
+from cwm_hub.config import check_range, nearest
 from cwm_hub.envs.rendering import QualityName, RenderingError, gl_problem
 
 if TYPE_CHECKING:
@@ -42,6 +42,11 @@ class EnvConfig:
     """exact, close, fast or flat; `auto` is exact on a GPU and close where the CPU draws. MuJoCo tasks only."""
     options: dict[str, Any] = field(default_factory=dict)
     """What else the suite's maker takes, such as `{camera: side}`."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes and lengths below 1."""
+        lengths = () if self.episode_frames is None else ("episode_frames",)
+        check_range(self, "image_size", "action_repeat", *lengths, at_least=1)
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,8 @@ def make_env(
     """An environment of `EnvConfig`'s fields; every reset needs its own seed to be reproducible.
 
     Raises:
-        ValueError: the name is not one of `list_envs()`' forms, or the suite's maker does not know an option.
+        ValueError: the name is not one of `list_envs()`' forms, a size or length is below 1, or the suite's maker does
+            not know an option.
         RenderingError: the task needs headless GL and this machine has none.
     """
     try:
@@ -128,6 +134,7 @@ def make_env(
         from cwm_hub.envs.pixel_env import PixelEnv
     except ModuleNotFoundError as error:
         raise ImportError(missing_extra(error), name=error.name) from error
+    EnvConfig(name, image_size, action_repeat, episode_frames)  # refuses what is out of range
     if episode_frames is not None and episode_frames % action_repeat:
         raise ValueError(
             f"episode_frames={episode_frames} is not a multiple of action_repeat={action_repeat}"

@@ -135,7 +135,7 @@ def read_info(repository: Repository) -> Info:
         cameras = [Camera(key, one["dtype"] == "video", _is_depth(key, one)) for key, one in features.items()]
         return Info(
             version=version,
-            fps=float(info["fps"]),
+            fps=_rate(info["fps"]),
             robot_type=str(info.get("robot_type") or "unknown"),
             total_episodes=info.get("total_episodes"),
             cameras=tuple(sorted(cameras or _seen_cameras(repository, major), key=lambda camera: camera.key)),
@@ -146,6 +146,14 @@ def read_info(repository: Repository) -> Info:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{repository.place}/{INFO} is damaged: {type(error).__name__} {error}") from error
+
+
+def _rate(fps: Any) -> float:
+    """Frames a second; raises ValueError where they are none."""
+    rate = float(fps)
+    if not 0 < rate < math.inf:
+        raise ValueError(f"fps is above 0 and finite, got {fps}")
+    return rate
 
 
 def read_episodes(repository: Repository, info: Info) -> list[Episode]:

@@ -254,7 +254,18 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with the numbers and the booleans of its version 1.2: `1e-3` is a number, `no` is a word."""
+    """YAML with the numbers and the booleans of its version 1.2: `1e-3` is a number, `no` is a word.
+
+    A name that stands twice in one mapping is an error, as YAML has it: PyYAML would drop the first in silence.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As PyYAML; merged keys (`<<`) may be replaced."""
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for name in names:
+            if names.count(name) > 1 and name != "<<":
+                raise yaml.YAMLError(f"{name!r} stands twice in one mapping,{node.start_mark}")
+        return super().construct_mapping(node, deep=deep)
 
 
 _Loader.yaml_implicit_resolvers = {

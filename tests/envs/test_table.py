@@ -175,3 +175,10 @@ def test_clips_of_scenes_follow_from_their_seed_and_move_before_a_still_backgrou
     assert (clip[1:, :2] == clip[0, :2]).all()  # above the mark nothing moves
     white = clip[:, 21].min(-1)
     assert (white[1:] != white[:-1]).any(-1).sum() > 20  # and the disc hardly ever stands still
+
+
+@pytest.mark.parametrize("name", ["image_size", "action_repeat", "episode_frames"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_size_or_length_below_one_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} is at least 1, got {value}"):
+        make_env("scenes", **{name: value})

@@ -291,3 +291,21 @@ def test_every_page_answers_help_and_typos_without_torch(page):
         )
         assert result.returncode == code and said in result.stdout + result.stderr, result.stderr
         assert result.stderr.endswith("False\n") and result.stderr.count("\n") == 1 + code
+
+
+@pytest.mark.parametrize(
+    "text", ["overrides: {a: {b: 2}}\noverrides: {a: {c: 3}}\n", "overrides: {a: {b: 2, b: 3}}\n"]
+)
+def test_a_name_that_stands_twice_in_one_mapping_is_refused(text, tmp_path, capsys):
+    (tmp_path / "twice.yaml").write_text("run: somewhere\n" + text)
+    for words in (["--config", str(tmp_path / "twice.yaml")], ["--run", "x", "--overrides", "{a: 1, a: 2}"]):
+        with pytest.raises(SystemExit) as stopped:
+            parse_config(Settings, words)
+        assert stopped.value.code == 1
+        assert "twice" in capsys.readouterr().err.replace("twice.yaml", "")
+
+
+def test_a_mapping_may_be_merged_into_another(tmp_path):
+    (tmp_path / "merge.yaml").write_text("run: x\noverrides: {a: &a {b: 1, c: 1}, d: {<<: *a, c: 2}}\n")
+    settings = parse_config(Settings, ["--config", str(tmp_path / "merge.yaml")])
+    assert settings.overrides == {"a": {"b": 1, "c": 1}, "d": {"b": 1, "c": 2}}

@@ -384,11 +384,13 @@ def test_other_formats_and_other_folders_are_one_sentence(
     (tmp_path / "empty").mkdir()
     write_info(tmp_path / "bare", "v3.0")
     write_info(tmp_path / "torn", "v2.1", fps=None)
+    write_info(tmp_path / "still", "v2.1", fps=0)
     for name, sentence in (
         ("old", "codebase version v1.6, expected v2.0, v2.1 or v3.0"),
         ("empty", "is no LeRobot data set: it has no meta/info.json"),
         ("bare", "lists no episode"),
         ("torn", "info.json is damaged"),
+        ("still", "fps is above 0 and finite, got 0"),
         ("nowhere/at/all", "there is no folder"),
     ):
         assert shard(tmp_path / name, tmp_path / "out") == 1
