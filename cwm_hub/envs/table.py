@@ -143,7 +143,7 @@ def make_env(
     if suite.needs_gl and (problem := gl_problem()) is not None:
         raise RenderingError(problem)
     maker = _load(suite.maker) if isinstance(suite.maker, str) else suite.maker
-    made = _call(maker, name, task, {"image_size": image_size, "quality": render_quality} | (options or {}))
+    made = _call(maker, name, task, options or {}, image_size=image_size, quality=render_quality)
     simulator = as_simulator(made, image_size=image_size, quality=render_quality)
     return PixelEnv(
         simulator, image_size=image_size, action_repeat=action_repeat, episode_frames=episode_frames
@@ -194,15 +194,18 @@ def _load(place: str) -> Maker:
     return maker
 
 
-def _call(maker: Maker, name: str, task: str, options: dict[str, Any]) -> Any:
+def _call(
+    maker: Maker, name: str, task: str, options: dict[str, Any], *, image_size: int, quality: QualityName
+) -> Any:
     import inspect
 
+    own = ("task", "image_size", "quality")
     parameters = inspect.signature(maker).parameters
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        unknown = [option for option in options if option not in parameters]
-        if unknown:
-            known = [option for option in parameters if option not in ("task", "image_size", "quality")]
-            raise ValueError(
-                f"environment {name} takes no option {', '.join(unknown)}{nearest(unknown[0], known)}"
-            )
-    return maker(task, **options)
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    unknown = [option for option in options if option in own or (option not in parameters and not takes_any)]
+    if unknown:
+        known = [option for option in parameters if option not in own]
+        raise ValueError(
+            f"environment {name} takes no option {', '.join(unknown)}{nearest(unknown[0], known)}"
+        )
+    return maker(task, image_size=image_size, quality=quality, **options)

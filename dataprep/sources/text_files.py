@@ -61,10 +61,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
     Raises:
         ValueError: The file cannot be read, a line is damaged or no object, a csv row has more fields than the header,
-            or the header names a column twice.
+            or a row or the header names a column twice.
     """
     text = read_text(path)
-    rows = _json_rows(text, path) if path.suffix == ".jsonl" else _csv_rows(text, path)
+    rows = _json_rows(text, path) if path.suffix.lower() == ".jsonl" else _csv_rows(text, path)
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise ValueError(f"{path}: row {number} is no json object")
@@ -75,10 +75,19 @@ def _json_rows(text: str, path: Path) -> list[Any]:
     rows = []
     for number, line in enumerate(split_lines(text), start=1):
         try:
-            rows.append(json.loads(line))
+            rows.append(json.loads(line, object_pairs_hook=_unique))
         except ValueError as error:
             raise ValueError(f"{path}: damaged jsonl line, row {number}: {error}") from error
     return rows
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names stand once: of two, json would take the last without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice")
+    return found
 
 
 def _csv_rows(text: str, path: Path) -> list[dict[str, Any]]:

@@ -125,6 +125,8 @@ def test_a_maker_is_named_by_its_place_where_a_recipe_cannot_register(tmp_path: 
         ),
         (lambda: make_env("no_such_module:make"), "unknown environment"),
         (lambda: make_env("json:no_such_function"), "json has no 'no_such_function'"),
+        (lambda: make_env("mine", options={"image_size": 3}), "mine takes no option image_size"),
+        (lambda: make_env("gym:Reacher-v5", options={"task": "x"}), "takes no option task"),
         (lambda: make_env("mine", options={"mod": "human"}), "mine takes no option mod; did you mean 'mode'"),
         (lambda: make_env("mine", options={"mode": None}), "nothing draws"),
         (lambda: make_env("gym:Reacher-v4711"), "gym:Reacher-v4711: .*Reacher"),

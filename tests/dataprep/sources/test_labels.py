@@ -152,6 +152,11 @@ def test_rows_that_contradict_or_are_torn_are_refused(tmp_path: Path, text: str,
         read_labels(touch(tmp_path / "l.csv", text.encode()))
 
 
+def test_a_json_row_that_names_a_column_twice_is_refused_whatever_the_suffixs_case(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="row 1: 'label' stands twice"):
+        read_labels(touch(tmp_path / "l.JSONL", b'{"path": "a.mp4", "label": 1, "label": 2}\n'))
+
+
 def test_the_same_row_twice_is_one_row(tmp_path: Path) -> None:
     file = touch(tmp_path / "l.csv", b"path,label\na.mp4,3\n./a.mp4,3.0\n")
     assert read_labels(file).by_path == {"a.mp4": Label(3)}
