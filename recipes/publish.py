@@ -10,9 +10,9 @@ two for a directory; the Hub needs `hf auth login` once, and `--dry_run` shows w
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
+from cwm_hub.hub.publish_command import run
 from recipes.run.command_line import parse_config
 from recipes.run.folder import one_sentence_errors
 
@@ -45,27 +45,12 @@ class PublishConfig:
     """Show files and card, write and upload nothing."""
 
 
-if __name__ == "__main__":  # before torch is imported, so that --help and a typo answer at once
-    CONFIG = parse_config(PublishConfig, description=__doc__)
-
-from cwm_hub.hub.publish import PublishSettings, publish
-
-
 def main(config: PublishConfig) -> None:
     """Prints where the model went and how to load it."""
-    settings = PublishSettings(
-        name=config.name,
-        revision=config.revision,
-        tag=config.tag,
-        pull_request=config.pr,
-        public=config.public,
-        licence=config.license,
-        replace_card=config.card == "replace",
-        pictures=config.pictures,
-    )
-    print("\n".join(publish(Path(config.run), config.to, settings, dry_run=config.dry_run).lines()))
+    for line in run(config):
+        print(line)
 
 
 if __name__ == "__main__":
     with one_sentence_errors():
-        main(CONFIG)
+        main(parse_config(PublishConfig, description=__doc__))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
@@ -36,8 +36,12 @@ def add_arguments(parser: "argparse.ArgumentParser") -> None:
     parser.add_argument("--dry-run", action="store_true", help="show files and card, upload nothing")
 
 
-def run(args: "argparse.Namespace") -> Iterator[str]:
-    """Lines that say where the model went and how to load it, or what a dry run would publish."""
+def run(args: Any) -> Iterator[str]:
+    """Lines that say where the model went and how to load it, or what a dry run would publish.
+
+    Args:
+        args: the options above by name, as this command's or as the recipe's settings.
+    """
     from cwm_hub.hub.publish import PublishSettings, publish
 
     settings = PublishSettings(
@@ -50,4 +54,4 @@ def run(args: "argparse.Namespace") -> Iterator[str]:
         replace_card=args.card == "replace",
         pictures=args.pictures,
     )
-    yield from publish(args.run, args.to, settings, dry_run=args.dry_run).lines()
+    yield from publish(Path(args.run), args.to, settings, dry_run=args.dry_run).lines()
