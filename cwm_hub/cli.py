@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from cwm_hub import missing_extra
+
 COMMANDS = {
     "bench": (
         "cwm_hub.clips.bench",
@@ -44,8 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(line, flush=True)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except (ValueError, OSError, ImportError) as error:  # ImportError: of an extra, which it names
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    except (ValueError, OSError, ImportError) as error:
+        said = missing_extra(error) if isinstance(error, ImportError) else str(error)
+        print(f"error: {' '.join(said.split())}", file=sys.stderr)
         return EXIT_INPUT
     return EXIT_DONE
 
