@@ -134,7 +134,8 @@ def measure(config: BenchConfig) -> Figures:
     from cwm_hub.shards.storage import Root
 
     share = config.seconds / PARTS
-    with tempfile.TemporaryDirectory(prefix="cwm-hub-") as cache:
+    # This process's fetching thread may still be writing where a root is a URL; it ends with the command.
+    with tempfile.TemporaryDirectory(prefix="cwm-hub-", ignore_cleanup_errors=True) as cache:
         many, alone = (_open(config, workers, cache) for workers in (config.workers, 0))
         manifest, path = Manifest.load(config.root), Root.parse(config.root).home
         records = manifest.splits[config.split]
