@@ -1,18 +1,17 @@
 """Speed of a pre-training update against the machine's own matrix products, and of context against none.
 
-    python benchmarks/bench_pretrain.py [--model contextwm] [--batch-clips 16] [--window-frames 25] [--compile] [--json]
+    python benchmarks/bench_pretrain.py [--model contextwm] [--batch-clips 16 ...] [--window-frames 25] [--compile] [--json]
 
-Prints updates/s and frames/s, TFLOP/s beside a ceiling measured in the same run with one large matrix product, the
-stages' shares, peak memory, contextwm against plainwm and bfloat16 against float32. Floating point operations are counted by
-torch.utils.flop_counter over forward and backward of one update. On a CPU give a smaller batch (2 x 25 is the one we
-quote) and quiet the machine: the runs to compare are interleaved and their medians taken.
+For each batch size: updates/s and frames/s, TFLOP/s beside a ceiling measured in the same run with one large matrix product,
+the stages' shares, peak memory, contextwm against plainwm and bfloat16 against float32. Floating point operations are counted
+by torch.utils.flop_counter over forward and backward of one update. The models step in turns until the interval of their
+ratio is narrow (pairs.py), by CPU seconds on a CPU and by wall seconds on a GPU.
 """
 
 import argparse
 import json
 import resource
 import statistics
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -22,11 +21,13 @@ from typing import Any, get_args
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.pairs import Clock, Pairs, time_pairs, timed, warning
 from cwm_hub import VideoWorldModel, create_model
 from cwm_hub.models.frame_model import image_loss
 from cwm_hub.models.rssm import balanced_kl
 from cwm_hub.models.running_statistics import RunningStatistics
 from recipes.pretrain import compiling
+from recipes.run.memory import keep_memory
 from recipes.run.pretrain_checkpoint import adam_settings
 from recipes.run.pretrain_settings import CompileMode, PretrainConfig
 
@@ -107,30 +108,23 @@ class Trainer:
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> float:
-    """Wall time of one call, the device's queue emptied before and after."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    began = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+    """CPU seconds of one call, or wall seconds with a GPU's queue emptied before and after."""
+    if device.type == "cpu":
+        return timed(work).cpu
+    torch.cuda.synchronize(device)
+    return timed(lambda: (work(), torch.cuda.synchronize(device))).wall
 
 
-def interleaved(trainers: dict[str, Trainer], rounds: int) -> dict[str, float]:
-    """Median seconds of an update of each trainer, taken in turns so that a busy moment strikes all alike."""
-    for trainer in trainers.values():
-        for _ in range(2):
-            trainer.update()
-    times: dict[str, list[float]] = {name: [] for name in trainers}
-    for _ in range(rounds):
-        for name, trainer in trainers.items():
-            times[name].append(seconds(trainer.update, trainer.device))
-    return {name: statistics.median(values) for name, values in times.items()}
+def page_faults(trainer: Trainer) -> int:
+    """Pages that the system hands to this process during one update."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    trainer.update()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
-def matrix_ceiling(device: torch.device, dtype: torch.dtype, *, side: int) -> float:
+def matrix_ceiling(device: torch.device, dtype: torch.dtype) -> float:
     """Best TFLOP/s of a square matrix product, of ten."""
+    side = 8192 if device.type == "cuda" else 2048
     left, right = torch.randn(2, side, side, device=device, dtype=dtype)
     best = min(seconds(lambda: left @ right, device) for _ in range(10))
     return 2 * side**3 / best / 1e12
@@ -173,6 +167,80 @@ def peak_memory(trainer: Trainer) -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def measure(arguments: argparse.Namespace, batch_clips: int, device: torch.device) -> dict[str, Any]:
+    """All figures of one batch size."""
+    clock: Clock = "wall" if device.type == "cuda" else "cpu"
+    size = {"batch_clips": batch_clips, "window_frames": arguments.window_frames}
+    common = {"device": device, "compile_mode": arguments.compile_mode, **size}
+    usual, other = torch.float32, torch.bfloat16
+    if device.type == "cuda":
+        usual, other = other, usual
+    first = Trainer(arguments.model, dtype=usual, compile=arguments.compile, **common)
+    with FlopCounterMode(display=False) as flops:
+        forward, first.forward = first.forward, first.model
+        first.update()
+        first.forward = forward
+    peak_bytes = peak_memory(first)
+    trainers = {
+        "context": first,
+        "plain": Trainer(arguments.plain, dtype=usual, compile=arguments.compile, **common),
+    }
+    if has_bf16(device):
+        trainers["other"] = Trainer(arguments.model, dtype=other, compile=arguments.compile, **common)
+    if arguments.compile:
+        trainers["eager"] = Trainer(arguments.model, dtype=usual, compile=False, **common)
+    pairs = time_updates(trainers, clock, arguments)
+    wall = pairs.median("context", "wall")
+    result: dict[str, Any] = {
+        **size,
+        "compiled": arguments.compile,
+        "precision": str(first.dtype).removeprefix("torch."),
+        "updates_per_second": 1 / wall,
+        "frames_per_second": batch_clips * arguments.window_frames / wall,
+        "tflops": flops.get_total_flops() / pairs.median("context", clock) / 1e12,
+        "tflops_ceiling": matrix_ceiling(device, first.dtype),
+        "peak_memory_gib": peak_bytes / 2**30,
+        "page_faults": page_faults(first),
+    }
+    compared = {"contextwm_over_plainwm": ("context", "plain")}
+    if "other" in trainers:
+        half, full = ("context", "other") if device.type == "cuda" else ("other", "context")
+        compared["bf16_over_float32"] = (half, full)
+    if arguments.compile:
+        compared["compiled_over_eager"] = ("context", "eager")
+    for name, names in compared.items():
+        ratio = pairs.ratio(*names, clock)
+        result |= {name: ratio.median, f"{name}_interval": [ratio.low, ratio.high]}
+        if said := warning(name, ratio):
+            print(said)
+    return result | {
+        "rounds": len(pairs.timings["context"]),
+        "seconds": pairs.seconds(),
+        "stage_shares": stage_shares(first, 5),
+    }
+
+
+def time_updates(trainers: dict[str, Trainer], clock: Clock, arguments: argparse.Namespace) -> Pairs:
+    """Updates in turns after two of each to warm up."""
+
+    def work(trainer: Trainer) -> Callable[[], None]:
+        def update() -> None:
+            trainer.update()
+            if trainer.device.type == "cuda":
+                torch.cuda.synchronize(trainer.device)
+
+        return update
+
+    ways = {name: work(trainer) for name, trainer in trainers.items()}
+    for way in ways.values():
+        way()
+        way()
+    compared: dict[tuple[str, str], Clock] = {
+        ("context", name): clock for name in trainers if name != "context"
+    }
+    return time_pairs(ways, compared=compared, most_seconds=arguments.most_seconds)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
@@ -180,9 +248,10 @@ def main() -> None:
     )
     parser.add_argument("--model", default="contextwm")
     parser.add_argument("--plain", default="plainwm", help="the model without context to compare with")
-    parser.add_argument("--batch-clips", type=int, default=16)
+    parser.add_argument("--batch-clips", type=int, nargs="+", default=[16])
     parser.add_argument("--window-frames", type=int, default=25)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--most-seconds", type=float, default=180.0, help="of each batch size (default 180)")
+    parser.add_argument("--system-memory", action="store_true", help="without the recipe's keep_memory")
     parser.add_argument(
         "--compile", action="store_true", help="compile, and measure eager execution beside it"
     )
@@ -191,59 +260,38 @@ def main() -> None:
     arguments = parser.parse_args()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    size = {"batch_clips": arguments.batch_clips, "window_frames": arguments.window_frames}
-    common = {"device": device, "compile_mode": arguments.compile_mode, **size}
-    usual, other = (
-        (torch.bfloat16, torch.float32) if device.type == "cuda" else (torch.float32, torch.bfloat16)
-    )
-    main_trainer = Trainer(arguments.model, dtype=usual, compile=arguments.compile, **common)
-    with FlopCounterMode(display=False) as flops:
-        forward, main_trainer.forward = main_trainer.forward, main_trainer.model
-        main_trainer.update()
-        main_trainer.forward = forward
-    peak_bytes = peak_memory(main_trainer)
-    trainers = {
-        "context": main_trainer,
-        "plain": Trainer(arguments.plain, dtype=usual, compile=arguments.compile, **common),
-    }
-    if has_bf16(device):
-        trainers["other"] = Trainer(arguments.model, dtype=other, compile=arguments.compile, **common)
-    if arguments.compile:
-        trainers["eager"] = Trainer(arguments.model, dtype=usual, compile=False, **common)
-    medians = interleaved(trainers, arguments.rounds)
-    half_over_full = medians["other"] / medians["context"] if "other" in medians else None
-    if half_over_full is not None and device.type == "cuda":
-        half_over_full = 1 / half_over_full
-    result = {
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"cpu x {torch.get_num_threads()}",
+    if device.type == "cpu" and not arguments.system_memory:
+        keep_memory()
+    if not has_bf16(device):
+        print("bfloat16 is not measured: this processor has no instructions for it")
+    gpu = device.type == "cuda"
+    machine = {
+        "device": torch.cuda.get_device_name(device) if gpu else f"cpu x {torch.get_num_threads()}",
         "torch": torch.__version__,
         "model": arguments.model,
-        **size,
-        "compiled": arguments.compile,
-        "precision": str(main_trainer.dtype).removeprefix("torch."),
-        "updates_per_second": 1 / medians["context"],
-        "frames_per_second": arguments.batch_clips * arguments.window_frames / medians["context"],
-        "contextwm_over_plainwm": medians["context"] / medians["plain"],
-        "bf16_over_float32": half_over_full,
-        **({"compiled_over_eager": medians["context"] / medians["eager"]} if arguments.compile else {}),
-        "tflops": flops.get_total_flops() / medians["context"] / 1e12,
-        "tflops_ceiling": matrix_ceiling(
-            device, main_trainer.dtype, side=8192 if device.type == "cuda" else 2048
-        ),
-        "peak_memory_gib": peak_bytes / 2**30,
-        "stage_shares": stage_shares(main_trainer, arguments.rounds),
     }
-    if half_over_full is None:
-        print("bfloat16 is not measured: this processor has no instructions for it")
-    for name, value in result.items():
-        if name != "stage_shares":
-            print(f"{name:24s} {value:.3f}" if isinstance(value, float) else f"{name:24s} {value}")
-    for name, share in result["stage_shares"].items():  # type: ignore[attr-defined]
-        print(f"  {name:24s} {100 * share:5.1f} %")
+    for name, value in machine.items():
+        print(f"{name:24s} {value}")
+    results = []
+    for batch_clips in arguments.batch_clips:
+        results.append(measure(arguments, batch_clips, device))
+        show(results[-1])
     if arguments.json:
-        print(json.dumps(result))
+        print(json.dumps(machine | results[0] | ({"sizes": results} if len(results) > 1 else {})))
+
+
+def show(result: dict[str, Any]) -> None:
+    """One figure a line."""
+    print()
+    for name, value in result.items():
+        if isinstance(value, dict):
+            continue
+        words = value if not isinstance(value, list) else "to ".join(f"{end:.3f} " for end in value)
+        print(f"{name:32s} {value:.3f}" if isinstance(value, float) else f"{name:32s} {words}")
+    for name, kinds in result["seconds"].items():
+        print(f"  {name:30s} " + ", ".join(f"{kind} {value:.3f} s" for kind, value in kinds.items()))
+    for name, share in result["stage_shares"].items():
+        print(f"  {name:30s} {100 * share:5.1f} %")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ from recipes.run.folder import (
     truncate_rows,
     write_text,
 )
+from recipes.run.memory import keep_memory
 from recipes.run.meter import Meter
 
 FILMED_EPISODES = 4
@@ -78,6 +79,8 @@ def main(config: FinetuneConfig) -> int:
     torch.manual_seed(config.seed)
     gpu = torch.cuda.is_available() if config.device == "auto" else config.device == "cuda"
     device = torch.device("cuda" if gpu else "cpu")
+    if not gpu:
+        keep_memory()
     replay = Replay(
         capacity_steps=config.replay_steps,
         image_size=config.env.image_size,

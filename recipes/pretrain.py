@@ -61,6 +61,7 @@ from recipes.run.folder import (
     truncate_rows,
     write_text,
 )
+from recipes.run.memory import keep_memory
 from recipes.run.meter import Meter, finite
 from recipes.run.pretrain_checkpoint import (
     TrainState,
@@ -180,6 +181,8 @@ def make_accelerator(config: PretrainConfig) -> Accelerator:
         RecipeError: a precision that the device does not have, or a world of another size than promised.
     """
     gpu = torch.cuda.is_available() and not config.cpu
+    if not gpu:
+        keep_memory()
     precision = ("bf16" if gpu else "no") if config.mixed_precision == "auto" else config.mixed_precision
     if precision == "fp16" and not gpu:  # accelerate would train in float32 without a word
         raise RecipeError("--mixed_precision fp16 needs a GPU; a CPU trains in bf16 or no")
