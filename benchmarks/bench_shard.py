@@ -1,6 +1,6 @@
 """How fast videos become shards, beside what decoding alone costs and beside the paper's way of preparing them.
 
-    python benchmarks/bench_shard.py [--videos 160] [--repeats 3] [--json]
+    python benchmarks/bench_shard.py [--videos 160] [--most-seconds 300] [--json]
 
 The videos are like Something-Something-v2's (VP9 webm, 426x240, 12 fps, 48 frames, about 80 kB): the sample clips scaled
 up, with a little sensor noise so that the decoder has real work. One run, one core for the first three:
@@ -10,8 +10,8 @@ up, with a little sensor noise so that the decoder has real work. One run, one c
     ffmpeg          the official command for each file: `ffmpeg -i x.webm -vf scale=64:64 %06d.jpg`
     two workers     the supervised engine with two workers against one, wall time (needs two idle cores)
 
-The first three are CPU seconds of the process and its children, best of the repeats, taken in turn; so other load on the
-machine moves them little. The last is wall time, and means something only on an idle machine; with few videos it is the time
+They run in turns until their ratios settle (pairs.py): by CPU seconds for the first three, so that other load moves them
+little, and by wall seconds for the workers, which means something only on an idle machine; with few videos that is the time
 in which worker processes start (a shard has an eighth of the videos here, and 64 by default).
 """
 
@@ -19,11 +19,9 @@ import argparse
 import itertools
 import json
 import os
-import resource
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -31,6 +29,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from benchmarks.pairs import Clock, Pairs, time_pairs, warning
 from cwm_hub.shards.storage import Root
 from dataprep.sharding import ledger
 from dataprep.sharding.plan import ShardConfig, make_plan
@@ -115,44 +114,40 @@ def official(videos: Path) -> None:
             assert len(list(target.iterdir())) == FRAMES
 
 
-def cpu_seconds(work: Callable[[], None]) -> float:
-    """CPU seconds of this process and the children it waited for."""
-
-    def now() -> float:
-        usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        return sum(usage.ru_utime + usage.ru_stime for usage in usages)
-
-    before = now()
-    work()
-    return now() - before
-
-
-def wall_seconds(work: Callable[[], None]) -> float:
-    """Wall seconds."""
-    before = time.perf_counter()
-    work()
-    return time.perf_counter() - before
-
-
-def measure(videos: Path, count: int, repeats: int) -> dict[str, float]:
-    """Best of `repeats` for each way, taken in turn: CPU seconds of the first three, wall seconds of the workers."""
+def measure(videos: Path, count: int, most_seconds: float) -> tuple[Pairs, dict[str, tuple[str, str, Clock]]]:
+    """The timings, and of each ratio the two ways and the clock; half of the time each for one core and for workers."""
     cores = os.sched_getaffinity(0)
-    one_core = {
-        "decode": lambda: decode(videos),
-        "shard": lambda: shard(videos, 0, count),
-        **({"ffmpeg": lambda: official(videos)} if shutil.which("ffmpeg") else {}),
-    }
     per_shard = max(1, count // 8)
-    all_cores = {f"{n} workers": lambda n=n: shard(videos, n, per_shard) for n in (1, 2) if n <= len(cores)}
-    best: dict[str, float] = {}
-    for _ in range(repeats):
-        os.sched_setaffinity(0, {min(cores)})
-        for name, work in one_core.items():
-            best[name] = min(best.get(name, np.inf), cpu_seconds(work))
-        os.sched_setaffinity(0, cores)
-        for name, work in all_cores.items():
-            best[name] = min(best.get(name, np.inf), wall_seconds(work))
-    return best
+    one_core = {"decode": lambda: decode(videos), "shard": lambda: shard(videos, 0, count)}
+    ratios: dict[str, tuple[str, str, Clock]] = {"end_to_end_over_decode": ("decode", "shard", "cpu")}
+    if shutil.which("ffmpeg"):
+        one_core["ffmpeg"] = lambda: official(videos)
+        ratios["over_ffmpeg_cli"] = ("ffmpeg", "shard", "cpu")
+    else:
+        print("over_ffmpeg_cli is not measured: there is no ffmpeg here")
+    os.sched_setaffinity(0, {min(cores)})
+    pairs = _time(one_core, ratios, most_seconds / 2)
+    os.sched_setaffinity(0, cores)
+    if len(cores) > 1:
+        workers = {
+            "1 worker": lambda: shard(videos, 1, per_shard),
+            "2 workers": lambda: shard(videos, 2, per_shard),
+        }
+        of_workers: dict[str, tuple[str, str, Clock]] = {
+            "two_workers_over_one": ("1 worker", "2 workers", "wall")
+        }
+        pairs.timings |= _time(workers, of_workers, most_seconds / 2).timings
+        ratios |= of_workers
+    else:
+        print("two_workers_over_one is not measured: there is one core")
+    return pairs, ratios
+
+
+def _time(
+    ways: dict[str, Callable[[], None]], ratios: dict[str, tuple[str, str, Clock]], most_seconds: float
+) -> Pairs:
+    compared = {(name, over): clock for name, over, clock in ratios.values()}
+    return time_pairs(ways, compared=compared, most_seconds=most_seconds)
 
 
 def main() -> None:
@@ -161,7 +156,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--videos", type=int, default=160)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--most-seconds", type=float, default=300.0, help="bound of the measurement (default 300)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -171,19 +168,26 @@ def main() -> None:
         print(
             f"{args.videos} videos of {FRAMES} frames, {size / 1000:.0f} kB each; load {os.getloadavg()[0]:.1f}"
         )
-        best = measure(videos, args.videos, args.repeats)
-    for name, seconds in best.items():
-        print(f"{name:10s} {seconds:7.3f} s  {args.videos * FRAMES / seconds:7.0f} frames/s")
-    ratios = {
-        "end_to_end_over_decode": best["decode"] / best["shard"],
-        "over_ffmpeg_cli": best["ffmpeg"] / best["shard"] if "ffmpeg" in best else None,
-        "two_workers_over_one": best["1 workers"] / best["2 workers"] if "2 workers" in best else None,
-    }
-    for name, ratio in ratios.items():
-        told = "not measured here" if ratio is None else f"{ratio:.2f} (at least {AT_LEAST[name]:g})"
-        print(f"{name:24s} {told}")
+        pairs, ratios = measure(videos, args.videos, args.most_seconds)
+    for name, seconds in pairs.seconds().items():
+        rate = (
+            args.videos
+            * FRAMES
+            / (seconds["wall"] if "worker" in name else seconds["user"] + seconds["system"])
+        )
+        print(
+            f"{name:10s} wall {seconds['wall']:7.3f} s, user {seconds['user']:7.3f} s, system {seconds['system']:6.3f} s"
+            f"  {rate:7.0f} frames/s"
+        )
+    result: dict[str, object] = dict.fromkeys(AT_LEAST)
+    for name, names in ratios.items():
+        ratio = pairs.ratio(*names)
+        result |= {name: ratio.median, f"{name}_interval": [ratio.low, ratio.high]}
+        print(f"{name:24s} {ratio} (at least {AT_LEAST[name]:g})")
+        if said := warning(name, ratio):
+            print(said)
     if args.json:
-        print(json.dumps(ratios))
+        print(json.dumps(result | {"seconds": pairs.seconds()}))
 
 
 if __name__ == "__main__":
