@@ -1,0 +1,68 @@
+"""What compilation and a GPU's queue need of the graphs: one graph without breaks, no question to the host."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from cwm_hub.models.registry import create_model
+
+COUNT = """
+import json, torch
+from cwm_hub.agents.actor_critic import ActorCritic, imagine
+from cwm_hub.agents.presets import agent_preset
+from cwm_hub.models.action_world_model import ActionWorldModel
+from cwm_hub.models.registry import create_model
+
+def inputs(model):
+    is_first = torch.zeros(2, 3, dtype=torch.bool)
+    is_first[:, 0] = True
+    return torch.zeros(2, 3, 3, model.image_size, model.image_size, dtype=torch.uint8), is_first
+
+graphs = {}
+for name in ("contextwm-tiny", "contextwm-concat-tiny", "plainwm-tiny"):
+    model = create_model(name).train()
+    graphs[name] = torch._dynamo.explain(model)(*inputs(model))
+config = agent_preset("contextwm-tiny", action_size=2)
+model = ActionWorldModel(config.world).train()
+video, is_first = inputs(model)
+graphs["two RSSMs"] = torch._dynamo.explain(model.observe)(video, torch.zeros(2, 3, 2), is_first)
+actor = ActorCritic(config.behaviour, feature_size=model.feature_size, action_size=2).actor
+def imagined(start):
+    return imagine(model.rssm, actor, start, steps=4)
+graphs["imagination"] = torch._dynamo.explain(imagined)(model.rssm.initial(2))
+print(json.dumps({name: [g.graph_count, [str(r.reason) for r in g.break_reasons]] for name, g in graphs.items()}))
+"""
+"""In a process of its own: here every function is wrapped by the checks of its shapes, which are no graph."""
+
+
+@pytest.mark.slow
+def test_passes_and_scans_are_one_graph_each():
+    run = subprocess.run([sys.executable, "-c", COUNT], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    graphs = json.loads(run.stdout.splitlines()[-1])
+    assert graphs == {name: [1, []] for name in graphs}
+    assert len(graphs) == 5
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.parametrize("name", ["contextwm-tiny", "plainwm-tiny"])
+def test_an_update_never_waits_for_the_gpu(name):
+    model = create_model(name).cuda().train()
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    video = torch.zeros(2, 3, 3, model.image_size, model.image_size, dtype=torch.uint8, device="cuda")
+    is_first = torch.tensor([[True, False, False]] * 2, device="cuda")
+    mode = torch.cuda.get_sync_debug_mode()
+    for warm in (True, False):
+        torch.cuda.set_sync_debug_mode(mode if warm else "error")
+        try:
+            loss, _ = model(video, is_first)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 100.0)
+            optimizer.found_inf = 1 - torch.isfinite(norm).float()
+            optimizer.step()
+            optimizer.zero_grad()
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
