@@ -1,17 +1,19 @@
 """Windows per core-second of the loader: h264 and raw shards, beside one JPEG file per frame (the official reader).
 
-    OMP_NUM_THREADS=1 python benchmarks/bench_loader.py [--json] [--seconds 4] [--keep DIR]
+    OMP_NUM_THREADS=1 python benchmarks/bench_loader.py [--json] [--seconds 4] [--size 64] [--keep DIR]
     OMP_NUM_THREADS=1 python benchmarks/bench_loader.py --root SHARDS [--json] [--seconds 4]
 
-The clips of `dataprep/samples` (real hands, people and streets) are decoded to 64 x 64, cut or mirrored to
+The clips of `dataprep/samples` (real hands, people and streets) are decoded to 64 x 64 (`--size`), cut or mirrored to
 `--clip-frames` frames (45, about SSv2's mean) and stored three times. The three readers then give the same thing from
 the page cache, batches of 16 uniformly drawn windows of 25 frames as uint8, in one process pinned to one core; CPU
 seconds of that process are counted, not wall time, so that a busy machine disturbs less. The figure is the median of
-five rounds. The JPEG files are written by Pillow at quality 80; every form's bytes per frame are printed beside it.
+five rounds; beside h264's stands what decoding the same windows costs in PyAV alone, which is its limit. The JPEG files are written by Pillow at quality 80; every form's bytes per frame are printed beside it.
 With `--root` the figures are those of `cwm-hub bench` on shards of one's own.
 """
 
 import argparse
+import io
+import itertools
 import json
 import os
 import sys
@@ -19,6 +21,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import torch
 from PIL import Image
@@ -27,6 +30,7 @@ from cwm_hub.clips import bench
 from cwm_hub.clips.bench import windows_per_core_second
 from cwm_hub.clips.clip_index import ClipSource
 from cwm_hub.clips.loader import ClipLoader
+from cwm_hub.shards import codecs
 from cwm_hub.shards.index import INDEX, index_bytes
 from cwm_hub.shards.manifest import Manifest, shard_name
 from cwm_hub.shards.storage import Root
@@ -34,14 +38,14 @@ from cwm_hub.shards.writer import EncodedClip, ShardWriter
 from dataprep.decode.frames import DecodeSettings, open_video
 
 SAMPLES = Path(__file__).parents[1] / "dataprep" / "samples"
-WINDOW_FRAMES, BATCH_CLIPS, IMAGE_SIZE, SHARDS = 25, 16, 64, 4
+WINDOW_FRAMES, BATCH_CLIPS, SHARDS = 25, 16, 4
 JPEG_QUALITY = 80
 LIMITS = {"h264_windows_per_core_second": 300, "raw_windows_per_core_second": 10_000}
 
 
-def real_clips(count: int, clip_frames: int) -> list[np.ndarray]:
-    """`count` clips of real video [T, 64, 64, 3]; from the second round through the samples on, shifted in time."""
-    settings = DecodeSettings(size=IMAGE_SIZE)
+def real_clips(count: int, clip_frames: int, size: int) -> list[np.ndarray]:
+    """`count` clips of real video [T, size, size, 3]; from the second round through the samples on, shifted in time."""
+    settings = DecodeSettings(size=size)
     videos = []
     for path in sorted((*SAMPLES.glob("*.mp4"), *SAMPLES.glob("*.webm"))):
         with open_video(path, settings) as reader:
@@ -67,7 +71,9 @@ def write_shards(root: Path, clips: list[np.ndarray], codec: str) -> None:
         rows += writer.rows
         records.append(writer.record)
     Root.parse(root).write(INDEX, index_bytes(rows))
-    Manifest(name="bench", codec=codec, image_size=IMAGE_SIZE, splits={"train": tuple(records)}).save(root)
+    Manifest(name="bench", codec=codec, image_size=clips[0].shape[1], splits={"train": tuple(records)}).save(
+        root
+    )
 
 
 def write_jpeg_files(root: Path, clips: list[np.ndarray]) -> float:
@@ -108,19 +114,39 @@ def shard_batches(root: Path) -> Iterator[object]:
             batch_clips=BATCH_CLIPS,
             window_frames=WINDOW_FRAMES,
             seed=0,
-            image_size=IMAGE_SIZE,
         )
     )
 
 
-def measure(folder: Path, *, clips: int, clip_frames: int, seconds: float) -> dict[str, float]:
+def decoded_batches(clips: list[np.ndarray]) -> Iterator[None]:
+    """The limit: PyAV decodes as many frames as a window needs from its key frame on, and drops them."""
+    data = [codecs.encode_clip(clip, "h264", fps=12) for clip in clips]
+    rng = np.random.default_rng(0)
+    while True:
+        for _ in range(BATCH_CLIPS):
+            clip = rng.integers(len(data))
+            start = int(rng.integers(len(clips[clip]) - WINDOW_FRAMES + 1))
+            gop = int(codecs.H264_OPTIONS["g"])
+            with av.open(io.BytesIO(data[clip]), format="mp4") as container:
+                stream = container.streams.video[0]
+                stream.codec_context.thread_type, stream.codec_context.thread_count = "NONE", 1
+                frames = itertools.islice(container.decode(stream), start % gop + WINDOW_FRAMES)
+                assert sum(1 for _ in frames) >= WINDOW_FRAMES
+        yield None
+
+
+def measure(folder: Path, *, clips: int, clip_frames: int, size: int, seconds: float) -> dict[str, float]:
     """Write the three forms and time them in one run."""
-    frames = real_clips(clips, clip_frames)
+    frames = real_clips(clips, clip_frames, size)
     figures: dict[str, float] = {}
     for codec in ("h264", "raw"):
         write_shards(folder / codec, frames, codec)
         rate = windows_per_core_second(shard_batches(folder / codec), BATCH_CLIPS, seconds=seconds)
         figures[f"{codec}_windows_per_core_second"] = round(rate, 1)
+        if codec == "h264":
+            alone = windows_per_core_second(decoded_batches(frames), BATCH_CLIPS, seconds=seconds)
+            figures["h264_over_decode"] = round(rate / alone, 3)
+            figures["h264_megapixels_per_core_second"] = round(rate * WINDOW_FRAMES * size**2 / 1e6, 1)
         stored = sum(path.stat().st_size for path in (folder / codec / "data").iterdir())
         figures[f"{codec}_bytes_per_frame"] = round(stored / (clips * clip_frames), 1)
     figures["jpeg_files_bytes_per_frame"] = round(write_jpeg_files(folder / "jpeg", frames), 1)
@@ -140,6 +166,9 @@ def main() -> None:
         "--seconds", type=float, default=4.0, help="CPU seconds per reader, or of all (default 4)"
     )
     parser.add_argument("--clips", type=int, default=144, help="clips (default 144)")
+    parser.add_argument(
+        "--size", type=int, default=64, help="side of a frame (default 64, to which the limits belong)"
+    )
     parser.add_argument("--clip-frames", type=int, default=45, help="frames of a clip (default 45)")
     parser.add_argument("--keep", type=Path, help="write the data there instead of into a temporary folder")
     options = parser.parse_args()
@@ -157,13 +186,25 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         figures = measure(
-            folder, clips=options.clips, clip_frames=options.clip_frames, seconds=options.seconds
+            folder,
+            clips=options.clips,
+            clip_frames=options.clip_frames,
+            size=options.size,
+            seconds=options.seconds,
         )
     for name in ("h264", "raw", "jpeg_files"):
         key = f"{name}_windows_per_core_second"
-        limit = f" (at least {LIMITS[key]})" if key in LIMITS else " (one file a frame, for comparison)"
+        limit = (
+            f" (at least {LIMITS[key]})"
+            if key in LIMITS and options.size == 64
+            else " (one file a frame, for comparison)"
+        )
         rate, size = figures[key], figures[f"{name}_bytes_per_frame"]
         print(f"{name:10} {rate:9.1f} windows per core-second{limit}, {size:7.1f} bytes a frame")
+    print(
+        f"h264: {figures['h264_megapixels_per_core_second']} Mpx a core-second, "
+        f"{figures['h264_over_decode']:.2f} of decoding alone"
+    )
     if options.json:
         print(json.dumps(figures))
 
