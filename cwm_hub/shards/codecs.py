@@ -168,7 +168,8 @@ def _decode_window(container: InputContainer, stream: VideoStream, start: int, s
             continue
         rgb = reformatter.reformat(frame, format="rgb24", threads=1)
         # Its plane has padded rows; to_ndarray would copy them twice (7 % of a 64-px window).
-        frames[wanted - start] = np.frombuffer(rgb.planes[0], np.uint8).reshape(height, -1)[:, :row]
+        plane = np.frombuffer(rgb.planes[0], np.uint8)  # type: ignore[call-overload]
+        frames[wanted - start] = plane.reshape(height, -1)[:, :row]
         wanted += 1
         if wanted == stop:
             return frames.reshape(stop - start, height, -1, 3)
