@@ -1,6 +1,7 @@
 """Shard format v1: a directory of plain tars that is also a valid Hub dataset repository.
 
-    ROOT/data/train-00000-of-00004.tar   samples `{key}.mp4` (or `.jpg`, `.u8`) + `{key}.json`, nothing else in data/
+    ROOT/data/train-00000-of-00004.tar   samples `{key}.mp4` (or `.jpg`, `.u8`) + `{key}.json`, nothing else in data/;
+                                         since 1.1 between the two, where something was logged, `{key}.npz` (`arrays`)
     ROOT/meta/manifest.json              per shard: samples, frames, bytes, sha256; config, versions, plan hash
     ROOT/meta/index.parquet              one row a clip with its byte offset, so a local loader reads one window
     ROOT/meta/failures.jsonl             one line for every source video that gave no clip, with the reason
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING
 from cwm_hub import lazy_names
 
 if TYPE_CHECKING:
+    from cwm_hub.shards.arrays import decode_arrays as decode_arrays
+    from cwm_hub.shards.arrays import encode_arrays as encode_arrays
     from cwm_hub.shards.codecs import ShardError as ShardError
     from cwm_hub.shards.codecs import decode_clip as decode_clip
     from cwm_hub.shards.codecs import encode_clip as encode_clip
@@ -38,7 +41,9 @@ __getattr__, __dir__, __all__ = lazy_names(
         "ShardError": "cwm_hub.shards.codecs",
         "ShardRecord": "cwm_hub.shards.manifest",
         "ShardWriter": "cwm_hub.shards.writer",
+        "decode_arrays": "cwm_hub.shards.arrays",
         "decode_clip": "cwm_hub.shards.codecs",
+        "encode_arrays": "cwm_hub.shards.arrays",
         "encode_clip": "cwm_hub.shards.codecs",
         "read_index": "cwm_hub.shards.index",
         "shard_name": "cwm_hub.shards.manifest",

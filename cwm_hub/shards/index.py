@@ -1,9 +1,13 @@
-"""`meta/index.parquet`: one row a clip, with its place in the tars, so that a reader opens one window directly."""
+"""`meta/index.parquet`: one row a clip, with its place in the tars, so that a reader opens one window directly.
+
+Columns that came with format 1.1 have a default. An index in which every row has the default lacks the column, as one of
+1.0 does, so that a set that uses none of them has the bytes that it had.
+"""
 
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -56,13 +60,27 @@ class ClipRow:
     """Mean absolute difference of successive frames per pixel and channel, in 0-255 units; 0 is a still picture."""
     luma: float
     """Mean pixel value, 0-255."""
+    camera: str = ""
+    """Which of several cameras of one recording, "" where there is one."""
+    arrays: str = ""
+    """What was logged beside the frames, `action reward`: names of `arrays.MEMBERS`; "" where nothing was."""
+    arrays_offset: int = 0
+    """Byte offset in the tar of the npz that holds them."""
+    arrays_size: int = 0
+    """Its bytes; 0 where there is none."""
 
     def sample_json(self) -> bytes:
-        """The sample's json member: every field but the place in the tar, in the order of the class."""
-        values = {
-            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("shard", "offset", "size")
-        }
+        """The sample's json member: the fields of format 1.0 without the place in the tar, in the order of the class."""
+        values = {name: getattr(self, name) for name in _FIRST if name not in ("shard", "offset", "size")}
         return json.dumps(values).encode()
+
+
+_LATER: dict[str, str | int | float] = {
+    f.name: cast("str | int | float", f.default) for f in fields(ClipRow) if f.default is not MISSING
+}
+"""Columns of format 1.1 and their defaults."""
+
+_FIRST = tuple(f.name for f in fields(ClipRow) if f.name not in _LATER)
 
 
 def index_table(rows: Sequence[ClipRow]) -> "pyarrow.Table":
@@ -81,15 +99,18 @@ def index_table(rows: Sequence[ClipRow]) -> "pyarrow.Table":
 def index_bytes(index: "pyarrow.Table | Sequence[ClipRow]") -> bytes:
     """`meta/index.parquet` as bytes."""
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
+    table = index if isinstance(index, pa.Table) else index_table(index)
+    unused = [name for name, default in _LATER.items() if pc.all(pc.equal(table[name], default)).as_py()]
     sink = io.BytesIO()
-    pq.write_table(index if isinstance(index, pa.Table) else index_table(index), sink, compression="zstd")
+    pq.write_table(table.drop_columns(unused), sink, compression="zstd")
     return sink.getvalue()
 
 
 def read_index_table(root: str | Path | Root) -> "pyarrow.Table":
-    """`meta/index.parquet` as an arrow table, the cheap form for large sets.
+    """`meta/index.parquet` as an arrow table, the cheap form for large sets; a column that it lacks is its default.
 
     Raises:
         ShardError: there is none, it is damaged, or a column is missing.
@@ -103,9 +124,12 @@ def read_index_table(root: str | Path | Root) -> "pyarrow.Table":
         raise ShardError(f"{root} is not a finished shard directory: it has no {INDEX}") from error
     except pa.ArrowException as error:
         raise ShardError(f"{root}/{INDEX}: damaged parquet: {error}") from error
-    missing = [f.name for f in fields(ClipRow) if f.name not in table.column_names]
+    missing = [name for name in _FIRST if name not in table.column_names]
     if missing:
         raise ShardError(f"{root}/{INDEX}: missing columns {missing}")
+    for name, default in _LATER.items():
+        if name not in table.column_names:
+            table = table.append_column(name, pa.repeat(default, len(table)))
     return table
 
 

@@ -5,17 +5,16 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from cwm_hub.config import ConfigError, from_dict, to_dict
+from cwm_hub.shards.arrays import ArrayFacts
 from cwm_hub.shards.codecs import ShardError
 from cwm_hub.shards.storage import Root
 
-if TYPE_CHECKING:
-    pass
-
 FORMAT_VERSION = 1
-"""Version of the directory format that this code writes, the highest that it reads."""
+"""Version of the directory format that this code writes, the highest that it reads. What 1.1 added, older readers pass
+over: they see the same clips without it."""
 
 MANIFEST = "meta/manifest.json"
 
@@ -56,7 +55,8 @@ class Manifest:
     splits: dict[str, tuple[ShardRecord, ...]]
     """Shards of each split, in order."""
     config: dict[str, Any] = field(default_factory=dict)
-    """The full configuration the shards were written with."""
+    """The full configuration the shards were written with; under `arrays`, where readers of 1.0 do not look, what lies
+    beside the clips (see `arrays`)."""
     versions: dict[str, str] = field(default_factory=dict)
     """Versions of the tool and of the libraries that decide the bytes."""
     plan_hash: str = ""
@@ -74,6 +74,21 @@ class Manifest:
         return hashlib.sha256(
             json.dumps(to_dict(self), sort_keys=True, separators=(",", ":")).encode()
         ).hexdigest()
+
+    @property
+    def arrays(self) -> dict[str, ArrayFacts]:
+        """What was logged beside the clips, by name; empty where nothing was.
+
+        Raises:
+            ShardError: what the manifest says of them is not of this format.
+        """
+        try:
+            return {
+                name: from_dict(ArrayFacts, facts, where=f"{MANIFEST}: arrays.{name}")
+                for name, facts in self.config.get("arrays", {}).items()
+            }
+        except (ConfigError, AttributeError) as error:
+            raise ShardError(f"{MANIFEST}: the arrays are not described as in format 1.1: {error}") from error
 
     @property
     def shards(self) -> tuple[ShardRecord, ...]:

@@ -7,18 +7,24 @@ import tarfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 
+from cwm_hub.shards.arrays import (
+    EXTENSION,
+    OF_A_STEP,
+    Arrays,
+    ColumnSums,
+    Sums,
+    add_sums,
+    decode_arrays,
+    encode_arrays,
+)
 from cwm_hub.shards.codecs import CODECS, EXTENSIONS, Frames, ShardError, encode_clip
 from cwm_hub.shards.index import ClipRow
 from cwm_hub.shards.manifest import ShardRecord
 from cwm_hub.shards.storage import fsync, sync, temporary_name
-
-if TYPE_CHECKING:
-    pass
-
 
 KEY = re.compile(r"[a-z0-9_-]{1,90}")
 """A sample's key: no dots (readers cut the name at the first one) and short enough for a plain ustar header."""
@@ -89,6 +95,9 @@ class ShardWriter:
         self.name = name if name is not None else "/".join(self.path.parts[-2:])
         self.rows: list[ClipRow] = []
         self.record: ShardRecord | None = None
+        self.sums: Sums = {}
+        """Of the arrays beside the clips, every frame of a source once."""
+        self._counted: dict[str, int] = {}
         self._keys: set[str] = set()
         self._sha256 = hashlib.sha256()
         self._bytes = 0
@@ -108,8 +117,12 @@ class ShardWriter:
         start_frame: int = 0,
         label: int = -1,
         label_text: str = "",
+        camera: str = "",
+        arrays: Arrays | None = None,
     ) -> ClipRow:
         """Append a clip that was encoded with this writer's codec; the fields are those of `ClipRow`.
+
+        `arrays` holds a row for each of its frames (see `arrays`); clips of one shard all have the same ones, or none.
 
         Raises:
             ShardError: as `append`.
@@ -133,14 +146,16 @@ class ShardWriter:
             codec=clip.codec,
             motion=clip.motion,
             luma=clip.luma,
+            camera=camera,
         )
-        return self.append(row, clip.payload)
+        return self.append(row, clip.payload, b"" if arrays is None else encode_arrays(arrays))
 
-    def append(self, row: ClipRow, payload: bytes) -> ClipRow:
+    def append(self, row: ClipRow, payload: bytes, arrays: bytes = b"") -> ClipRow:
         """Append a clip as it stood in another shard; returns its row, which tells its place in this one.
 
         Raises:
-            ShardError: the key is malformed or was used before in this shard, or the codec differs.
+            ShardError: the key is malformed or was used before in this shard, the codec differs, or the arrays do not fit
+                the frames or the clips before.
         """
         if not KEY.fullmatch(row.key):
             raise ShardError(f"sample key {row.key!r} is not 1 to 90 of [a-z0-9_-]")
@@ -148,11 +163,36 @@ class ShardWriter:
             raise ShardError(f"sample key {row.key!r} occurs twice in {self.name}")
         if row.codec != self.codec:
             raise ShardError(f"a {row.codec} clip cannot go into a {self.codec} shard")
+        row = self._count_arrays(row, arrays)
         row = replace(row, shard=self.name, offset=self._bytes + tarfile.BLOCKSIZE, size=len(payload))
         self._add_member(f"{row.key}.{EXTENSIONS[row.codec]}", payload)
+        if arrays:
+            row = replace(row, arrays_offset=self._bytes + tarfile.BLOCKSIZE)
+            self._add_member(f"{row.key}.{EXTENSION}", arrays)
         self._add_member(f"{row.key}.json", row.sample_json())
         self._keys.add(row.key)
         self.rows.append(row)
+        return row
+
+    def _count_arrays(self, row: ClipRow, data: bytes) -> ClipRow:
+        """Check a clip's arrays and add them to the sums; the row as it names them."""
+        arrays = decode_arrays(data) if data else {}
+        row = replace(row, arrays=" ".join(arrays), arrays_offset=0, arrays_size=len(data))
+        if self.rows and row.arrays != self.rows[0].arrays:
+            others, mine = self.rows[0].arrays or "no arrays", row.arrays or "no arrays"
+            raise ShardError(f"clip {row.key} has {mine} where the clips before it have {others}")
+        for name, values in arrays.items():
+            if len(values) != row.num_frames:
+                raise ShardError(
+                    f"clip {row.key} has {row.num_frames} frames and {len(values)} rows of {name}"
+                )
+        counted = max(self._counted.get(row.source, 0) - row.start_frame, 0)
+        self._counted[row.source] = row.start_frame + row.num_frames
+        part = {
+            name: ColumnSums.of(values[counted or int(row.start_frame == 0 and name in OF_A_STEP) :])
+            for name, values in arrays.items()
+        }
+        self.sums = add_sums([self.sums, part])
         return row
 
     def _add_member(self, name: str, data: bytes) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from cwm_hub.shards.arrays import Sums, describe_arrays
 from cwm_hub.shards.index import INDEX, ClipRow, index_bytes, read_index
 from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, shard_name
 from cwm_hub.shards.storage import Root
@@ -137,20 +138,21 @@ def filter_shards(
         groups.setdefault(row.split, {}).setdefault(row.shard, []).append(row)
     splits: dict[str, tuple[ShardRecord, ...]] = {}
     written: list[ClipRow] = []
+    sums: dict[str, list[Sums]] = {}
     for split, shards in groups.items():
         records = []
         for number, clips in enumerate(shards.values()):
-            record, new = _copy(
-                root, clips, ShardWriter(home / shard_name(split, number, len(shards)), codec=manifest.codec)
-            )
-            records.append(record)
-            written += new
+            writer = ShardWriter(home / shard_name(split, number, len(shards)), codec=manifest.codec)
+            records.append(_copy(root, clips, writer))
+            written += writer.rows
+            sums.setdefault(split, []).append(writer.sums)
         splits[split] = tuple(records)
     filtered = replace(
         manifest,
         name=name or manifest.name,
         splits=splits,
-        config=_with_filter(manifest, conditions),
+        config=_with_filter(manifest, conditions)
+        | describe_arrays(sums, {name: facts.names for name, facts in manifest.arrays.items()}),
         plan_hash=hashlib.sha256(json.dumps([manifest.hash, *map(str, conditions)]).encode()).hexdigest(),
     )
     out.write(INDEX, index_bytes(written))
@@ -159,12 +161,13 @@ def filter_shards(
     return filtered
 
 
-def _copy(root: Root, clips: Sequence[ClipRow], writer: ShardWriter) -> tuple[ShardRecord, list[ClipRow]]:
+def _copy(root: Root, clips: Sequence[ClipRow], writer: ShardWriter) -> ShardRecord:
     with writer:
         for row in clips:
-            writer.append(row, root.read_range(row.shard, row.offset, row.size))
+            arrays = root.read_range(row.shard, row.arrays_offset, row.arrays_size) if row.arrays else b""
+            writer.append(row, root.read_range(row.shard, row.offset, row.size), arrays)
     assert writer.record is not None
-    return writer.record, writer.rows
+    return writer.record
 
 
 def _with_filter(manifest: Manifest, conditions: Sequence[Condition]) -> dict[str, Any]:

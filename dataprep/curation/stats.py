@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cwm_hub.config import check_range
+from cwm_hub.config import check_range, to_dict
 from cwm_hub.shards.codecs import Frames, decode_clip
 from cwm_hub.shards.index import ClipRow, read_index
 from cwm_hub.shards.manifest import Manifest, read_failures
@@ -98,6 +98,8 @@ def measure(root: str | Path | Root, *, sample: int = 1000, seed: int = 0) -> di
         "luma": _spread([_mean(clips, "luma") for clips in videos.values()]),
         "static_share": _share([_mean(clips, "motion") < STATIC_MOTION for clips in videos.values()]),
         "black_share": _share([_mean(clips, "luma") < BLACK_LUMA for clips in videos.values()]),
+        "cameras": _counts([row.camera for row in firsts if row.camera]),
+        "arrays": {name: to_dict(facts) for name, facts in manifest.arrays.items()},
         "failures": _counts([failure["reason"] for failure in read_failures(root)]),
         "sample": _sample(root, firsts, sample, seed),
     }
@@ -252,6 +254,12 @@ def as_text(stats: Mapping[str, Any]) -> str:
     lines += [
         f"  {item['videos']:>9,}  {item['label']:>4}  {item['text']}" for item in labels["by_class"][:10]
     ]
+    if stats["cameras"]:
+        lines.append("cameras        " + _joined(stats["cameras"]))
+    for name, facts in stats["arrays"].items():
+        columns = zip(facts["names"], facts["mean"], facts["std"], strict=True)
+        told = ", ".join(f"{column} {mean:g} ({std:g})" for column, mean, std in columns)
+        lines.append(f"{name:<15}{told}: mean (std) over the training split")
     sample = stats["sample"]
     if sample["videos"]:
         same = sample["near_duplicates"]

@@ -19,6 +19,7 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, Literal
 
+from cwm_hub.shards.arrays import EXTENSION, decode_arrays
 from cwm_hub.shards.codecs import EXTENSIONS, ShardError, decode_clip
 from cwm_hub.shards.index import ClipRow, read_index
 from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, read_failures
@@ -120,6 +121,11 @@ def _check_index(
         if row.key in keys:
             yield Problem(row.shard, f"clip key {row.key} occurs twice")
         keys.add(row.key)
+        if row.arrays.split() != list(manifest.arrays):
+            told = " ".join(manifest.arrays) or "none"
+            yield Problem(
+                row.shard, f"clip {row.key} has {row.arrays or 'no arrays'}, the manifest says {told}"
+            )
         if splits.setdefault(row.source, row.split) != row.split:
             yield Problem(row.shard, f"source {row.source} is in {splits[row.source]} and in {row.split}")
     for record in manifest.shards:
@@ -200,6 +206,8 @@ def _compare(file: BufferedIOBase, record: ShardRecord, rows: Sequence[ClipRow])
     for row in rows:
         data = row.sample_json()
         expected.append((f"{row.key}.{EXTENSIONS[row.codec]}", row.offset, row.size, b""))
+        if row.arrays:
+            expected.append((f"{row.key}.{EXTENSION}", row.arrays_offset, row.arrays_size, b""))
         expected.append((f"{row.key}.json", None, len(data), data))
     members = walk(file, record.bytes)
     for name, offset, size, data in expected:
@@ -261,6 +269,24 @@ def _check_content(file: BufferedIOBase, record: ShardRecord, rows: Sequence[Cli
             continue
         if frames.shape != (row.num_frames, row.height, row.width, 3):
             yield Problem(record.file, f"clip {row.key} decodes to {frames.shape}, the index says otherwise")
+        if row.arrays:
+            file.seek(row.arrays_offset)
+            yield from _check_arrays(file.read(row.arrays_size), record, row)
+
+
+def _check_arrays(data: bytes, record: ShardRecord, row: ClipRow) -> Iterator[Problem]:
+    try:
+        arrays = decode_arrays(data)
+    except ShardError as error:
+        yield Problem(record.file, f"clip {row.key}: {error}")
+        return
+    if " ".join(arrays) != row.arrays:
+        yield Problem(record.file, f"clip {row.key} holds {' '.join(arrays)}, the index says {row.arrays}")
+    for name, values in arrays.items():
+        if len(values) != row.num_frames:
+            yield Problem(
+                record.file, f"clip {row.key} has {row.num_frames} frames and {len(values)} rows of {name}"
+            )
 
 
 def _say(line: str) -> None:

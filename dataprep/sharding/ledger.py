@@ -23,6 +23,7 @@ import pyarrow as pa
 
 import cwm_hub
 from cwm_hub.config import to_dict
+from cwm_hub.shards.arrays import Sums, describe_arrays
 from cwm_hub.shards.index import INDEX, index_bytes, index_table
 from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, failures_bytes, shard_name
 from cwm_hub.shards.storage import Root, lock
@@ -172,12 +173,14 @@ def finalize(root: Root) -> Outcome:
     splits: dict[str, list[ShardRecord]] = {}
     failures = [Failure(*values) for values in plan["failures"]]
     tables: list[pa.Table] = []
+    sums: dict[str, list[Sums]] = {}
     sources: set[str] = set()
     for split, state in _read_states(root, plan):
         failures.extend(state.failures)
         if state.record is not None:
             splits.setdefault(split, []).append(state.record)
             tables.append(index_table(state.rows))
+            sums.setdefault(split, []).append(state.sums)
             sources.update(row.source for row in state.rows)
     failures.sort(key=lambda failure: failure.source_path)
     reasons = Counter(failure.reason for failure in failures)
@@ -195,7 +198,7 @@ def finalize(root: Root) -> Outcome:
             codec=plan["config"]["codec"],
             image_size=plan["config"]["decode"]["size"],
             splits={split: tuple(records) for split, records in splits.items()},
-            config=plan["config"],
+            config=plan["config"] | describe_arrays(sums, plan["config"]["source"].get("arrays", {})),
             versions=plan["versions"],
             plan_hash=plan["plan_hash"],
             licence=plan["licence"],

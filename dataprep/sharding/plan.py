@@ -45,6 +45,8 @@ class SourceVideo:
     """Size of the source on disk, part of the plan hash: a replaced file is another plan."""
     options: tuple[tuple[str, Any], ...] = ()
     """Whatever else the opener needs for this video (json values), part of the plan hash."""
+    camera: str = ""
+    """Which of several cameras of one recording; told apart by the id too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,8 @@ class ShardConfig:
     limit: int | None = None
     """Only this many videos of each split, chosen by the same shuffle; None: all."""
     source: dict[str, Any] = field(default_factory=dict)
-    """What the source module was asked beyond this, json values only."""
+    """What the source module was asked beyond this, json values only; `arrays` names the columns of what its openers give
+    beside the frames."""
 
     def __post_init__(self) -> None:
         if self.codec not in CODECS:

@@ -20,6 +20,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from cwm_hub.shards.arrays import Arrays, ColumnSums, Sums
 from cwm_hub.shards.codecs import Frames
 from cwm_hub.shards.index import ClipRow
 from cwm_hub.shards.manifest import ShardRecord
@@ -52,6 +53,41 @@ class FrameReader(Protocol):
     ) -> None: ...
 
     def __iter__(self) -> Iterator[Frames]: ...
+
+
+class LoggedReader:
+    """A reader and what was logged beside its frames."""
+
+    def __init__(self, reader: FrameReader, arrays: Arrays) -> None:
+        """`arrays` has a row for every frame that the reader is going to yield."""
+        self.arrays = arrays
+        self._reader = reader
+
+    @property
+    def alive(self) -> Callable[[], None]:
+        """The reader's."""
+        return self._reader.alive
+
+    @alive.setter
+    def alive(self, alive: Callable[[], None]) -> None:
+        self._reader.alive = alive
+
+    @property
+    def output_fps(self) -> float:
+        """The reader's."""
+        return self._reader.output_fps
+
+    def __enter__(self) -> Self:
+        self._reader.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._reader.__exit__(kind, value, trace)
+
+    def __iter__(self) -> Iterator[Frames]:
+        return iter(self._reader)
 
 
 Opener = Callable[[SourceVideo, ShardConfig], FrameReader]
@@ -121,6 +157,8 @@ class ShardState:
     """None where no source gave a clip: then there is no tar."""
     rows: tuple[ClipRow, ...]
     failures: tuple[Failure, ...]
+    sums: Sums = field(default_factory=dict)
+    """Of the arrays beside the clips."""
 
     def to_json(self) -> bytes:
         """Compact json; rows and failures are arrays in the order of their fields."""
@@ -130,6 +168,7 @@ class ShardState:
                 "record": None if self.record is None else dataclasses.astuple(self.record),
                 "rows": [dataclasses.astuple(row) for row in self.rows],
                 "failures": [dataclasses.astuple(failure) for failure in self.failures],
+                "sums": {name: dataclasses.astuple(sums) for name, sums in self.sums.items()},
             }
         ).encode()
 
@@ -142,6 +181,10 @@ class ShardState:
             record=None if values["record"] is None else ShardRecord(*values["record"]),
             rows=tuple(ClipRow(*row) for row in values["rows"]),
             failures=tuple(Failure(*failure) for failure in values["failures"]),
+            sums={
+                name: ColumnSums(rows, tuple(total), tuple(squares))
+                for name, (rows, total, squares) in values["sums"].items()
+            },
         )
 
 
@@ -167,7 +210,7 @@ def write_shard(job: ShardJob, report: Callable[[Beat], None]) -> ShardState:
             writer.abort()
         if home is None and writer.record is not None:
             job.root.upload(job.task.file, path)
-        state = ShardState(job.plan_hash, writer.record, tuple(writer.rows), tuple(failures))
+        state = ShardState(job.plan_hash, writer.record, tuple(writer.rows), tuple(failures), writer.sums)
         job.root.write(job.task.state_file, state.to_json())
     return state
 
@@ -227,6 +270,7 @@ def _spool_source(
     try:
         with source_errors(), job.opener(source, job.config) as reader:
             reader.alive = _at_most_every(SECONDS_BETWEEN_SIGNS, alive)
+            spool.arrays = reader.arrays if isinstance(reader, LoggedReader) else None
             for start, frames in cut_pieces(reader, job.config):
                 clip = EncodedClip.encode(frames, codec=job.config.codec, fps=reader.output_fps)
                 spool.append(start, clip)
@@ -235,6 +279,10 @@ def _spool_source(
         return Failure(source.source_path, error.reason, error.detail)
     if not spool.clips:
         return Failure(source.source_path, "zero_frames", "no frame was kept")
+    for name, values in (spool.arrays or {}).items():
+        if len(values) != spool.frames:
+            detail = f"{spool.frames} frames and {len(values)} rows of {name}"
+            return Failure(source.source_path, "wrong_length", detail)
     return None
 
 
@@ -274,18 +322,20 @@ def cut_pieces(frames: Iterable[Frames], config: ShardConfig) -> Iterator[tuple[
 
 
 def _add_source(source: SourceVideo, spool: "_Spool", writer: ShardWriter) -> None:
-    last_start, last = spool.clips[-1]
     for number, (start, clip) in enumerate(spool):
+        rows = slice(start, start + clip.num_frames)
         writer.add(
             clip,
             key=source.id if len(spool.clips) == 1 else f"{source.id}_c{number:03d}",
             split=source.split,
             source=source.id,
             source_path=source.source_path,
-            source_frames=last_start + last.num_frames,
+            source_frames=spool.frames,
             start_frame=start,
             label=source.label,
             label_text=source.label_text,
+            camera=source.camera,
+            arrays=None if spool.arrays is None else {k: v[rows] for k, v in spool.arrays.items()},
         )
 
 
@@ -295,8 +345,16 @@ class _Spool:
     def __init__(self) -> None:
         self.clips: list[tuple[int, EncodedClip]] = []
         """(start frame, clip without its payload)."""
+        self.arrays: Arrays | None = None
+        """Beside the frames of the whole source; None where nothing was logged."""
         self._sizes: list[int] = []
         self._file = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  (closed by __exit__)
+
+    @property
+    def frames(self) -> int:
+        """Of the source, so far."""
+        start, last = self.clips[-1]
+        return start + last.num_frames
 
     def append(self, start: int, clip: EncodedClip) -> None:
         try:
