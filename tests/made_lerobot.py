@@ -17,7 +17,7 @@ KEY = "observation.images.top"
 
 def write_info(root: Path, version: str, **changes: Any) -> None:
     """`meta/info.json` at 10 frames a second with one camera."""
-    features = {KEY: {"dtype": "video", "shape": [48, 64, 3]}, "action": {"dtype": "float32", "shape": [2]}}
+    features = {KEY: {"dtype": "video", "shape": [48, 64, 3]}}
     (root / "meta").mkdir(parents=True, exist_ok=True)
     info = {"codebase_version": version, "fps": 10, "robot_type": "arm", "features": features}
     (root / "meta/info.json").write_text(json.dumps(info | changes))
@@ -36,7 +36,8 @@ def episode_row(
     """A row of v3.0: the episode lies in file 0 of the one camera, from `start` to `stop` seconds."""
     stop = start + length / 10 if stop is None else stop
     place = {"chunk_index": 0, "file_index": 0, "from_timestamp": start, "to_timestamp": stop}
-    row = {"episode_index": index, "length": length, "tasks": ["lift"]}
+    data = {"data/chunk_index": 0, "data/file_index": 0}
+    row = {"episode_index": index, "length": length, "tasks": ["lift"]} | data
     return row | {f"videos/{KEY}/{name}": value for name, value in place.items()} | changes
 
 
@@ -45,6 +46,20 @@ def write_v3(root: Path, rows: Sequence[dict[str, Any]], *, frames: int, **info:
     write_info(root, "v3.0", **info)
     write_rows(root, rows)
     return write_video(root / f"videos/{KEY}/chunk-000/file-000.mp4", counting_frames(frames), fps=10)
+
+
+def write_logs(root: Path, lengths: Sequence[int], columns: dict[str, Sequence[Any]]) -> None:
+    """`data` of v3.0 with these columns over all rows, and their features in `meta/info.json`."""
+    info = json.loads((root / "meta/info.json").read_text())
+    for name, values in columns.items():
+        kind = "bool" if isinstance(values[0], bool) else "float32"
+        width = len(values[0]) if isinstance(values[0], list) else 1
+        info["features"].setdefault(name, {"dtype": kind, "shape": [width], "names": None})
+    (root / "meta/info.json").write_text(json.dumps(info))
+    index = {"episode_index": [n for n, length in enumerate(lengths) for _ in range(length)]}
+    index["frame_index"] = [i for length in lengths for i in range(length)]
+    (root / "data/chunk-000").mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(index | columns), root / "data/chunk-000/file-000.parquet")
 
 
 def write_pictures(root: Path, version: str, lengths: Sequence[int]) -> None:

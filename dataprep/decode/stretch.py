@@ -23,6 +23,7 @@ from av.video.frame import VideoFrame
 from dataprep.decode.colour import ContainerColour
 from dataprep.decode.frames import DecodeSettings
 from dataprep.decode.hdr import HDR_TRANSFERS
+from dataprep.decode.orientation import UPRIGHT, Orientation, orientation_of
 from dataprep.decode.resize import FrameConverter
 from dataprep.decode.sample_entry import read_sample_entry
 from dataprep.decode.video_file import VideoError, check_regular, open_container, pick_stream
@@ -51,6 +52,7 @@ class LongVideo:
         self._to_pixels = FrameConverter(settings.size, resize=settings.resize, fit=settings.fit)
         self._ticks, self._key_numbers = self._count()
         self._number = {tick: number for number, tick in enumerate(self._ticks)}
+        self._orientation: Orientation | None = None
         self._frames: Iterator[VideoFrame] = iter(())
         self._waiting: VideoFrame | None = None
         """Decoded, and of a later stretch."""
@@ -62,6 +64,13 @@ class LongVideo:
         """Frames that the file shows."""
         return len(self._ticks)
 
+    @property
+    def rate(self) -> float | None:
+        """Frames a second by the usual step of the clock; None for a single frame."""
+        if len(self._ticks) < 2 or not self._stream.time_base:
+            return None
+        return 1 / float(np.median(np.diff(self._ticks)) * float(self._stream.time_base))
+
     def stretch(self, start: int, length: int) -> Iterator[tuple[int, VideoFrame]]:
         """(number, frame) for those of the frames that can be decoded, in order."""
         self._go_to(start)
@@ -71,6 +80,7 @@ class LongVideo:
             if frame is None:
                 self._next = None
                 return
+            self._orientation = orientation_of(frame, self._orientation)  # of frames before the stretch too
             number = None if frame.pts is None else self._number.get(frame.pts)
             if number is None:  # hidden by the container
                 continue
@@ -82,7 +92,7 @@ class LongVideo:
                 yield number, frame
 
     def pixels(self, frame: VideoFrame, number: int) -> np.ndarray:
-        """The frame as u8 [H, W, 3].
+        """The frame that `stretch` gave last as u8 [H, W, 3], upright.
 
         Raises:
             VideoError: It cannot be converted, or is HDR where the settings refuse that.
@@ -91,7 +101,7 @@ class LongVideo:
         if self._settings.hdr == "refuse" and frame.color_trc in HDR_TRANSFERS:
             raise VideoError("hdr_unsupported", "the transfer function is PQ or HLG")
         try:
-            return self._to_pixels(frame, number)
+            return self._to_pixels(frame, number, self._orientation or UPRIGHT)
         except av.error.FFmpegError as error:
             detail = f"frame {number} cannot be converted: {error.strerror}"
             raise VideoError("decode_error", detail) from error

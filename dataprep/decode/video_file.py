@@ -36,6 +36,8 @@ REASONS = {
     "timestamps": "a gap between two frames that cannot be filled at the asked rate",
     "annot_missing": "a crop that follows annotations, and none for this video or frame",
     "wrong_length": "another number of frames than the tables of its data set say",
+    "wrong_rate": "another frame rate than the tables of its data set say",
+    "bad_rows": "what was logged beside the frames is missing, not finite or of another shape",
     "too_short": "fewer frames than one training window",
 }
 """Every reason a `VideoError` can carry, with its meaning."""

@@ -54,11 +54,17 @@ class Request:
     """Only the first N of them."""
     validation_share: float = option(0.0, metavar="SHARE")
     """Of the episodes that the data set calls train, chosen by a hash."""
+    state: bool = False
+    """Write observation.state too, beside actions and rewards."""
+    frames_only: bool = False
+    """Write nothing that was logged beside the frames."""
 
     def __post_init__(self) -> None:
         check_range(self, "validation_share", at_least=0, below=1)
         if self.max_episodes is not None:
             check_range(self, "max_episodes", at_least=1)
+        if self.state and self.frames_only:
+            raise ValueError("give either --state or --frames-only")
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
         "robot_type": info.robot_type,
         "cameras": [camera.key for camera in choose_cameras(info, request.cameras)],
         "validation_share": request.validation_share,
+        "arrays": choose_arrays(info, request),
     }
     if repository.commit:
         facts |= {"dataset": repository.place, "commit": repository.commit}
@@ -120,6 +127,23 @@ def choose_cameras(info: Info, asked: Sequence[str]) -> list[Camera]:
     return [camera for camera in usable if not asked or any(_is_called(camera, name) for name in asked)]
 
 
+def choose_arrays(info: Info, request: Request) -> dict[str, Sequence[str]]:
+    """The arrays that are asked for, with their columns.
+
+    Raises:
+        ValueError: The state is asked for and there is none.
+    """
+    if request.state and "state" not in info.logged:
+        raise ValueError(
+            "--state asks for observation.state, and the data set has no such feature of numbers"
+        )
+    return {
+        name: columns
+        for name, columns in info.logged.items()
+        if not request.frames_only and (name != "state" or request.state)
+    }
+
+
 def list_episodes(repository: Repository, info: Info, request: Request) -> Listing:
     """A source video for every episode of every camera that is asked for, and a failure for each that lacks its file.
 
@@ -136,10 +160,11 @@ def list_episodes(repository: Repository, info: Info, request: Request) -> Listi
     sources: list[SourceVideo] = []
     failures: list[Failure] = []
     used: set[str] = set()
+    arrays = choose_arrays(info, request)
     for camera in choose_cameras(info, request.cameras):
         frames = _frames_of_files(info, every, camera) if camera.is_video else {}
         for episode in chosen:
-            found = _find(repository, info, episode, camera, frames)
+            found = _find(repository, info, episode, camera, frames, logged=bool(arrays))
             if episode.index not in splits:
                 found = Failure(_shown(episode, camera), "no_split", "in no range of info.json's splits")
             if isinstance(found, Failure):
@@ -152,10 +177,19 @@ def list_episodes(repository: Repository, info: Info, request: Request) -> Listi
             path = repository.locate(found.file)
             sources.append(
                 SourceVideo(
-                    _key(episode, camera), path, shown, split, label, text, found.bytes, found.options
+                    _key(episode, camera),
+                    path,
+                    shown,
+                    split,
+                    label,
+                    text,
+                    found.bytes,
+                    found.options,
+                    camera=camera.key,
                 )
             )
-    notes = tuple(_notes(repository, info, every, chosen, used))
+    logs = ", ".join(f"{name} ({len(columns)})" for name, columns in arrays.items())
+    notes = (*_notes(repository, info, every, chosen, used), f"beside the frames: {logs or 'nothing'}")
     return Listing(tuple(sources), tuple(failures), notes, share_files=True)
 
 
@@ -167,18 +201,27 @@ class _Found:
 
 
 def _find(
-    repository: Repository, info: Info, episode: Episode, camera: Camera, frames: Mapping[str, "_FileFrames"]
+    repository: Repository,
+    info: Info,
+    episode: Episode,
+    camera: Camera,
+    frames: Mapping[str, "_FileFrames"],
+    *,
+    logged: bool,
 ) -> _Found | Failure:
     shown = _shown(episode, camera)
-    place = find_video(info, episode, camera)
-    file = place.file if camera.is_video else find_data(info, episode)
+    place, rows = find_video(info, episode, camera), find_data(info, episode)
+    file = place.file if camera.is_video else rows
     if episode.length < 1:
         return Failure(shown, "zero_frames", "an empty episode")
     if file not in repository.bytes:
         return Failure(shown, "missing_file", f"there is no {file}" if file else "its row names no file")
+    if logged and rows not in repository.bytes:
+        detail = f"there is no {rows} with its actions" if rows else "its row names no file with its actions"
+        return Failure(shown, "missing_file", detail)
+    its: tuple[tuple[str, Any], ...] = (("episode", episode.index), ("length", episode.length))
     if not camera.is_video:
-        rows = (("column", camera.key), ("episode", episode.index), ("length", episode.length))
-        return _Found(file, 0, (*rows, ("file_bytes", repository.bytes[file])))
+        return _Found(file, 0, (("column", camera.key), *its, ("file_bytes", repository.bytes[file])))
     if place.length not in (None, episode.length):
         detail = f"{place.length} frames by its times, {episode.length} by its length"
         return Failure(shown, "wrong_length", detail)
@@ -188,10 +231,11 @@ def _find(
         file,
         size,
         (
-            ("length", episode.length),
+            *its,
             ("counted", of_file.starts[episode.index]),
             ("timed", None if place.stop is None else round(place.start)),
             ("file_frames", of_file.total if of_file.sound else -1),
+            *((("file", file), ("rows", rows), ("rows_bytes", repository.bytes[rows])) if logged else ()),
         ),
     )
 

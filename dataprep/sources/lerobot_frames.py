@@ -1,4 +1,7 @@
-"""The frames of one episode of one LeRobot camera: a stretch of a video file, or pictures in the rows of a parquet file."""
+"""The frames of one episode of one LeRobot camera: a stretch of a video file, or pictures in the rows of a parquet file.
+
+What was logged beside them comes along, see `lerobot_logs`.
+"""
 
 import functools
 from collections.abc import Mapping
@@ -12,21 +15,35 @@ from dataprep.decode.pictures import PictureReader
 from dataprep.decode.stretch import LongVideo, StretchReader, kept_frames
 from dataprep.decode.video_file import VideoError
 from dataprep.sharding.plan import ShardConfig, SourceVideo
-from dataprep.sharding.worker import FrameReader
+from dataprep.sharding.worker import FrameReader, LoggedReader
+from dataprep.sources.lerobot_logs import read_logged
 from dataprep.sources.repository import fetch
+
+MOST_RATE_ERROR = 0.05
+"""Share by which a file's frame rate may differ from info.json's: clocks of a millisecond round it."""
 
 
 def open_episode(source: SourceVideo, config: ShardConfig) -> FrameReader:
     """Opener of an episode: a stretch of a video file, or rows of a parquet file."""
     options: dict[str, Any] = dict(source.options)
     path, settings, fps = fetch(source.path), config.decode, float(config.source["fps"])
+    episode, length = options["episode"], options["length"]
+    kept, columns = kept_frames(length, fps, settings), config.source["arrays"]
+    reader: FrameReader
     if "column" in options:
-        store = RowStore(path, options["column"], options["episode"], options["length"])
-        kept = kept_frames(options["length"], fps, settings)
-        return PictureReader(store, kept, settings, fps=(settings.fps or fps) / settings.stride)
-    video = _long_video(str(path), settings)
-    start = _first_frame(video.frame_count, options)
-    return StretchReader(video, settings, start=start, length=options["length"], fps=fps)
+        store = RowStore(path, options["column"], episode, length)
+        reader = PictureReader(store, kept, settings, fps=(settings.fps or fps) / settings.stride)
+    else:
+        video = _long_video(str(path), settings)
+        if video.rate is not None and abs(video.rate / fps - 1) > MOST_RATE_ERROR:
+            detail = f"the file has {video.rate:g} frames a second, info.json says {fps:g}"
+            raise VideoError("wrong_rate", detail)
+        start = _first_frame(video.frame_count, options)
+        reader = StretchReader(video, settings, start=start, length=length, fps=fps)
+    if not columns:
+        return reader
+    rows = path if "column" in options else fetch(source.path.removesuffix(options["file"]) + options["rows"])
+    return LoggedReader(reader, read_logged(rows, columns, episode=episode, length=length, kept=kept))
 
 
 @functools.lru_cache(maxsize=1)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dataprep.sources.lerobot_logs import logged_columns
 from dataprep.sources.repository import Repository
 from dataprep.sources.text_files import read_json, read_rows
 
@@ -57,6 +58,8 @@ class Info:
     video_path: str
     chunk_episodes: int
     """Episodes of a v2.x chunk."""
+    logged: Mapping[str, Sequence[str]]
+    """Columns of what was logged beside the frames, by the name of our array: `{"action": ["x", "y"]}`."""
 
     @property
     def major(self) -> int:
@@ -143,6 +146,7 @@ def read_info(repository: Repository) -> Info:
             data_path=str(info.get("data_path") or TEMPLATES[major]["data_path"]),
             video_path=str(info.get("video_path") or TEMPLATES[major]["video_path"]),
             chunk_episodes=int(info.get("chunks_size") or 1000),
+            logged=logged_columns(info.get("features", {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{repository.place}/{INFO} is damaged: {type(error).__name__} {error}") from error

@@ -10,6 +10,7 @@ from av.bitstream import BitStreamFilterContext
 from made_videos import CASES, write_video
 
 from dataprep.decode.frames import DecodeSettings, open_video
+from dataprep.decode.stretch import LongVideo
 
 COLOURS = {"R": (255, 0, 0), "G": (0, 255, 0), "B": (0, 0, 255), "W": (255, 255, 255)}
 STORED = np.array([["R", "G"], ["B", "W"]])
@@ -57,6 +58,9 @@ def test_every_matrix_of_a_container(stored: Path, suffix: str, matrix: tuple[in
     with open_video(path, DecodeSettings(min_frames=1)) as video:
         assert (video.info.width, video.info.height) == ((96, 128) if turned else (128, 96))
         assert video.info.mirrored == ((sx * sy < 0) != turned)
+    long = LongVideo(path, DecodeSettings())
+    stretch = [corners(long.pixels(frame, number)) for number, frame in long.stretch(20, 2)]
+    assert stretch == 2 * [(wanted.T if turned else wanted).tolist()]
 
 
 def test_a_mirror_that_the_bitstream_tells_holds_for_every_frame() -> None:

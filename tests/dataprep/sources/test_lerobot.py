@@ -319,6 +319,7 @@ def test_from_the_hub_only_what_is_asked_for_is_fetched(tmp_path: Path) -> None:
         assert fetched == {
             *("README.md", "meta/info.json", "meta/tasks.parquet"),
             *("meta/episodes/chunk-000/file-000.parquet", f"videos/{CAMERAS[0]}/chunk-000/file-000.mp4"),
+            "data/chunk-000/file-000.parquet",
         }
         manifest = Manifest.load(out)
         assert (manifest.licence, manifest.config["source"]["commit"]) == ("cc-by-4.0", commit)
