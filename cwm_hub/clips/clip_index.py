@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 FILTERS = ("num_frames", "fps", "source_frames", "label", "motion", "luma")
 """Index columns that `ClipSource.where` can bound."""
 
+LOGGED = ("action", "reward", "is_terminal")
+"""What a batch has of the arrays beside the clips (see `cwm_hub.shards.arrays`)."""
+
 
 @dataclass(frozen=True)
 class ClipSource:
@@ -105,6 +108,9 @@ class ClipIndex:
         self.height, self.width = rows["height"].to_numpy(), rows["width"].to_numpy()
         self.start, self.frames = rows["start_frame"].to_numpy(), rows["num_frames"].to_numpy()
         self.label = rows["label"].to_numpy()
+        self.arrays_offset, self.arrays_size = (
+            rows[name].to_numpy() for name in ("arrays_offset", "arrays_size")
+        )
         self.key, self.codec = rows["key"].combine_chunks(), rows["codec"].combine_chunks()
 
     def _subset(self, names: Sequence[str], count: int) -> WindowTable:
@@ -147,6 +153,30 @@ class ClipIndex:
             "subset_seed": self.source.subset_seed,
             "windows": len(self.windows),
         }
+
+
+def common_arrays(sets: Sequence[ClipIndex]) -> dict[str, tuple[int, ...]]:
+    """Shape of a row of each of `LOGGED` that all sets have; actions are among them.
+
+    Raises:
+        ValueError: a set without actions.
+        ShardError: actions of different sizes.
+    """
+    first = sets[0]
+    for index in sets:
+        if "action" not in index.manifest.arrays:
+            raise ValueError(
+                f"{index.source.root} holds no actions beside its clips; cwm-dataprep lerobot writes them where they were "
+                "logged"
+            )
+        sizes = [one.manifest.arrays["action"].shape[0] for one in (first, index)]
+        if sizes[0] != sizes[1]:
+            raise ShardError(
+                f"{first.source.root} holds actions of {sizes[0]} numbers and {index.source.root} of {sizes[1]}: "
+                "a mixture needs one size"
+            )
+    every = [index.manifest.arrays for index in sets]
+    return {name: every[0][name].shape for name in LOGGED if all(name in arrays for arrays in every)}
 
 
 def _number_sources(column: "pyarrow.ChunkedArray") -> tuple["pyarrow.Array", Ints]:

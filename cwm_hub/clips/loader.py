@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cwm_hub.clips import sampling
-from cwm_hub.clips.clip_index import ClipSource
+from cwm_hub.clips.clip_index import LOGGED, ClipSource, common_arrays
 from cwm_hub.clips.local_shards import BrokenCount
 from cwm_hub.clips.retries import FetchConfig
 from cwm_hub.clips.sampling import Sampling
@@ -58,6 +58,17 @@ class ClipBatch:
     """Class of each clip, -1 where unknown."""
     broken: tuple[tuple[str, str], ...] = ()
     """(shard or clip, reason) of what could not be read and was replaced in this batch."""
+    action: Float32[Tensor, "B T A"] | None = None
+    """`action[:, t]` led to frame t; zeros at the first frame of a video. None unless the loader was asked for it."""
+    reward: Float32[Tensor, "B T"] | None = None
+    """Received on arrival at each frame; None too where a set of the mixture has none."""
+    is_terminal: Bool[Tensor, "B T"] | None = None
+    """Whether the task itself ended on arrival at each frame; None as for the reward."""
+
+    @property
+    def logged(self) -> dict[str, Tensor]:
+        """What there is of action, reward and is_terminal, by these names: what a world model with actions takes."""
+        return {name: value for name in LOGGED if (value := getattr(self, name)) is not None}
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "ClipBatch":
         """The batch with its tensors on `device`."""
@@ -68,7 +79,8 @@ class ClipBatch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, move: Any) -> "ClipBatch":
-        return replace(self, video=move(self.video), is_first=move(self.is_first), label=move(self.label))
+        tensors = {"video": self.video, "is_first": self.is_first, "label": self.label} | self.logged
+        return replace(self, **{name: move(tensor) for name, tensor in tensors.items()})
 
 
 class ClipLoader:
@@ -92,6 +104,7 @@ class ClipLoader:
         max_broken: int = 8,
         max_broken_share: float = 0.5,
         fetch: FetchConfig | None = None,
+        with_actions: bool = False,
     ) -> None:
         """Read manifests and indices once; no video is read before the first batch.
 
@@ -112,10 +125,12 @@ class ClipLoader:
             max_broken: shards or clips that may turn out unreadable before the run stops.
             max_broken_share: share of the clips of each source of which the same is true, in [0, 1].
             fetch: cache, retries and timeouts for remote roots; None takes `FetchConfig()`.
+            with_actions: give the logged actions too, and rewards and ends where every source has them. The windows are
+                the same.
 
         Raises:
-            ShardError: a root that is not a finished shard directory, or image sizes that do not match.
-            ValueError: weights, filters, subset or window length that leave nothing to sample.
+            ShardError: a root that is not a finished shard directory, or image or action sizes that do not match.
+            ValueError: weights, filters, subset or window length that leave nothing to sample, or no actions.
         """
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is outside a world of {world_size}")
@@ -139,6 +154,7 @@ class ClipLoader:
             fetch=fetch or FetchConfig(),
             max_broken=max_broken,
             max_broken_share=max_broken_share,
+            with_actions=with_actions,
         )
         height, width = self._batches.image_size
         if image_size is not None and (height, width) != (image_size, image_size):
@@ -172,6 +188,11 @@ class ClipLoader:
         return dict(self._broken.reasons)
 
     @property
+    def logged(self) -> dict[str, tuple[int, ...]]:
+        """What batches have beside the frames, and the shape of a row of each: `{"action": (4,), "reward": ()}`."""
+        return self._batches.logged
+
+    @property
     def samples_per_epoch(self) -> list[int]:
         """Samples after which each source's epoch ends, all ranks together."""
         return [len(clips) for clips in self._batches.sets]
@@ -197,6 +218,7 @@ def validation_windows(
     seed: int,
     batch_clips: int = 16,
     fetch: FetchConfig | None = None,
+    with_actions: bool = False,
 ) -> list[ClipBatch]:
     """A fixed list of `count` distinct windows for evaluation, in batches of at most `batch_clips`.
 
@@ -216,6 +238,7 @@ def validation_windows(
         fetch=fetch or FetchConfig(),
         max_broken=0,
         max_broken_share=0.0,
+        with_actions=with_actions,
     )
     clips = batches.sets[0]
     windows = len(clips.index.windows)
@@ -296,6 +319,7 @@ class _Batches(Dataset[ClipBatch | ShardError]):
         fetch: FetchConfig,
         max_broken: int,
         max_broken_share: float,
+        with_actions: bool,
     ) -> None:
         self._broken, self._memory = BrokenCount(max_broken), _BatchMemory()
         self._shares = sampling.mixture_shares([source.weight for source in sources])
@@ -310,6 +334,7 @@ class _Batches(Dataset[ClipBatch | ShardError]):
                 number=number,
                 fetch=fetch,
                 max_broken_share=max_broken_share,
+                arrays=LOGGED if with_actions else (),
             )
             for number, source in enumerate(sources)
         ]
@@ -321,6 +346,7 @@ class _Batches(Dataset[ClipBatch | ShardError]):
                     f"{sources[0].root} holds {first} frames and {clips.index.source.root} {other}: "
                     "a mixture needs one size"
                 )
+        self.logged = common_arrays([clips.index for clips in self.sets]) if with_actions else {}
 
     def __getitem__(self, batch: int) -> ClipBatch | ShardError:
         """The batch, or the error in its place: raised in a worker it would reach the user with two tracebacks."""
@@ -345,6 +371,10 @@ class _Batches(Dataset[ClipBatch | ShardError]):
             start=tuple(window.start for window in windows),
             label=torch.tensor([window.label for window in windows]),
             broken=tuple(pair for window in windows for pair in window.broken.items()),
+            **{
+                name: torch.from_numpy(np.stack([window.logged[name] for window in windows]))
+                for name in self.logged
+            },
         )
 
     def fingerprint(self) -> dict[str, Any]:

@@ -6,11 +6,12 @@ in order, ahead of its use, and never waits for its whole.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cwm_hub.clips import sampling
 from cwm_hub.clips.clip_index import ClipIndex, ClipSource
@@ -18,6 +19,7 @@ from cwm_hub.clips.local_shards import BrokenCount, BrokenShardError, LocalShard
 from cwm_hub.clips.remote_shards import RemoteShards, pin_revision
 from cwm_hub.clips.retries import FetchConfig, with_retries
 from cwm_hub.clips.sampling import Ints, Sampling
+from cwm_hub.shards.arrays import MAGIC, Member, find_members
 from cwm_hub.shards.codecs import Frames, ShardError, decode_clip, raw_byte_range
 from cwm_hub.shards.index import INDEX, read_index_table
 from cwm_hub.shards.manifest import MANIFEST, Manifest
@@ -43,6 +45,8 @@ class Window(NamedTuple):
     """Of the clip, -1 where unknown."""
     broken: dict[str, str]
     """Shards or clips that could not be read and were passed over, with the reason."""
+    logged: dict[str, NDArray[Any]]
+    """Rows of what was logged beside the frames; empty where it was not asked for."""
 
 
 class _Epoch(NamedTuple):
@@ -67,8 +71,11 @@ class ClipSet:
         seed: int,
         block_shards: int,
         max_broken_share: float,
+        arrays: Collection[str],
     ) -> None:
         self.index = index
+        self._arrays = arrays
+        self._members: dict[tuple[int, int], list[Member]] = {}  # by bytes and frames of the clip
         self._files, self._unit, self._seed, self._block_shards = files, unit, seed, block_shards
         self._window_frames = window_frames
         self._units = index.windows.units(unit, window_frames=window_frames)
@@ -104,13 +111,14 @@ class ClipSet:
             row, first = self._locate(plan, at)
             try:
                 self._read(row, first, out)
+                logged = self._read_arrays(row, first) if self._arrays else {}
             except BrokenShardError as error:
                 passed[error.name] = error.reason
                 broken.add(error.name, error.reason)
                 self._check_share(row, error)
             else:
                 start, label = int(self.index.start[row]) + first, int(self.index.label[row])
-                return Window(self.index.key[row].as_py(), start, label, passed)
+                return Window(self.index.key[row].as_py(), start, label, passed, logged)
             low, high = self._block_range(plan, position) if tries < BLOCK_TRIES else (0, len(self))
             at = sampling.substitute_position(
                 position, tries, seed=self._seed, epoch=epoch, low=low, high=high
@@ -213,6 +221,21 @@ class ClipSet:
             raise BrokenShardError(self._clip_name(row), difference)
         out[:] = frames
 
+    def _read_arrays(self, row: int, first: int) -> dict[str, NDArray[Any]]:
+        """What was logged beside the window, read where it lies; where that is, clips of one length share."""
+        descriptor = self._files.open(int(self.index.shard[row]))
+        offset, size = int(self.index.arrays_offset[row]), int(self.index.arrays_size[row])
+        data = self._from_disk(row, lambda: os.pread(descriptor, size, offset))
+        form = size, int(self.index.frames[row])
+        try:
+            members = self._members.get(form)
+            if members is None or len(data) != size or not data.startswith(MAGIC):
+                members = [one for one in find_members(data) if one.name in self._arrays]
+                self._members[form] = members
+            return {one.name: one.read(data, first, first + self._window_frames) for one in members}
+        except ShardError as error:
+            raise BrokenShardError(self._clip_name(row), str(error)) from error
+
 
 def open_clip_set(
     source: ClipSource,
@@ -223,6 +246,7 @@ def open_clip_set(
     number: int,
     fetch: FetchConfig,
     max_broken_share: float,
+    arrays: Collection[str],
 ) -> ClipSet:
     """Open source `number` of a mixture: its manifest and index, read once, and its tars, local or behind a URL.
 
@@ -253,4 +277,5 @@ def open_clip_set(
         seed=own_seed,
         block_shards=block_shards,
         max_broken_share=max_broken_share,
+        arrays=arrays,
     )

@@ -109,6 +109,7 @@ def _check_index(
     """Sort the rows to their shards and compare sums; every clip's key and every source's split must be one."""
     keys: set[str] = set()
     splits: dict[str, str] = {}
+    logged = " ".join(manifest.arrays)
     for row in rows:
         if row.shard not in by_shard:
             yield Problem(
@@ -121,11 +122,9 @@ def _check_index(
         if row.key in keys:
             yield Problem(row.shard, f"clip key {row.key} occurs twice")
         keys.add(row.key)
-        if row.arrays.split() != list(manifest.arrays):
-            told = " ".join(manifest.arrays) or "none"
-            yield Problem(
-                row.shard, f"clip {row.key} has {row.arrays or 'no arrays'}, the manifest says {told}"
-            )
+        if row.arrays != logged:
+            mine = row.arrays or "no arrays"
+            yield Problem(row.shard, f"clip {row.key} has {mine}, the manifest says {logged or 'none'}")
         if splits.setdefault(row.source, row.split) != row.split:
             yield Problem(row.shard, f"source {row.source} is in {splits[row.source]} and in {row.split}")
     for record in manifest.shards:

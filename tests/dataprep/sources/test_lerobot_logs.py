@@ -211,3 +211,20 @@ def test_cameras_are_a_column(tmp_path: Path) -> None:
     assert main(["filter", str(tmp_path / "all"), *where, "--out", str(tmp_path / "wrist")]) == 0
     assert {row.camera for row in read_index(tmp_path / "wrist")} == {"observation.images.wrist"}
     assert sorted(row.num_frames for row in read_index(tmp_path / "wrist")) == [31, 40, 47, 52]
+
+
+def test_plain_webdataset_and_datasets_see_them(tmp_path: Path) -> None:
+    import datasets
+    import webdataset as wds
+
+    assert shard(V3, tmp_path / "out") == 0
+    expected = {row.key: arrays["action"] for ((row, arrays),) in logs_of(tmp_path / "out").values()}
+    tars = sorted(map(str, (tmp_path / "out/data").glob("*.tar")))
+    plain = wds.WebDataset(tars, shardshuffle=False, empty_check=False).decode()
+    found = {sample["__key__"]: sample["npz"]["action"] for sample in plain}
+    streamed = datasets.load_dataset(str(tmp_path / "out"), split="train", streaming=True)
+    streamed = streamed.cast_column("mp4", datasets.Video(decode=False))
+    seen = {clip["__key__"]: np.array(clip["npz"]["action"]) for clip in streamed}
+    for actions in (found, seen):
+        assert actions.keys() == expected.keys()
+        assert all(np.array_equal(actions[key], rows) for key, rows in expected.items())
