@@ -9,6 +9,9 @@ prediction.png and .mp4, horizon*.png and, where they mean something, attention.
 and comparison.json. `--lpips true` and `--fvd true` add those distances where the networks' files are on this machine
 (without them, one sentence says what to put where); I3D takes about 3 CPU seconds a clip of 25 frames,
 and there are two clips to a window. The tiny model with 16 windows of 25 frames takes about 15 s on one CPU core.
+
+A world model with actions (`pretrain --model action-contextwm`) predicts under the logged actions of the windows; beside
+it stands what the same model predicts, with the same draws, under the actions of another window.
 """
 
 import json
@@ -35,7 +38,7 @@ class EvaluateConfig(ScoringConfig):
     """What is evaluated, on what, and under which protocol."""
 
     checkpoint: str
-    """Directory, embedded name or Hub repository of a video world model."""
+    """Directory, embedded name or Hub repository of a world model, of video or with actions."""
     data: list[str]
     """Shard directories."""
     out: str
@@ -73,7 +76,7 @@ from cwm_hub.config import to_dict
 from cwm_hub.evaluation import perceptual
 from cwm_hub.evaluation.comparison import compare_designs, read_scorecard
 from cwm_hub.evaluation.held_out import HeldOut, make_protocol, read_held_out
-from cwm_hub.evaluation.predict import posterior_features, score
+from cwm_hub.evaluation.predict import WorldModel, posterior_features, score
 from cwm_hub.evaluation.probes import labelled_videos
 from cwm_hub.evaluation.protocol import check_same_protocol
 from cwm_hub.figures import curves, sheet
@@ -85,6 +88,7 @@ from cwm_hub.figures.frames import (
     write_video,
 )
 from cwm_hub.hub.names import find_checkpoint
+from cwm_hub.models.action_world_model import ActionWorldModel
 from cwm_hub.models.video_world_model import VideoWorldModel
 from cwm_hub.provenance import provenance
 
@@ -104,14 +108,16 @@ def main(config: EvaluateConfig) -> int:
     # The model.
     checkpoint = find_checkpoint(config.checkpoint)
     model = checkpoint.load(device=device)
-    if not isinstance(model, VideoWorldModel):
+    if not isinstance(model, WorldModel):
         raise RecipeError(
-            f"{config.checkpoint} is a {type(model).__name__}, and only a VideoWorldModel predicts video"
+            f"{config.checkpoint} is a {type(model).__name__}, and only a world model predicts video"
         )
+    with_actions = isinstance(model, ActionWorldModel)
     name = config.name or _model_name(config.checkpoint)
 
     # Prediction and scores; what cannot be compared is refused before the work too.
-    held_out = read_held_out(config, roots, image_size=model.image_size)
+    held_out = read_held_out(config, roots, image_size=model.image_size, with_actions=with_actions)
+    check_actions(model, held_out)
     protocol = make_protocol(config, held_out)
     other = read_scorecard(Path(config.compare)) if config.compare else None
     if other is not None:
@@ -136,6 +142,20 @@ def main(config: EvaluateConfig) -> int:
     return 0
 
 
+def check_actions(model: WorldModel, held_out: HeldOut) -> None:
+    """Refuse windows whose actions are not the model's.
+
+    Raises:
+        RecipeError: they have another size.
+    """
+    if isinstance(model, ActionWorldModel) and held_out.action is not None:
+        size = held_out.action.shape[-1]
+        if size != model.config.action_size:
+            raise RecipeError(
+                f"the model takes actions of {model.config.action_size} numbers and the data has actions of {size}"
+            )
+
+
 def find_device(name: str) -> torch.device:
     """The torch device of that name, which must be there.
 
@@ -155,7 +175,7 @@ def find_device(name: str) -> torch.device:
 
 def draw(
     out: Path,
-    model: VideoWorldModel,
+    model: WorldModel,
     held_out: HeldOut,
     prediction: Tensor,
     context: Tensor | None,
@@ -181,8 +201,9 @@ def draw(
         sheet.save(curves.horizon_curves(scores, title=title), out / file)
 
     device = next(model.parameters()).device
-    feature = posterior_features(model, held_out.video.to(device))
-    if context is not None:
+    action = None if held_out.action is None else held_out.action.to(device)
+    feature = posterior_features(model, held_out.video.to(device), action)
+    if context is not None and isinstance(model, VideoWorldModel):
         draw_context(out, model, held_out.video[shown].to(device), feature[shown], context[shown], captions)
     draw_embedding(out, feature.mean(1).cpu().numpy(), held_out)
 

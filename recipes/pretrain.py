@@ -1,10 +1,14 @@
-"""Pre-train a video world model on shards of clips.
+"""Pre-train a world model on shards of clips: of video or, with a preset such as `action-contextwm`, of logged actions.
 
     accelerate launch recipes/pretrain.py --config recipes/configs/pretrain/demo.yaml --data '[{root: shards/mine}]'
 
 Two processes on CPUs: `accelerate launch --multi_gpu --num_processes 2 recipes/pretrain.py --cpu true ...` or
 `ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 -- recipes/pretrain.py ...`. Several GPUs: `accelerate launch
 --multi_gpu --num_processes 8 recipes/pretrain.py ...`. The same command again resumes; a finished run says so.
+
+A preset with actions is trained on sets that hold them (`cwm-dataprep lerobot`), as they were logged, its reward heads where
+rewards were; `--init` then takes a video world model, whose parts it continues, as well as one of its own kind. Its
+model/ starts `finetune --init`.
 
 The run folder holds config.yaml, metrics.jsonl, checkpoints/ and, at the end, model/ in hub format; unreadable.jsonl
 where clips could not be read; with `--evaluate_every` also scores.jsonl and evaluations/ (scorecard and prediction
@@ -16,11 +20,11 @@ import json
 import math
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from recipes.run.command_line import parse_config
 from recipes.run.pretrain_settings import PretrainConfig
@@ -41,9 +45,12 @@ from accelerate.utils import (
 )
 
 from cwm_hub.clips.loader import ClipBatch, ClipLoader
+from cwm_hub.config import merged
+from cwm_hub.evaluation.predict import WorldModel
 from cwm_hub.hub.checkpoint import save_pretrained
 from cwm_hub.hub.names import find_checkpoint
-from cwm_hub.models.registry import create_model
+from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig
+from cwm_hub.models.registry import create_model, model_config
 from cwm_hub.models.running_statistics import RunningStatistics
 from cwm_hub.models.video_world_model import VideoWorldModel
 from cwm_hub.provenance import provenance
@@ -88,19 +95,21 @@ def main(config: PretrainConfig) -> int:
     earlier = [step_directory(checkpoints, updates) for updates in saved_steps(checkpoints)]
     if earlier:
         check_same_model(earlier[-1], config)
-    world_model, init = make_model(config, accelerator, resuming=bool(earlier))
+    settings = model_config(config.model, overrides=config.overrides)
+    with_actions = isinstance(settings, ActionWorldModelConfig)
+    loader = open_loader(config, accelerator, image_size=settings.frame.image_size, with_actions=with_actions)
+    world_model, init = make_model(config, accelerator, logged=loader.logged, resuming=bool(earlier))
     trained = [parameter for parameter in world_model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, **adam_settings(config), fused=True)
     model, optimizer = accelerator.prepare(world_model, optimizer)
     set_seed(config.seed, device_specific=True)
-    loader = open_loader(config, accelerator, image_size=world_model.image_size)
-    evaluation = open_evaluation(config, accelerator, image_size=world_model.image_size)
+    evaluation = open_evaluation(config, accelerator, world_model)
     state = TrainState(config, loader.fingerprint(), init)
     accelerator.register_for_checkpointing(state)
     if earlier:
         resume(earlier[-1], state, config, accelerator=accelerator, optimizer=optimizer, loader=loader)
     begin_folder(run, config, state, loader, accelerator)
-    print_header(config, state, world_model, accelerator)
+    print_header(config, state, world_model, loader, accelerator)
 
     # The loop. Nothing in it waits for the device but the logging and, of several processes, the question who was told to stop.
     stop = StopSignal()
@@ -122,7 +131,7 @@ def main(config: PretrainConfig) -> int:
             if config.audit:
                 used_clips.extend(batch.source)
             with accelerator.accumulate(model):
-                loss, metrics = model(batch.video, batch.is_first)
+                loss, metrics = model(batch.video, batch.is_first, **batch.logged)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -215,19 +224,24 @@ def clips_per_process(config: PretrainConfig, world: int) -> int:
 
 
 def make_model(
-    config: PretrainConfig, accelerator: Accelerator, *, resuming: bool
-) -> tuple[VideoWorldModel, dict[str, Any] | None]:
+    config: PretrainConfig, accelerator: Accelerator, *, logged: Mapping[str, tuple[int, ...]], resuming: bool
+) -> tuple[WorldModel, dict[str, Any] | None]:
     """The model before its first update, and what names the checkpoint it starts from.
 
+    Args:
+        config: the run's.
+        accelerator: of this process.
+        logged: shape of a row of what the data has beside the frames.
+        resuming: the weights come from the run's own checkpoint.
+
     Raises:
-        ValueError: no such preset or override, or a preset that learns from actions; a checkpoint that does not fit.
+        ValueError: no such preset or override; a checkpoint that does not fit.
     """
     set_seed(config.seed)
-    model = create_model(config.model, overrides=config.overrides)
-    if not isinstance(model, VideoWorldModel):
-        raise RecipeError(
-            f"{config.model} is no video world model: it learns from actions, which is recipes/finetune.py's work"
-        )
+    overrides = merged(config.overrides, {"action_size": logged["action"][0]}) if logged else config.overrides
+    model = cast(WorldModel, create_model(config.model, overrides=overrides))
+    if isinstance(model, ActionWorldModel):
+        hold_heads(model, logged)
     init = start_from(config.init, model) if config.init is not None and not resuming else None
     model = model.to(memory_format=torch.channels_last)  # the form in which convolutions are fastest
     if accelerator.device.type == "cuda" and accelerator.num_processes > 1 and config.sync_batchnorm:
@@ -235,7 +249,21 @@ def make_model(
     return model, init
 
 
-def open_loader(config: PretrainConfig, accelerator: Accelerator, *, image_size: int) -> ClipLoader:
+def hold_heads(model: ActionWorldModel, logged: Collection[str]) -> None:
+    """Leave heads of which the data says nothing as they are; they stay new for `finetune`."""
+    heads = {
+        "reward": (model.behavioural_head, model.representative_head),
+        "is_terminal": (model.continue_head,),
+    }
+    for name, of_it in heads.items():
+        for head in of_it:
+            if head is not None and name not in logged:
+                head.requires_grad_(False)
+
+
+def open_loader(
+    config: PretrainConfig, accelerator: Accelerator, *, image_size: int, with_actions: bool
+) -> ClipLoader:
     """This process's clips; never handed to accelerate, which would shard them a second time."""
     return ClipLoader(
         config.data,
@@ -251,17 +279,22 @@ def open_loader(config: PretrainConfig, accelerator: Accelerator, *, image_size:
         max_broken=config.max_broken,
         max_broken_share=config.max_broken_share,
         fetch=config.fetch,
+        with_actions=with_actions,
     )
 
 
-def open_evaluation(
-    config: PretrainConfig, accelerator: Accelerator, *, image_size: int
-) -> Evaluation | None:
+def open_evaluation(config: PretrainConfig, accelerator: Accelerator, model: WorldModel) -> Evaluation | None:
     """What scores the model during training: the main process's, where it is asked for."""
     if not config.evaluate_every or not accelerator.is_main_process:
         return None
     roots = config.evaluate_data or list(dict.fromkeys(source.root for source in config.data))
-    return Evaluation(config.evaluation, roots, run=Path(config.run), image_size=image_size)
+    return Evaluation(
+        config.evaluation,
+        roots,
+        run=Path(config.run),
+        image_size=model.image_size,
+        with_actions=isinstance(model, ActionWorldModel),
+    )
 
 
 def begin_folder(
@@ -282,14 +315,15 @@ def begin_folder(
 
 
 def print_header(
-    config: PretrainConfig, state: TrainState, model: VideoWorldModel, accelerator: Accelerator
+    config: PretrainConfig, state: TrainState, model: WorldModel, loader: ClipLoader, accelerator: Accelerator
 ) -> None:
     """What is trained, where, and how far."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     accelerator.print(
         f"{config.model}: {parameters:,} parameters on {accelerator.device} x {accelerator.num_processes}, "
         f"precision {accelerator.mixed_precision}; "
-        f"{config.batch_clips} clips x {config.window_frames} frames an update; "
+        f"{config.batch_clips} clips x {config.window_frames} frames an update"
+        f"{''.join(f', {name} {list(shape)}' for name, shape in loader.logged.items())}; "
         f"updates {state.updates:,} to {config.updates:,}"
     )
 
@@ -351,9 +385,13 @@ def compiling(config: PretrainConfig) -> TorchDynamoPlugin:
     return TorchDynamoPlugin(backend="inductor", mode=config.compile_mode)
 
 
-def start_from(checkpoint: str, model: VideoWorldModel) -> dict[str, Any]:
-    """Load a checkpoint of the same configuration into the model; what names the checkpoint as its parent."""
+def start_from(checkpoint: str, model: WorldModel) -> dict[str, Any]:
+    """Load a checkpoint of the same configuration into the model, or of video below the actions; what names it as the
+    parent."""
     found = find_checkpoint(checkpoint)
+    if isinstance(model, ActionWorldModel) and issubclass(found.model_class, VideoWorldModel):
+        model.take_over(cast(VideoWorldModel, found.load()))
+        return found.identity()
     if found.config() != model.config:
         raise RecipeError(
             f"the checkpoint {checkpoint} has another configuration than the model to be trained"
@@ -377,13 +415,13 @@ def on_device(batches: Iterator[ClipBatch], device: torch.device) -> Iterator[Cl
     while True:
         torch.cuda.current_stream(device).wait_stream(side)
         batch = ahead
-        for tensor in (batch.video, batch.is_first):
+        for tensor in (batch.video, batch.is_first, *batch.logged.values()):
             tensor.record_stream(torch.cuda.current_stream(device))
         ahead = copied()
         yield batch
 
 
-def write_audit(path: Path, model: VideoWorldModel, clips: list[str]) -> None:
+def write_audit(path: Path, model: WorldModel, clips: list[str]) -> None:
     """What shows that the processes of a run have equal weights and different clips.
 
     Buffers are left out: without synchronised BatchNorm every process keeps statistics of its own clips, and those of

@@ -11,8 +11,10 @@ import traceback
 from pathlib import Path
 
 import pytest
+from synthetic_shards import write_shards
 
 from cwm_hub import cli
+from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
 from cwm_hub.config import override
 from cwm_hub.hub.checkpoint import save_pretrained
 from cwm_hub.hub.pretrained import from_pretrained
@@ -27,7 +29,7 @@ CASES = {
     "dataprep ssv2 --videos TMP/absent --labels TMP/empty --out TMP/out": "there is no directory TMP/absent",
     "dataprep verify TMP/absent": "TMP/absent",
     "pretrain --model plainwm-debug --cpu true --data '[{root: TMP/absent}]' --run TMP/run": "TMP/absent",
-    "pretrain --model plainwm-debug --cpu true --data '[{root: x}]' --init TMP/absent": "no such directory: TMP/absent",
+    "pretrain --model plainwm-debug --cpu true --data '[{root: TMP/shards}]' --init TMP/absent": "no such directory: TMP/absent",
     "evaluate --checkpoint TMP/absent --data TMP/empty --out TMP/out": "no such directory: TMP/absent",
     "finetune --env.name dummy --init TMP/absent --run TMP/run": "no such directory: TMP/absent",
     "publish --run TMP/absent --to TMP/out": "TMP/absent: no such run folder",
@@ -56,20 +58,21 @@ CASES = {
     "pretrain --data '[{root: x}]' --workers -1": "workers is at least 0, got -1",
     "pretrain --data '[{root: x}]' --learning_rate 0": "learning_rate is above 0, got 0.0",
     "pretrain --model plainwm-debug --cpu true --data '[{root: x}]' --mixed_precision fp16": "fp16 needs a GPU",
-    "pretrain --model dreamerv2-tiny --cpu true --data '[{root: x}]'": "dreamerv2-tiny is no video world model",
+    "pretrain --model dreamerv2-tiny --cpu true --data '[{root: TMP/shards}]'": "holds no actions beside its clips",
     "evaluate --checkpont x": "did you mean 'checkpoint'",
     "finetune --agent_step 3": "did you mean 'agent_steps'",
     # checkpoint of another class
-    "pretrain --model plainwm-debug --cpu true --data '[{root: x}]' --init TMP/action": "TMP/action",
-    "evaluate --checkpoint TMP/action --data TMP/empty --out TMP/out": "ActionWorldModel",
-    "finetune --env.name dummy --init TMP/action --run TMP/run": "ActionWorldModel",
+    "pretrain --model plainwm-debug --cpu true --data '[{root: TMP/shards}]' --init TMP/action": "TMP/action",
+    "evaluate --checkpoint TMP/action --data '[TMP/shards]' --split train --out TMP/out": "holds no actions beside its clips",
+    "evaluate --checkpoint TMP/agent --data TMP/shards --out TMP/out": "DreamerAgent",
+    "finetune --env.name dummy --init TMP/agent --run TMP/run": "DreamerAgent",
     # corrupt safetensors
-    "pretrain --model plainwm-debug --cpu true --data '[{root: x}]' --init TMP/corrupt": "is not a whole safetensors file",
+    "pretrain --model plainwm-debug --cpu true --data '[{root: TMP/shards}]' --init TMP/corrupt": "is not a whole safetensors file",
     "evaluate --checkpoint TMP/corrupt --data TMP/empty --out TMP/out": "is not a whole safetensors file",
     "finetune --env.name dummy --init TMP/corrupt --run TMP/run": "is not a whole safetensors file",
     "publish --run TMP/corrupt_run --to TMP/out": "is not a whole safetensors file",
     # newer format
-    "pretrain --model plainwm-debug --cpu true --data '[{root: x}]' --init TMP/newer": "format_version 99",
+    "pretrain --model plainwm-debug --cpu true --data '[{root: TMP/shards}]' --init TMP/newer": "format_version 99",
     "evaluate --checkpoint TMP/newer --data TMP/empty --out TMP/out": "format_version 99",
     "finetune --env.name dummy --init TMP/newer --run TMP/run": "format_version 99",
     "publish --run TMP/newer_run --to TMP/out": "is newer than 1",
@@ -87,6 +90,9 @@ def tmp(tmp_path_factory) -> Path:
         ActionWorldModelConfig(action_size=2), {"frame": DEBUG_FRAME, "rssm": DEBUG_RSSM, "video_rssm": None}
     )
     save_pretrained(ActionWorldModel(config), folder / "action", card=False)
+    agent = DreamerAgent(DreamerConfig(world=config, intrinsic=None))
+    save_pretrained(agent, folder / "agent", card=False)
+    write_shards(folder / "shards", [30, 30], size=32)
     for place in ("corrupt", "corrupt_run/model", "newer", "newer_run/model"):
         directory = save_pretrained(create_model("plainwm-debug"), folder / place, card=False)
         if "corrupt" in place:

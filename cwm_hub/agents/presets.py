@@ -14,7 +14,7 @@ from cwm_hub.agents.drqv2 import DrQV2Config
 from cwm_hub.agents.intrinsic import IntrinsicConfig
 from cwm_hub.config import nearest
 from cwm_hub.models.action_world_model import ActionWorldModelConfig
-from cwm_hub.models.registry import list_models, model_config
+from cwm_hub.models.registry import list_models, model_config, stacked
 from cwm_hub.models.video_world_model import VideoWorldModelConfig
 
 MODEL_FREE: Mapping[str, Mapping[str, Any]] = {
@@ -47,12 +47,14 @@ def agent_preset(name: str, *, action_size: int) -> DreamerConfig | DrQV2Config:
     model = model_config(name)
     if isinstance(model, VideoWorldModelConfig):
         return stacked_agent(model, action_size=action_size)
-    return DreamerConfig(world=replace(model, action_size=action_size), intrinsic=None)
+    return agent_on(replace(model, action_size=action_size, video_kl_scale=0.0))
 
 
 def stacked_agent(video: VideoWorldModelConfig, *, action_size: int) -> DreamerConfig:
     """The paper's agent on a video world model: its networks, and an action RSSM of the same sizes on top."""
-    world = ActionWorldModelConfig(
-        action_size=action_size, frame=video.frame, video_rssm=video.rssm, rssm=video.rssm
-    )
-    return DreamerConfig(world=world, intrinsic=IntrinsicConfig())
+    return agent_on(stacked(video, action_size=action_size))
+
+
+def agent_on(world: ActionWorldModelConfig) -> DreamerConfig:
+    """The paper's agent on a world model with actions; the bonus is there where a video RSSM is."""
+    return DreamerConfig(world=world, intrinsic=None if world.video_rssm is None else IntrinsicConfig())

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from cwm_hub.clips.clip_index import ClipSource
@@ -38,6 +38,8 @@ class HeldOut:
     """Data set -> average training frame."""
     manifests: dict[str, str]
     """Data set -> manifest hash."""
+    action: Float32[Tensor, "B T A"] | None = None
+    """What led to each frame, where it was asked for."""
 
     def shown(self, count: int) -> list[int]:
         """Rows for a figure: the first windows of every data set in turn, at most `count`."""
@@ -53,19 +55,21 @@ class HeldOut:
         return ["{0}: {2}, from frame {3}".format(*self.windows[row]) for row in rows]
 
 
-def read_held_out(config: ScoringConfig, roots: Sequence[str], *, image_size: int) -> HeldOut:
+def read_held_out(
+    config: ScoringConfig, roots: Sequence[str], *, image_size: int, with_actions: bool = False
+) -> HeldOut:
     """Read the windows and the mean frames; data sets are called by their folder's name.
 
     A directory behind a URL is read with the loader's retries, and one on the Hub at the commit that it names now.
 
     Raises:
         ProtocolError: two directories of one name.
-        ShardError, ValueError: a directory that cannot give what was asked.
+        ShardError, ValueError: a directory that cannot give what was asked, actions among it.
     """
     names = [root.rstrip("/").rsplit("/", 1)[-1] for root in roots]
     if len(set(names)) < len(names):
         raise ProtocolError(f"data sets are told apart by their folder's name, got {', '.join(names)}")
-    videos, windows, labels, mean_frames, manifests = [], [], [], {}, {}
+    videos, actions, windows, labels, mean_frames, manifests = [], [], [], [], {}, {}
     for name, place in zip(names, roots, strict=True):
         root = with_retries(partial(pin_revision, place), FetchConfig(), what=place)
         manifest = with_retries(partial(Manifest.load, root), FetchConfig(), what=root)
@@ -80,16 +84,19 @@ def read_held_out(config: ScoringConfig, roots: Sequence[str], *, image_size: in
             count=config.windows,
             window_frames=config.observed_frames + config.horizon,
             seed=config.seed,
+            with_actions=with_actions,
         )
         for batch in batches:
             videos.append(batch.video)
+            actions.append(batch.action)
             labels += [clips[key][1] for key in batch.source]
             windows += [
                 (name, clips[key][0], key, start)
                 for key, start in zip(batch.source, batch.start, strict=True)
             ]
         mean_frames[name] = mean_frame(root, frames=config.mean_frame_frames, seed=config.seed)
-    return HeldOut(torch.cat(videos), windows, labels, mean_frames, manifests)
+    action = torch.cat([one for one in actions if one is not None]) if with_actions else None
+    return HeldOut(torch.cat(videos), windows, labels, mean_frames, manifests, action)
 
 
 def clip_facts(index: "pyarrow.Table") -> dict[str, tuple[str, str]]:

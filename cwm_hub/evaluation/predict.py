@@ -1,4 +1,7 @@
-"""A video world model on held-out windows: the context it is shown, what it predicts, and its scorecard.
+"""A world model on held-out windows: the context it is shown, what it predicts, and its scorecard.
+
+One with actions predicts open loop under the logged actions. Beside it stands what the same model, with the same draws,
+predicts under the actions of another window: what the right ones are worth (`shuffled_actions`).
 
 No draw touches torch's global random state. Shape key: N samples per window, B windows, T frames of a window, k context
 frames, F feature of the posterior state.
@@ -7,27 +10,30 @@ frames, F feature of the posterior state.
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Generator, Tensor
 
 from cwm_hub.evaluation import perceptual
 from cwm_hub.evaluation.held_out import HeldOut
 from cwm_hub.evaluation.protocol import Protocol
 from cwm_hub.evaluation.scorecard import scorecard
+from cwm_hub.models.action_world_model import ActionWorldModel
 from cwm_hub.models.video_world_model import VideoWorldModel
 
 BATCH_CLIPS = 16
 """Windows that pass through the model at once."""
 
+WorldModel = VideoWorldModel | ActionWorldModel
+
 
 def score(
-    model: VideoWorldModel, held_out: HeldOut, protocol: Protocol, *, lpips: bool = False, fvd: bool = False
+    model: WorldModel, held_out: HeldOut, protocol: Protocol, *, lpips: bool = False, fvd: bool = False
 ) -> tuple[dict[str, Any], UInt8[Tensor, "N B T 3 H W"], UInt8[Tensor, "B k 3 H W"] | None]:
     """Predict every window and score it.
 
     Args:
         model: In evaluation mode.
-        held_out: The windows.
+        held_out: The windows, with their actions where the model takes actions.
         protocol: Of `make_protocol`.
         lpips: Add that distance to the scores; `perceptual.check_lpips` says beforehand whether it can be measured.
         fvd: Add that of whole windows; see `perceptual.check_fvd`.
@@ -37,28 +43,34 @@ def score(
     """
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(protocol.seed)
-    video = held_out.video.to(device)
+    video, seen = held_out.video.to(device), protocol.observed_frames
     context = context_frames(model, video, protocol, generator)
+    action = None if held_out.action is None else held_out.action.to(device)
+    draws = generator.get_state()
     prediction = torch.stack(
-        [predict(model, video, context, protocol, generator) for _ in range(protocol.samples)]
+        [predict(model, video, context, protocol, generator, action) for _ in range(protocol.samples)]
     ).cpu()
+    controls = {}
+    if action is not None:
+        generator.set_state(draws)
+        others = torch.cat([action[:, :seen], action.roll(1, 0)[:, seen:]], 1)
+        controls["shuffled_actions"] = predict(model, video, context, protocol, generator, others).cpu()
     card = scorecard(
         prediction,
         held_out.video,
         mean_frames=held_out.mean_frames,
         protocol=protocol,
         distances={"lpips": perceptual.lpips} if lpips else None,
+        controls=controls,
     )
-    card["frechet_encoder_distance"] = encoder_distance(
-        model, prediction[0], held_out.video, protocol.observed_frames
-    )
+    card["frechet_encoder_distance"] = encoder_distance(model, prediction[0], held_out.video, seen)
     if fvd:
-        card["fvd"] = perceptual.video_distance(prediction[0].to(device), video, protocol.observed_frames)
+        card["fvd"] = perceptual.video_distance(prediction[0].to(device), video, seen)
     return card, prediction, context
 
 
 def context_frames(
-    model: VideoWorldModel, video: UInt8[Tensor, "B T 3 H W"], protocol: Protocol, generator: Generator
+    model: WorldModel, video: UInt8[Tensor, "B T 3 H W"], protocol: Protocol, generator: Generator
 ) -> UInt8[Tensor, "B k 3 H W"] | None:
     """What the decoder is shown; None for a model without context."""
     config = model.config.frame.context
@@ -68,40 +80,54 @@ def context_frames(
         order = torch.rand(video.shape[:2], generator=generator, device=video.device).argsort(1)
         return video[torch.arange(len(video), device=video.device)[:, None], order[:, : config.frames]]
     seen = video[:, : protocol.observed_frames]
-    return model.default_context(seen if protocol.context == "last" else seen[:, : config.frames])
+    return model.frame_model.last_frames(seen if protocol.context == "last" else seen[:, : config.frames])
 
 
 def predict(
-    model: VideoWorldModel,
+    model: WorldModel,
     video: UInt8[Tensor, "B T 3 H W"],
     context: UInt8[Tensor, "B k 3 H W"] | None,
     protocol: Protocol,
     generator: Generator,
+    action: Float32[Tensor, "B T A"] | None = None,
 ) -> UInt8[Tensor, "B T 3 H W"]:
-    """One prediction of every window; its first `observed_frames` are reconstructions."""
-    return torch.cat(
-        [
-            model.predict(
-                video[at : at + BATCH_CLIPS],
-                observed_frames=protocol.observed_frames,
-                context_frames=None if context is None else context[at : at + BATCH_CLIPS],
-                sample=protocol.latents == "sampled",
-                generator=generator,
-            )
-            for at in range(0, len(video), BATCH_CLIPS)
-        ]
-    )
+    """One prediction of every window, under `action` where the model takes some; its first `observed_frames` are
+    reconstructions."""
+    parts = []
+    for at in range(0, len(video), BATCH_CLIPS):
+        rows = slice(at, at + BATCH_CLIPS)
+        given = () if action is None else (action[rows],)
+        prediction = model.predict(
+            video[rows],
+            *given,
+            observed_frames=protocol.observed_frames,
+            context_frames=None if context is None else context[rows],
+            sample=protocol.latents == "sampled",
+            generator=generator,
+        )
+        parts.append(prediction)
+    return torch.cat(parts)
 
 
 @torch.no_grad()
-def posterior_features(model: VideoWorldModel, video: UInt8[Tensor, "B T 3 H W"]) -> Float[Tensor, "B T F"]:
+def posterior_features(
+    model: WorldModel,
+    video: UInt8[Tensor, "B T 3 H W"],
+    action: Float32[Tensor, "B T A"] | None = None,
+) -> Float[Tensor, "B T F"]:
     """What the model knows at every frame of whole windows, every frame seen, by its most probable latents."""
-    posteriors = (model.observe(part, sample=False)[0] for part in video.split(BATCH_CLIPS))
-    return torch.cat([model.rssm.feature(posterior) for posterior in posteriors])
+    if isinstance(model, VideoWorldModel):
+        posteriors = (model.observe(part, sample=False)[0] for part in video.split(BATCH_CLIPS))
+        return torch.cat([model.rssm.feature(posterior) for posterior in posteriors])
+    assert action is not None
+    is_first = torch.zeros(video.shape[:2], dtype=torch.bool, device=video.device)
+    is_first[:, 0] = True
+    parts = zip(*(one.split(BATCH_CLIPS) for one in (video, action, is_first)), strict=True)
+    return torch.cat([model.observe(*part, sample=False).feature for part in parts])
 
 
 def encoder_distance(
-    model: VideoWorldModel,
+    model: WorldModel,
     prediction: UInt8[Tensor, "B T 3 H W"],
     video: UInt8[Tensor, "B T 3 H W"],
     observed_frames: int,
@@ -124,7 +150,7 @@ def encoder_distance(
 
 @torch.no_grad()
 def _frame_features(
-    model: VideoWorldModel, frames: UInt8[Tensor, "B T 3 H W"]
+    model: WorldModel, frames: UInt8[Tensor, "B T 3 H W"]
 ) -> Float[Tensor, "frames features"]:
     """Of every frame by itself, on the CPU."""
     device = next(model.parameters()).device

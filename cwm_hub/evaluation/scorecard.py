@@ -30,7 +30,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 from cwm_hub.config import to_dict
 from cwm_hub.evaluation.intervals import BOOTSTRAP_FIELDS, bootstrap_interval, mean_interval
 from cwm_hub.evaluation.protocol import METRICS, SCORECARD_VERSION, Protocol, ProtocolError
-from cwm_hub.evaluation.words import BASELINES
+from cwm_hub.evaluation.words import BASELINES, CONTROLS
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 """Frames [*batch, 3, H, W] predicted and true, both uint8 -> a number each, [*batch]."""
@@ -68,6 +68,7 @@ def scorecard(
     mean_frames: Mapping[str, UInt8[Tensor, "3 H W"]],
     protocol: Protocol,
     distances: Mapping[str, Measure] | None = None,
+    controls: Mapping[str, UInt8[Tensor, "B T 3 H W"]] | None = None,
 ) -> dict[str, Any]:
     """Score predictions of whole windows, together and per data set, beside the baselines.
 
@@ -77,6 +78,7 @@ def scorecard(
         mean_frames: Data set name -> the average frame of its own training shards.
         protocol: How the prediction was made.
         distances: Name -> further measure of every frame, lower being better, such as `perceptual.lpips`.
+        controls: Name (one of `words.CONTROLS`) -> predictions by the same model with something taken from it.
 
     Returns:
         A JSON-ready dict: `protocol`, `together` and `sources` (data set name -> the same numbers), and `windows`
@@ -86,7 +88,7 @@ def scorecard(
     _check_shapes(prediction, target, mean_frames, protocol)
     names = [name for name, *_ in protocol.windows]
     pictures = _constant_pictures(names, mean_frames)
-    scores = _frame_scores(prediction, target, pictures, protocol, distances or {})
+    scores = _frame_scores(prediction, target, pictures, protocol, distances or {}, controls or {})
     sources = {}
     for name in dict.fromkeys(names):
         rows = [row for row, owner in enumerate(names) if owner == name]
@@ -142,11 +144,13 @@ def _frame_scores(
     pictures: Mapping[str, Tensor],
     protocol: Protocol,
     distances: Mapping[str, Measure],
+    controls: Mapping[str, Tensor],
 ) -> _Scores:
     seen = protocol.observed_frames
     past, future = target[:, :seen], target[:, seen:]
     baselines = {"copy_last_frame": past[:, -1:].expand_as(future)}
     baselines |= {name: picture.unsqueeze(1).expand_as(future) for name, picture in pictures.items()}
+    baselines |= {name: frames[:, seen:] for name, frames in controls.items()}
     measures: dict[str, Measure] = {
         "psnr_db": partial(psnr, cap_db=protocol.psnr_cap_db),
         "ssim": ssim,
@@ -187,7 +191,9 @@ def _summary(
     bootstrap = {field: getattr(protocol, field) for field in BOOTSTRAP_FIELDS} | {"videos": videos}
     for metric, series in scores.items():
         margins = {
-            f"model_minus_{name}": series["model"] - series[name] for name in BASELINES if name in series
+            f"model_minus_{name}": series["model"] - series[name]
+            for name in (*BASELINES, *CONTROLS)
+            if name in series
         }
         for name, values in (series | margins).items():
             if name == "best_of_n" and protocol.samples == 1:

@@ -18,6 +18,10 @@ BASELINES = {
 """Series of a scorecard that need no model; the third is there where several data sets are."""
 
 
+CONTROLS = {"shuffled_actions": "the same model under the actions of another window"}
+"""Series that are made by the model itself, with something taken from it: what that was worth is the difference."""
+
+
 class Metric(NamedTuple):
     """How a metric is shown."""
 
@@ -85,7 +89,7 @@ def standing(part: Mapping[str, Any]) -> str:
         for key, metric in METRICS.items()
         if key in model
     ]
-    for baseline, name in BASELINES.items():
+    for baseline, name in (BASELINES | CONTROLS).items():
         if f"model_minus_{baseline}" in part:
             margin = part[f"model_minus_{baseline}"]["psnr_db"]
             side = "above" if margin["mean"] >= 0 else "below"
@@ -166,7 +170,7 @@ def _series(models: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapp
         if baseline in first:
             yield name, first[baseline], False
     for model, part in models.items():
-        for baseline, name in BASELINES.items():
+        for baseline, name in (BASELINES | CONTROLS).items():
             if f"model_minus_{baseline}" in part:
                 yield f"{model} minus {name}", part[f"model_minus_{baseline}"], True
 

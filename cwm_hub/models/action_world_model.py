@@ -110,17 +110,28 @@ class ActionWorldModel(Published, nn.Module):
                 augmentation and frame choice may differ, its networks may not.
         """
         model = cls(config)
-        if model.video_rssm is None:
-            raise ValueError("config.video_rssm is None: there is no place for the pre-trained dynamics")
-        for name, ours, theirs in (
-            ("frame model", model.frame_model, video_model.frame_model),
-            ("video RSSM", model.video_rssm, video_model.rssm),
-        ):
-            try:
-                ours.load_state_dict(theirs.state_dict())
-            except RuntimeError as error:
-                raise ValueError(f"the pre-trained {name} does not fit the new one: {error}") from error
+        model.take_over(video_model)
         return model
+
+    def take_over(self, pretrained: "VideoWorldModel | ActionWorldModel") -> None:
+        """Load the weights of every part that a pre-trained model has too; what it lacks stays new.
+
+        Raises:
+            ValueError: a part of another shape, or dynamics of video for which there is no place.
+        """
+        theirs = dict(pretrained.named_children())
+        if isinstance(pretrained, VideoWorldModel):
+            theirs = {"frame_model": pretrained.frame_model, "video_rssm": pretrained.rssm}
+        if "video_rssm" in theirs and self.video_rssm is None:
+            raise ValueError("config.video_rssm is None: there is no place for the pre-trained dynamics")
+        for name, ours in self.named_children():
+            if name not in theirs:
+                continue
+            try:
+                ours.load_state_dict(theirs[name].state_dict())
+            except RuntimeError as error:
+                part = name.replace("_", " ").replace("rssm", "RSSM")
+                raise ValueError(f"the pre-trained {part} does not fit the new one: {error}") from error
 
     @property
     def image_size(self) -> int:
@@ -131,6 +142,19 @@ class ActionWorldModel(Published, nn.Module):
     def feature_size(self) -> int:
         """Width F of the feature that heads, actor and critic read."""
         return self.rssm.feature_size
+
+    def forward(
+        self,
+        video: UInt8[Tensor, "B T 3 H W"],
+        is_first: Bool[Tensor, "B T"],
+        action: Float[Tensor, "B T A"],
+        reward: Float[Tensor, "B T"] | None = None,
+        is_terminal: Bool[Tensor, "B T"] | None = None,
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Training loss of logged clips, without a bonus: both reward heads regress the reward, neither where none was
+        logged. Arguments are those of `observe` and `loss`."""
+        output = self.observe(video, action, is_first)
+        return self.loss(output, video, reward, reward, is_terminal)
 
     def initial(self, batch_size: int) -> WorldState:
         """State at the start of an episode."""
@@ -191,17 +215,17 @@ class ActionWorldModel(Published, nn.Module):
         self,
         output: WorldModelOutput,
         video: UInt8[Tensor, "B T 3 H W"],
-        reward: Float[Tensor, "B T"],
-        behavioural_target: Float[Tensor, "B U"],
+        reward: Float[Tensor, "B T"] | None,
+        behavioural_target: Float[Tensor, "B U"] | None,
         is_terminal: Bool[Tensor, "B T"] | None = None,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """World-model loss of filtered sequences.
 
         Args:
-            reward: task reward received on arrival at each frame.
+            reward: task reward received on arrival at each frame; None leaves the heads out.
             behavioural_target: reward plus scaled intrinsic bonus on the first U <= T steps (the bonus looks
-                ahead, so the last steps have none).
-            is_terminal: whether the task ended the episode on arrival at each frame; a continue head needs it.
+                ahead, so the last steps have none); None with the reward.
+            is_terminal: whether the task ended the episode on arrival at each frame; None leaves the continue head out.
 
         Returns:
             The loss, and detached scalars to log.
@@ -211,21 +235,17 @@ class ActionWorldModel(Published, nn.Module):
         kl_loss, kl = balanced_kl(
             output.posterior, output.prior, balance=config.kl_balance, free_nats=config.free_nats
         )
-        steps = behavioural_target.shape[1]
-        behavioural = gaussian_loss(
-            self.behavioural_reward(output.feature[:, :steps]), behavioural_target
-        ).mean()
-        parts = {
-            "image_loss": image_loss(mean, video),
-            "kl_loss": config.kl_scale * kl_loss,
-            "behavioural_reward_loss": behavioural,
-        }
-        if self.representative_head is not None:
+        parts = {"image_loss": image_loss(mean, video), "kl_loss": config.kl_scale * kl_loss}
+        if behavioural_target is not None:
+            steps = behavioural_target.shape[1]
+            parts["behavioural_reward_loss"] = gaussian_loss(
+                self.behavioural_reward(output.feature[:, :steps]), behavioural_target
+            ).mean()
+        if self.representative_head is not None and reward is not None:
             parts["representative_reward_loss"] = gaussian_loss(
                 self.representative_reward(output.feature), reward
             ).mean()
-        if self.continue_head is not None:
-            assert is_terminal is not None
+        if self.continue_head is not None and is_terminal is not None:
             parts["continue_loss"] = F.binary_cross_entropy_with_logits(
                 self.continue_head(output.feature).float(), (~is_terminal).float()
             )
@@ -243,6 +263,57 @@ class ActionWorldModel(Published, nn.Module):
         loss = torch.stack(list(parts.values())).sum()
         metrics |= {"loss": loss, **parts}
         return loss, {name: value.detach() for name, value in metrics.items()}
+
+    @torch.no_grad()
+    def predict(
+        self,
+        video: UInt8[Tensor, "B T 3 H W"],
+        action: Float[Tensor, "B T A"],
+        *,
+        observed_frames: int = 5,
+        context_frames: UInt8[Tensor, "B k 3 H W"] | None = None,
+        sample: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> UInt8[Tensor, "B T 3 H W"]:
+        """Open-loop prediction under given actions: posterior reconstructions while frames are seen, then the prior alone.
+
+        frame     0 ... 4 | 5 ... T-1       action[:, 5] leads from the last frame seen to the first predicted one
+        predict posterior | prior
+
+        Args:
+            video: clips; only the first `observed_frames` are read.
+            action: what led to each frame, those to predict included.
+            observed_frames: frames the model sees.
+            context_frames: what the decoder is shown; by default the last of the frames seen.
+            sample: draw latents, or take modes.
+            generator: source of the draws.
+
+        Raises:
+            ValueError: there is nothing to observe or nothing to predict.
+        """
+        time = video.shape[1]
+        if not 0 < observed_frames < time:
+            raise ValueError(
+                f"observed_frames must lie in 1..{time - 1} for clips of {time} frames, got {observed_frames}"
+            )
+        seen = video[:, :observed_frames]
+        is_first = torch.zeros(seen.shape[:2], dtype=torch.bool, device=video.device)
+        is_first[:, 0] = True
+        output = self.observe(seen, action[:, :observed_frames], is_first, sample=sample, generator=generator)
+        future = self.rssm.imagine(
+            output.posterior.select((slice(None), -1)),
+            action[:, observed_frames:],
+            sample=sample,
+            generator=generator,
+        )
+        feature = torch.cat([output.feature, self.rssm.feature(future)], 1)
+        if context_frames is None:
+            context_frames = self.frame_model.last_frames(seen)
+        return self.frame_model.show(feature, context_frames)
+
+    def set_update(self, update: int) -> None:
+        """Tell the model how many updates it has had, for schedules."""
+        self.frame_model.set_update(update)
 
     def behavioural_reward(self, feature: Float[Tensor, "*N F"]) -> Float[Tensor, "*N"]:
         """Task reward plus intrinsic bonus: what behaviour is trained on in imagination."""

@@ -219,6 +219,22 @@ class FrameModel(nn.Module):
             image = self.decoder(flat)
         return image.unflatten(0, feature.shape[:2])
 
+    @torch.no_grad()
+    def show(
+        self, feature: Float[Tensor, "B T F"], context_frames: UInt8[Tensor, "B k 3 H W"] | None
+    ) -> UInt8[Tensor, "B T 3 H W"]:
+        """Pixels of features; a plain model ignores the context frames."""
+        tokens = None if context_frames is None else self.encode_context(context_frames)
+        return to_pixels(self.decode(feature, tokens))
+
+    def last_frames(self, seen: UInt8[Tensor, "B T 3 H W"]) -> UInt8[Tensor, "B k 3 H W"] | None:
+        """The last frames seen, as many as the context takes (the first one repeated where too few); None when plain."""
+        context = self.config.context
+        if context is None:
+            return None
+        index = torch.arange(seen.shape[1] - context.frames, seen.shape[1], device=seen.device).clamp(min=0)
+        return seen[:, index]
+
     def attention_weights(
         self, feature: Float[Tensor, "B T F"], tokens: ContextTokens | None, *, stage: int
     ) -> Float[Tensor, "B T Q L"]:

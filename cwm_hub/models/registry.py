@@ -22,10 +22,18 @@ MINI_FRAME = FrameModelConfig(image_size=32, depth=8, layers=1)
 MINI_HEADS = HeadConfig(layers=2, units=64)
 DEBUG_RSSM = RSSMConfig(stoch=4, classes=4, deter=16, hidden=16)
 DEBUG_FRAME = FrameModelConfig(image_size=32, depth=4, layers=1)
+DEBUG_HEADS = HeadConfig(layers=1, units=16)
 
 
 def _video(frame: FrameModelConfig, rssm: RSSMConfig, context: ContextConfig | None) -> VideoWorldModelConfig:
     return VideoWorldModelConfig(frame=replace(frame, context=context), rssm=rssm)
+
+
+def stacked(video: VideoWorldModelConfig, *, action_size: int, **changes: Any) -> ActionWorldModelConfig:
+    """The paper's world model of fine-tuning on a video world model: its networks, and an action RSSM of the same sizes."""
+    return ActionWorldModelConfig(
+        action_size=action_size, frame=video.frame, video_rssm=video.rssm, rssm=video.rssm, **changes
+    )
 
 
 PRESETS: Mapping[str, VideoWorldModelConfig | ActionWorldModelConfig] = {
@@ -43,6 +51,26 @@ PRESETS: Mapping[str, VideoWorldModelConfig | ActionWorldModelConfig] = {
     # The least that still has every part, for tests.
     "contextwm-debug": _video(DEBUG_FRAME, DEBUG_RSSM, ContextConfig(heads=2)),
     "plainwm-debug": _video(DEBUG_FRAME, DEBUG_RSSM, None),
+    # Fine-tuning's world model, for pre-training on logged clips: the video RSSM goes on learning as one of video. The
+    # action size is the data's.
+    "action-contextwm": stacked(
+        _video(FrameModelConfig(), RSSMConfig(), ContextConfig()), action_size=4, video_kl_scale=1.0
+    ),
+    "action-contextwm-tiny": stacked(
+        _video(TINY_FRAME, TINY_RSSM, ContextConfig()), action_size=4, video_kl_scale=1.0
+    ),
+    "action-contextwm-mini": stacked(
+        _video(MINI_FRAME, MINI_RSSM, ContextConfig(heads=2)),
+        action_size=4,
+        heads=MINI_HEADS,
+        video_kl_scale=1.0,
+    ),
+    "action-contextwm-debug": stacked(
+        _video(DEBUG_FRAME, DEBUG_RSSM, ContextConfig(heads=2)),
+        action_size=4,
+        heads=DEBUG_HEADS,
+        video_kl_scale=1.0,
+    ),
     # From scratch, with actions: one RSSM, one reward head. The action size is the environment's.
     "dreamerv2": ActionWorldModelConfig(action_size=4, video_rssm=None, dual_reward=False),
     "dreamerv2-cnn": ActionWorldModelConfig(

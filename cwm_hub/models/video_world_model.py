@@ -12,12 +12,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from cwm_hub.models.frame_model import (
-    FrameModel,
-    FrameModelConfig,
-    image_loss,
-    to_pixels,
-)
+from cwm_hub.models.frame_model import FrameModel, FrameModelConfig, image_loss
 from cwm_hub.models.objectives import ContrastiveObjective, ObjectiveConfig, SelfPredictionObjective
 from cwm_hub.models.published import Published
 from cwm_hub.models.rssm import RSSM, KLConfig, RSSMConfig, RSSMState, balanced_kl
@@ -227,16 +222,11 @@ class VideoWorldModel(Published, nn.Module):
         self, feature: Float[Tensor, "B T F"], context_frames: UInt8[Tensor, "B k 3 H W"] | None
     ) -> UInt8[Tensor, "B T 3 H W"]:
         """Pixels of features; a plain model ignores the context frames."""
-        tokens = None if context_frames is None else self.frame_model.encode_context(context_frames)
-        return to_pixels(self.frame_model.decode(feature, tokens))
+        return self.frame_model.show(feature, context_frames)
 
     def default_context(self, seen: UInt8[Tensor, "B T 3 H W"]) -> UInt8[Tensor, "B k 3 H W"] | None:
         """The last frames seen, as many as the model takes (the first one repeated where too few)."""
-        context = self.config.frame.context
-        if context is None:
-            return None
-        index = torch.arange(seen.shape[1] - context.frames, seen.shape[1], device=seen.device).clamp(min=0)
-        return seen[:, index]
+        return self.frame_model.last_frames(seen)
 
     @torch.no_grad()
     def attention_maps(

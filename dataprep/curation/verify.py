@@ -123,8 +123,8 @@ def _check_index(
             yield Problem(row.shard, f"clip key {row.key} occurs twice")
         keys.add(row.key)
         if row.arrays != logged:
-            mine = row.arrays or "no arrays"
-            yield Problem(row.shard, f"clip {row.key} has {mine}, the manifest says {logged or 'none'}")
+            told = row.arrays or "no arrays"
+            yield Problem(row.shard, f"clip {row.key} has {told}, the manifest says {logged or 'none'}")
         if splits.setdefault(row.source, row.split) != row.split:
             yield Problem(row.shard, f"source {row.source} is in {splits[row.source]} and in {row.split}")
     for record in manifest.shards:

@@ -8,15 +8,21 @@ import torch
 from cwm_hub.agents.agent import Agent
 from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
 from cwm_hub.agents.drqv2 import DrQV2Agent, DrQV2Config
-from cwm_hub.agents.presets import agent_preset, stacked_agent
+from cwm_hub.agents.presets import agent_on, agent_preset, stacked_agent
 from cwm_hub.config import merged, override
 from cwm_hub.hub.names import find_checkpoint
+from cwm_hub.models.action_world_model import ActionWorldModel
 from cwm_hub.models.video_world_model import VideoWorldModel
 from recipes.run.finetune_settings import FinetuneConfig
 from recipes.run.folder import RecipeError
 
 PRETRAINED_HELD_UPDATES = 100
 """The paper's for Meta-world, as are all defaults."""
+WITHOUT_VIDEO_RSSM = {
+    "held_updates": "nothing is pre-trained",
+    "intrinsic": "the bonus needs a video RSSM",
+}
+"""Why an agent without one does not have these settings."""
 
 
 def new_agent(
@@ -38,22 +44,36 @@ def new_agent(
         return agent.to(device), None
     assert config.init is not None
     checkpoint = find_checkpoint(config.init)
-    if not issubclass(checkpoint.model_class, VideoWorldModel):
+    if not issubclass(checkpoint.model_class, (VideoWorldModel, ActionWorldModel)):
         raise RecipeError(
-            f"{config.init} holds a {checkpoint.model_class.__name__}, fine-tuning starts from a VideoWorldModel"
+            f"{config.init} holds a {checkpoint.model_class.__name__}, fine-tuning starts from a VideoWorldModel or an "
+            "ActionWorldModel"
         )
-    video_model = checkpoint.load()
-    assert isinstance(video_model, VideoWorldModel)
-    settings = pretrained_settings(config, video_model, action_size)
-    return DreamerAgent.from_video_world_model(video_model, settings).to(device), checkpoint.identity()
+    model = checkpoint.load()
+    assert isinstance(model, (VideoWorldModel, ActionWorldModel))
+    settings = pretrained_settings(config, model, action_size)
+    if isinstance(model, VideoWorldModel):
+        return DreamerAgent.from_video_world_model(model, settings).to(device), checkpoint.identity()
+    agent = DreamerAgent(settings)
+    agent.world_model.take_over(model)
+    return agent.to(device), checkpoint.identity()
 
 
 def pretrained_settings(
-    config: FinetuneConfig, video_model: VideoWorldModel, action_size: int
+    config: FinetuneConfig, model: VideoWorldModel | ActionWorldModel, action_size: int
 ) -> DreamerConfig:
-    """The configuration of an agent on a pre-trained model."""
-    stacked = stacked_agent(video_model.config, action_size=action_size)
-    return dreamer_settings(config, replace(stacked, held_updates=PRETRAINED_HELD_UPDATES), leave_out={})
+    """The configuration of an agent on a pre-trained model; one with actions keeps its networks, heads included."""
+    if isinstance(model, VideoWorldModel):
+        preset = stacked_agent(model.config, action_size=action_size)
+    elif model.config.action_size == action_size:
+        preset = agent_on(replace(model.config, video_kl_scale=0.0))  # as fine-tuning has it
+    else:
+        raise RecipeError(
+            f"{config.init} takes actions of {model.config.action_size} numbers and {config.env.name} of {action_size}"
+        )
+    if preset.world.video_rssm is None:
+        return dreamer_settings(config, preset, leave_out=WITHOUT_VIDEO_RSSM)
+    return dreamer_settings(config, replace(preset, held_updates=PRETRAINED_HELD_UPDATES), leave_out={})
 
 
 def new_settings(config: FinetuneConfig, action_size: int) -> DreamerConfig | DrQV2Config:
@@ -67,7 +87,7 @@ def new_settings(config: FinetuneConfig, action_size: int) -> DreamerConfig | Dr
         return agent
     leave_out = {"held_updates": "nothing is pre-trained"}
     if preset.world.video_rssm is None:
-        leave_out["intrinsic"] = "the bonus needs a video RSSM"
+        leave_out = WITHOUT_VIDEO_RSSM
     return dreamer_settings(config, preset, leave_out=leave_out)
 
 

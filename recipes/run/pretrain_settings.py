@@ -20,12 +20,13 @@ class PretrainConfig:
     run: str = "runs/pretrain"
     """Run folder. A folder with checkpoints is resumed."""
     model: str = "contextwm"
-    """Preset of a video world model: contextwm, contextwm-concat or plainwm, each also as -tiny; contextwm and
-    plainwm as -mini."""
+    """Preset of a world model: contextwm, contextwm-concat or plainwm, each also as -tiny; contextwm and plainwm as
+    -mini. On data with logged actions action-contextwm, also as -tiny and -mini; or dreamerv2."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Values of the preset to replace, by dotted name, such as `{rssm.deter: 256}`."""
     init: str | None = None
-    """Checkpoint to start from: a folder, an embedded name or a Hub repository. It must be of the same shape."""
+    """Checkpoint to start from: a folder, an embedded name or a Hub repository. It must be of the same shape, or the video
+    world model below the one with actions."""
     updates: int = 1_200_000
     """Gradient updates (official commands; follow-up papers use 600,000)."""
     batch_clips: int = 16

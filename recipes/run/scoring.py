@@ -7,11 +7,10 @@ from typing import Any
 from cwm_hub.config import to_dict
 from cwm_hub.evaluation import words
 from cwm_hub.evaluation.held_out import make_protocol, read_held_out
-from cwm_hub.evaluation.predict import score
+from cwm_hub.evaluation.predict import WorldModel, score
 from cwm_hub.evaluation.protocol import ScoringConfig, check_same_protocol
 from cwm_hub.figures import sheet
 from cwm_hub.figures.frames import prediction_grid
-from cwm_hub.models.video_world_model import VideoWorldModel
 from cwm_hub.provenance import provenance
 from recipes.run.folder import append_row, step_directory, write_text
 
@@ -22,15 +21,23 @@ EVALUATION_WINDOWS = 4
 class Evaluation:
     """Scores the model under training on held-out windows that were read once; the main process's alone."""
 
-    def __init__(self, config: ScoringConfig, roots: list[str], *, run: Path, image_size: int):
+    def __init__(
+        self,
+        config: ScoringConfig,
+        roots: list[str],
+        *,
+        run: Path,
+        image_size: int,
+        with_actions: bool = False,
+    ):
         self._run = run
-        self._held_out = read_held_out(config, roots, image_size=image_size)
+        self._held_out = read_held_out(config, roots, image_size=image_size, with_actions=with_actions)
         self._protocol = make_protocol(config, self._held_out)
         earlier = sorted(run.glob("evaluations/step-*/scorecard.json"))
         if earlier:  # one curve has one protocol
             check_same_protocol(json.loads(earlier[-1].read_text())["protocol"], to_dict(self._protocol))
 
-    def write(self, model: VideoWorldModel, updates: int) -> dict[str, Any]:
+    def write(self, model: WorldModel, updates: int) -> dict[str, Any]:
         """A scorecard and a prediction grid in evaluations/step-<updates>, a row in scores.jsonl, a printed line.
 
         Returns:
@@ -68,6 +75,7 @@ def summary_row(card: dict[str, Any], updates: int) -> dict[str, Any]:
         "psnr_db_high": psnr["high"],
     }
     row["ssim"] = scores["model"]["ssim"]["mean"]
-    for baseline in ("copy_last_frame", "mean_frame"):
-        row[f"minus_{baseline}_db"] = scores[f"model_minus_{baseline}"]["psnr_db"]["mean"]
+    for baseline in ("copy_last_frame", "mean_frame", *words.CONTROLS):
+        if f"model_minus_{baseline}" in scores:
+            row[f"minus_{baseline}_db"] = scores[f"model_minus_{baseline}"]["psnr_db"]["mean"]
     return row

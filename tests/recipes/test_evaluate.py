@@ -12,8 +12,10 @@ from moving_squares import write_clips
 from stand_in_networks import write_alexnet, write_i3d
 
 from cwm_hub import create_model, save_pretrained
+from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
 from cwm_hub.evaluation import held_out
 from cwm_hub.evaluation.protocol import ProtocolError, ScoringConfig
+from cwm_hub.models.registry import model_config
 from cwm_hub.shards.manifest import Manifest
 from recipes import evaluate
 from recipes.run.command_line import parse_config
@@ -170,9 +172,10 @@ def test_scorecards_of_one_run_have_one_protocol(place, tmp_path):
         evaluation(seed=1)
 
 
-def test_an_action_model_is_refused(place, tmp_path):
-    save_pretrained(create_model("dreamerv2-tiny").eval(), tmp_path / "agent", card=False)
-    with pytest.raises(ValueError, match="is a ActionWorldModel, and only a VideoWorldModel predicts video"):
+def test_an_agent_is_refused(place, tmp_path):
+    config = DreamerConfig(world=model_config("dreamerv2-mini"), intrinsic=None)
+    save_pretrained(DreamerAgent(config), tmp_path / "agent", card=False)
+    with pytest.raises(ValueError, match="is a DreamerAgent, and only a world model predicts video"):
         main(["--checkpoint", str(tmp_path / "agent"), "--data", str(place / "squares"), "--out", "x"])
 
 
