@@ -6,6 +6,9 @@ The paper's protocol (250k steps on one Meta-world task) is days of CPU and abou
 frames drawn on CPU; `configs/finetune/scenes.yaml` is an agent that learns within minutes on one core. The same command
 again resumes at the last checkpoint and goes on exactly (bit for bit on a CPU).
 
+`--demonstrations SHARDS` begins the replay with logged episodes (`cwm-dataprep lerobot`); they are neither the agent's steps
+nor its episodes in any count.
+
 The run folder holds config.yaml, metrics.jsonl (one row per logged interval), episodes.jsonl (one per training
 episode), eval.jsonl (one per evaluation episode, of a random policy, the agent's mode and samples of its policy),
 films/ (an mp4 of every evaluation's first episodes), replay/, checkpoints/ and, at the end, agent/ in hub format, with
@@ -38,6 +41,7 @@ from cwm_hub.hub.checkpoint import save_pretrained
 from cwm_hub.provenance import provenance
 from recipes.run.agent_checkpoint import Progress, load_checkpoint, save_checkpoint
 from recipes.run.agent_setup import new_agent
+from recipes.run.demonstrations import seed_replay
 from recipes.run.folder import (
     RecipeError,
     StopSignal,
@@ -93,6 +97,10 @@ def main(config: FinetuneConfig) -> int:
         agent, parent, progress = load_checkpoint(earlier[-1], replay, device)
     else:
         (agent, parent), progress = new_agent(config, action_size, device), Progress()
+        if config.demonstrations is not None:
+            size = {"action_size": action_size, "image_size": config.env.image_size}
+            episodes, steps = seed_replay(replay, agent, config.demonstrations, **size)
+            print(f"the replay begins with {episodes} logged episodes of {steps:,} steps")
         write_text(run / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
     truncate_rows(run / "metrics.jsonl", counter="updates", last=progress.updates)
     truncate_rows(run / "episodes.jsonl", counter="agent_steps", last=progress.agent_steps)

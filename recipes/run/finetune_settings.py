@@ -23,10 +23,12 @@ class FinetuneConfig:
     run: str = "runs/finetune"
     """Run folder. A folder with checkpoints is resumed."""
     init: str | None = None
-    """Pre-trained video world model: a folder, an embedded name or a Hub repository."""
+    """Pre-trained world model, of video or with actions: a folder, an embedded name or a Hub repository."""
     model: str | None = None
     """Agent that starts from new weights in place of `init`: contextwm, plainwm, dreamerv2, dreamerv2-cnn or drqv2,
     each also as -tiny, and all but dreamerv2-cnn and drqv2 as -mini."""
+    demonstrations: str | None = None
+    """Shards of logged episodes (actions and rewards, of one camera) that the replay begins with, before the prefill."""
     env: EnvConfig = field(default_factory=EnvConfig)
     """Task and how it is seen; its image size must be the model's."""
     fallback_env: str | None = None
