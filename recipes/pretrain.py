@@ -360,6 +360,7 @@ def write_model(
             "preset": config.model,
             "updates": state.updates,
             **{name: getattr(config, name) for name in ("batch_clips", "window_frames", "seed")},
+            **({"logged": ", ".join(loader.logged)} if loader.logged else {}),
             "seconds": round(state.seconds, 1),
             "skipped_updates": state.skipped,
             "device": torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "cpu",

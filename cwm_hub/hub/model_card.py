@@ -63,8 +63,9 @@ assert prediction.shape == video.shape and prediction.dtype == torch.uint8
         pipeline_tag="reinforcement-learning",
         tags=("world-model", "model-based-rl"),
         summary="An action-conditional world model: it follows images and actions and predicts rewards from its state.",
-        inputs="`image`: uint8, RGB, `[batch, 3, height, width]`; `action`: float in [-1, 1], the one that led to the image.",
-        outputs="A state after every image, and the reward that the model expects there.",
+        inputs="`image`: uint8, RGB, `[batch, 3, height, width]`; `action`: float, the one that led to the image, in "
+        "the units in which it was learned ([-1, 1] of an environment).",
+        outputs="A state after every image, and the reward that the model expects there, where it learned from rewards.",
         snippet="""\
 import torch
 from cwm_hub import from_pretrained
@@ -130,6 +131,7 @@ TRAINING_FACTS = {
     "updates": "updates",
     "batch_clips": "clips a batch",
     "window_frames": "frames a clip",
+    "logged": "learned from beside the frames",
     "learning_rate": "learning rate",
     "skipped_updates": "updates skipped (not finite)",
     "seed": "seed",

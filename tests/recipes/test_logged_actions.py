@@ -112,8 +112,10 @@ def test_a_video_model_goes_on_with_actions_and_then_as_an_agent(tmp_path: Path)
     save_pretrained(video, tmp_path / "video")
     assert train(tmp_path / "run", data, "--updates", "2", "--init", str(tmp_path / "video")) == 0
     model = from_pretrained(tmp_path / "run/model")
-    parents = json.loads((tmp_path / "run/model/train.json").read_text())["parents"]
-    assert parents["init"]["model_type"] == "video_world_model"
+    made = json.loads((tmp_path / "run/model/train.json").read_text())
+    assert made["parents"]["init"]["model_type"] == "video_world_model"
+    assert made["logged"] == "action"
+    assert "| learned from beside the frames | action |" in (tmp_path / "run/model/README.md").read_text()
     assert "reward_loss" not in "".join(read_rows(tmp_path / "run/metrics.jsonl")[-1])
 
     def moved(part: torch.nn.Module, before: torch.nn.Module) -> float:
