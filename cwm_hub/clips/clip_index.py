@@ -108,9 +108,9 @@ class ClipIndex:
         self.height, self.width = rows["height"].to_numpy(), rows["width"].to_numpy()
         self.start, self.frames = rows["start_frame"].to_numpy(), rows["num_frames"].to_numpy()
         self.label = rows["label"].to_numpy()
-        self.arrays_offset, self.arrays_size = (
-            rows[name].to_numpy() for name in ("arrays_offset", "arrays_size")
-        )
+        places = [rows[name].to_numpy() for name in ("arrays_offset", "arrays_size", "num_frames")]
+        self.arrays: Ints = np.stack(places, 1)
+        """(offset, bytes, rows) of what was logged beside each clip."""
         self.key, self.codec = rows["key"].combine_chunks(), rows["codec"].combine_chunks()
 
     def _subset(self, names: Sequence[str], count: int) -> WindowTable:

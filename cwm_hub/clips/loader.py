@@ -32,7 +32,8 @@ from cwm_hub.clips.clip_index import LOGGED, ClipSource, common_arrays
 from cwm_hub.clips.local_shards import BrokenCount
 from cwm_hub.clips.retries import FetchConfig
 from cwm_hub.clips.sampling import Sampling
-from cwm_hub.clips.window_stream import ClipSet, open_clip_set
+from cwm_hub.clips.window_stream import ClipSet, Window, open_clip_set
+from cwm_hub.shards.arrays import MEMBERS
 from cwm_hub.shards.codecs import ShardError
 
 KEPT_BATCHES = 4
@@ -371,11 +372,13 @@ class _Batches(Dataset[ClipBatch | ShardError]):
             start=tuple(window.start for window in windows),
             label=torch.tensor([window.label for window in windows]),
             broken=tuple(pair for window in windows for pair in window.broken.items()),
-            **{
-                name: torch.from_numpy(np.stack([window.logged[name] for window in windows]))
-                for name in self.logged
-            },
+            **{name: self._rows(name, windows) for name in self.logged},
         )
+
+    def _rows(self, name: str, windows: Sequence[Window]) -> Tensor:
+        """What was logged beside the frames, [B, T, ...]."""
+        rows = np.frombuffer(bytearray().join(window.logged[name] for window in windows), MEMBERS[name][0])
+        return torch.from_numpy(rows.reshape(len(windows), self._window_frames, *self.logged[name]))
 
     def fingerprint(self) -> dict[str, Any]:
         """See `ClipLoader.fingerprint`; roots may move, so they are not part of it."""

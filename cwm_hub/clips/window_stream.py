@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cwm_hub.clips import sampling
 from cwm_hub.clips.clip_index import ClipIndex, ClipSource
@@ -19,7 +18,7 @@ from cwm_hub.clips.local_shards import BrokenCount, BrokenShardError, LocalShard
 from cwm_hub.clips.remote_shards import RemoteShards, pin_revision
 from cwm_hub.clips.retries import FetchConfig, with_retries
 from cwm_hub.clips.sampling import Ints, Sampling
-from cwm_hub.shards.arrays import MAGIC, Member, find_members
+from cwm_hub.shards.arrays import MAGIC, find_members
 from cwm_hub.shards.codecs import Frames, ShardError, decode_clip, raw_byte_range
 from cwm_hub.shards.index import INDEX, read_index_table
 from cwm_hub.shards.manifest import MANIFEST, Manifest
@@ -45,8 +44,8 @@ class Window(NamedTuple):
     """Of the clip, -1 where unknown."""
     broken: dict[str, str]
     """Shards or clips that could not be read and were passed over, with the reason."""
-    logged: dict[str, NDArray[Any]]
-    """Rows of what was logged beside the frames; empty where it was not asked for."""
+    logged: dict[str, bytes]
+    """Rows of what was logged beside the frames, as they lie in the shard; empty where it was not asked for."""
 
 
 class _Epoch(NamedTuple):
@@ -75,7 +74,9 @@ class ClipSet:
     ) -> None:
         self.index = index
         self._arrays = arrays
-        self._members: dict[tuple[int, int], list[Member]] = {}  # by bytes and frames of the clip
+        self._members: dict[
+            tuple[int, int], list[tuple[str, int, int]]
+        ] = {}  # by bytes and frames of the clip
         self._files, self._unit, self._seed, self._block_shards = files, unit, seed, block_shards
         self._window_frames = window_frames
         self._units = index.windows.units(unit, window_frames=window_frames)
@@ -221,20 +222,29 @@ class ClipSet:
             raise BrokenShardError(self._clip_name(row), difference)
         out[:] = frames
 
-    def _read_arrays(self, row: int, first: int) -> dict[str, NDArray[Any]]:
-        """What was logged beside the window, read where it lies; where that is, clips of one length share."""
+    def _read_arrays(self, row: int, first: int) -> dict[str, bytes]:
+        """The bytes of what was logged beside the window; where they lie, clips of one length share."""
         descriptor = self._files.open(int(self.index.shard[row]))
-        offset, size = int(self.index.arrays_offset[row]), int(self.index.arrays_size[row])
+        offset, size, rows = self.index.arrays[row].tolist()
         data = self._from_disk(row, lambda: os.pread(descriptor, size, offset))
-        form = size, int(self.index.frames[row])
         try:
-            members = self._members.get(form)
+            members = self._members.get((size, rows))
             if members is None or len(data) != size or not data.startswith(MAGIC):
-                members = [one for one in find_members(data) if one.name in self._arrays]
-                self._members[form] = members
-            return {one.name: one.read(data, first, first + self._window_frames) for one in members}
+                members = self._members[size, rows] = self._find_members(data, rows=rows)
+            last = first + self._window_frames
+            return {name: data[at + first * width : at + last * width] for name, at, width in members}
         except ShardError as error:
             raise BrokenShardError(self._clip_name(row), str(error)) from error
+
+    def _find_members(self, data: bytes, *, rows: int) -> list[tuple[str, int, int]]:
+        """(name, offset, bytes of a row) of each array; raises ShardError where they are not those of the manifest."""
+        members = [one for one in find_members(data) if one.name in self._arrays]
+        facts = self.index.manifest.arrays
+        expected = {name: (rows, facts[name].shape) for name in self._arrays if name in facts}
+        found = {one.name: (one.rows, one.shape) for one in members}
+        if found != expected:
+            raise ShardError(f"its arrays are {found}, the manifest says {expected}")
+        return [(one.name, one.offset, one.row_bytes) for one in members]
 
 
 def open_clip_set(

@@ -91,18 +91,18 @@ class Member(NamedTuple):
     offset: int
     """Of its first row."""
 
+    row_bytes: int
+
     def read(self, data: bytes, start: int, stop: int) -> NDArray[Any]:
-        """Rows `start` to `stop`; they share the memory of `data`."""
+        """Rows `start` to `stop` as an array that cannot be written to; raises ShardError where there are fewer."""
         if not 0 <= start < stop <= self.rows:
             raise ShardError(f"the arrays have {self.rows} rows, asked for {start} to {stop}")
-        items = math.prod(self.shape)
-        offset = self.offset + start * items * self.dtype.itemsize
-        values = np.frombuffer(data, self.dtype, (stop - start) * items, offset)
-        return values.reshape(stop - start, *self.shape) if self.shape else values
+        first, last = self.offset + start * self.row_bytes, self.offset + stop * self.row_bytes
+        return np.frombuffer(data[first:last], self.dtype).reshape(-1, *self.shape)
 
 
 def decode_arrays(data: bytes, start: int = 0, stop: int | None = None) -> dict[str, NDArray[Any]]:
-    """Rows `start` to `stop` (exclusive; None: to the end) of every array; they share the memory of `data`.
+    """Rows `start` to `stop` (exclusive; None: to the end) of every array, read-only.
 
     Raises:
         ShardError: the bytes are no such member, or it has fewer rows.
@@ -132,10 +132,14 @@ def find_members(data: bytes) -> tuple[Member, ...]:
             )  # npy: magic, version, length
             dtype, (rows, *shape) = _npy_header(data[body:start])
             text = data[at + _LOCAL_HEADER.size : at + _LOCAL_HEADER.size + name].decode()
-            found.append(Member(text.removesuffix(".npy"), dtype, tuple(shape), rows, start))
+            member_name, row_bytes = text.removesuffix(".npy"), math.prod(shape) * dtype.itemsize
+            _place(member_name)
             at = body + size
-            if start + rows * math.prod(shape) * dtype.itemsize != at:
-                raise ShardError("damaged arrays: a member of another size than its shape")
+            if dtype != MEMBERS[member_name][0] or start + rows * row_bytes != at:
+                raise ShardError(
+                    f"damaged arrays: {member_name} of another type or size than its header says"
+                )
+            found.append(Member(member_name, dtype, tuple(shape), rows, start, row_bytes))
     except (struct.error, ValueError, SyntaxError) as error:
         if isinstance(error, ShardError):
             raise
