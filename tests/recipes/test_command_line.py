@@ -261,6 +261,7 @@ TYPOS = {
     "compare": ("desings.a", "designs"),
     "demo": ("scrach", "scratch"),
     "evaluate": ("figure-window", "figure_windows"),
+    "evaluate_agent": ("episdes", "episodes"),
     "finetune": ("agent-step", "agent_steps"),
     "pretrain": ("evaluate-evry", "evaluate_every"),
     "publish": ("pictrues", "pictures"),
