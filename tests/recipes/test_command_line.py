@@ -267,6 +267,7 @@ TYPOS = {
     "publish": ("pictrues", "pictures"),
     "render_clips": ("image-sise", "image_size"),
     "report": ("tilte", "title"),
+    "sweep": ("sedes", "seeds"),
 }
 """Page to a mistyped option and the right one."""
 
