@@ -84,7 +84,9 @@ def main(config: SweepConfig) -> int:
 
 def sorted_out(runs: Sequence[PlannedRun]) -> tuple[list[PlannedRun], list[PlannedRun], dict[str, str]]:
     """The runs to do, those that are finished, and the sentence of each that cannot go on."""
-    waiting, finished, failed = [], [], {}
+    waiting: list[PlannedRun] = []
+    finished: list[PlannedRun] = []
+    failed: dict[str, str] = {}
     for run in runs:
         try:
             (finished if run.is_finished() else waiting).append(run)

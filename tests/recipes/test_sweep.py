@@ -225,7 +225,6 @@ def test_a_sweep_of_real_runs_goes_on_where_a_smaller_budget_ended(
     tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
     agents = {
-        "contextwm": {},
         "no-bonus": {"agent.intrinsic": None},
         "misspelt": {"agent.batch_sequence": 3},
     }
@@ -238,11 +237,8 @@ def test_a_sweep_of_real_runs_goes_on_where_a_smaller_budget_ended(
             assert sweep.main(config) == 1
         told = capfd.readouterr().err
         assert told.count("failed ") == 1 and "did you mean 'batch_sequences'?" in told
-        for name in ("contextwm", "no-bonus"):
-            run = tmp_path / "out" / "dummy" / name / "0"
-            train = json.loads((run / "agent" / "train.json").read_text())
-            assert (train["agent_steps"], train["updates"]) == (60 + steps, updates)
-            assert [row["agent_steps"] for row in rows(run / "episodes.jsonl")] == list(
-                range(20, 61 + steps, 20)
-            )
-            assert run.samefile(train["config"]["run"]) and train["config"]["name"] == name
+        run = tmp_path / "out" / "dummy" / "no-bonus" / "0"
+        train = json.loads((run / "agent" / "train.json").read_text())
+        assert (train["agent_steps"], train["updates"]) == (60 + steps, updates)
+        assert [row["agent_steps"] for row in rows(run / "episodes.jsonl")] == list(range(20, 61 + steps, 20))
+        assert run.samefile(train["config"]["run"]) and train["config"]["name"] == "no-bonus"
