@@ -11,7 +11,7 @@ minutes on a CPU.
 
 import json
 import sys
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,8 +49,7 @@ import numpy as np
 
 from cwm_hub.agents.agent import Policy
 from cwm_hub.agents.rollout import EpisodeRecord, each_episode, evaluation_seeds
-from cwm_hub.config import override
-from cwm_hub.envs import EnvConfig, make_env
+from cwm_hub.envs import make_env
 from cwm_hub.evaluation.episodes import FILMED_EPISODES, check_fits, differences, episode_rows, summary
 from cwm_hub.figures.films import write_film
 from cwm_hub.hub.agents import SavedAgent, find_agent
@@ -68,7 +67,8 @@ def main(config: EvaluateAgentConfig) -> int:
     saved = find_agent(config.agent)
     seeds = seeds_of(config, saved)
     agent = saved.load(device=config.device)
-    env_config, trained = task_of(config, saved, agent.image_size), saved.trained_on
+    env_config = saved.environment(config.task, image_size=agent.image_size, changes=config.env)
+    trained = saved.trained_on
     other = differences(env_config, trained) if trained is not None else {}
     for name, (here, there) in other.items():
         print(f"other than in training: env.{name} is {here!r}, was {there!r}")
@@ -107,25 +107,6 @@ def main(config: EvaluateAgentConfig) -> int:
     for name, of_policy in scores.items():
         print(f"{env_config.name}, {name}: {sentence(of_policy)}")
     return 0
-
-
-def task_of(config: EvaluateAgentConfig, saved: SavedAgent, image_size: int) -> EnvConfig:
-    """The environment asked for: that of training, but for what is given. Options belong to their suite.
-
-    Raises:
-        ValueError: a setting that environments do not have, or no record of a task and none given.
-    """
-    trained = saved.trained_on
-    if trained is None:
-        if config.task is None:
-            raise RecipeError(
-                f"{saved.checkpoint} does not say what it was trained on: give --task suite:task"
-            )
-        return override(EnvConfig(config.task, image_size), config.env, where="env")
-    task = config.task or trained.name
-    if task.partition(":")[0] != trained.name.partition(":")[0]:
-        trained = replace(trained, options={})
-    return override(replace(trained, name=task), config.env, where="env")
 
 
 def seeds_of(config: EvaluateAgentConfig, saved: SavedAgent) -> list[int]:

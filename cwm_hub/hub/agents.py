@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from cwm_hub.agents.agent import Agent
-from cwm_hub.config import from_dict
+from cwm_hub.config import from_dict, override
 from cwm_hub.envs.table import EnvConfig
 from cwm_hub.hub.checkpoint import CONFIG, TRAIN, Checkpoint, CheckpointError
 from cwm_hub.hub.names import find_checkpoint
@@ -26,6 +26,8 @@ class SavedAgent:
     """Of the run that made it, as recipes/finetune.py writes them; empty where nothing is recorded."""
     agent_steps: int | None
     """Steps that it learned from, None where nothing is recorded."""
+    run: Path | None = None
+    """The run folder, None where only the agent was found."""
 
     @property
     def trained_on(self) -> EnvConfig | None:
@@ -36,6 +38,31 @@ class SavedAgent:
         """
         env = self.settings.get("env")
         return None if env is None else from_dict(EnvConfig, env, where=f"{self.checkpoint}'s environment")
+
+    def environment(
+        self, task: str | None = None, *, image_size: int, changes: Mapping[str, Any] | None = None
+    ) -> EnvConfig:
+        """The environment of its training, but for what is asked for; options belong to their suite.
+
+        Args:
+            task: `suite:task`, where it is to be another.
+            image_size: that the agent sees, for where nothing is recorded.
+            changes: other fields of `EnvConfig`, by name.
+
+        Raises:
+            ValueError: fields that `EnvConfig` does not have, or no record of a task and none given.
+        """
+        trained = self.trained_on
+        if trained is None:
+            if task is None:
+                raise CheckpointError(
+                    f"{self.checkpoint} does not say what it was trained on: give --task suite:task"
+                )
+            trained = EnvConfig(task, image_size)
+        task = task or trained.name
+        if task.partition(":")[0] != trained.name.partition(":")[0]:
+            trained = replace(trained, options={})
+        return override(replace(trained, name=task), changes or {}, where="env")
 
     def load(self, *, device: str | torch.device = "auto") -> Agent:
         """The agent, ready to act.
@@ -92,4 +119,4 @@ def _of_run(run: Path) -> SavedAgent:
         settings = dict(yaml.safe_load(path.read_text()))
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from error
-    return SavedAgent(find_checkpoint(steps[newest]), settings, newest)
+    return SavedAgent(find_checkpoint(steps[newest]), settings, newest, run)
