@@ -7,6 +7,7 @@ import av
 import pytest
 import torch
 import yaml
+from hub_process import push, run_python
 
 from cwm_hub import save_pretrained
 from cwm_hub.agents.drqv2 import DrQV2Agent
@@ -89,3 +90,14 @@ def test_an_agent_without_a_record_needs_a_task(
     assert "agent does not say what it was trained on: give --task" in capsys.readouterr().err
     assert main(["watch", "agent", "--device", "cpu", "--task", "dummy"]) == 0
     assert "watch.mp4: dummy, mode, returns" in capsys.readouterr().out and Path("watch.mp4").exists()
+
+
+def test_an_agent_of_the_hub_brings_its_task_along(run: Path, tmp_path: Path, server, client) -> None:
+    agent = from_pretrained(run / "checkpoints" / "step-00001200" / "agent")
+    train = {"agent_steps": 70, "config": {"env": {"name": "scenes", "image_size": 32}}}
+    save_pretrained(agent, tmp_path / "agent", train=train)
+    client(push(tmp_path / "agent", "someone/agent"))
+    film = tmp_path / "film.mp4"
+    words = ["watch", "hf://someone/agent", "--episodes", "1", "--device", "cpu", "--out", film]
+    (told,) = run_python(server, tmp_path, "-m", "cwm_hub.cli", *words)
+    assert told.startswith(f"{film}: scenes, mode after 70 agent steps, returns ") and film.exists()
