@@ -65,25 +65,25 @@ def runs_page(runs: Sequence[AgentRun], *, out: Path, title: str, at_frames: int
         RecipeError: no run has an evaluation there.
     """
     curves = [curve for run in runs if (curve := run.curve()) is not None]
-    compared = [curve for curve in curves if at_frames is None or curve.env_frames[-1] >= at_frames]
+    compared = [run for run in runs if (curve := run.curve()) and curve.env_frames[-1] >= (at_frames or 0)]
     if not compared:
         there = "" if at_frames is None else f" at {at_frames:,} environment frames or later"
         raise RecipeError(f"none of {len(runs)} runs has an evaluation of its agent{there} yet")
     agents = list(dict.fromkeys(run.agent for run in runs))
     agents = [agent for agent in agents if any(curve.agent == agent for curve in curves)]
-    at, style = compared_at(compared, at_frames), styles(agents)
+    compared_curves = [curve for run in compared if (curve := run.curve())]
+    at, style = compared_at(compared_curves, at_frames), styles(agents)
     tasks = list(dict.fromkeys(curve.task for curve in curves))
-    results = [
-        row for task in tasks if task in at for row in task_results(compared, task, agents, at=at[task])
-    ]
+    with_success = [task for task in tasks if counts_success(task, runs)]
+    results = [row for task in at for row in task_results(compared, task, agents, at=at[task])]
     films = Films(out.parent)
     html = render(
         "runs_report.html",
         title=title,
         lead=lead(runs, tasks, agents),
         notes=notes(runs, compared, at),
-        overall=overall(compared, agents, at, style, [task for task in tasks if counts_success(task, runs)]),
-        tasks=[task_section(task, runs, curves, results, style, films, at=at.get(task)) for task in tasks],
+        overall=overall(compared_curves, agents, at, style, with_success),
+        tasks=[task_section(task, runs, curves, results, style, films) for task in tasks],
         work=work_rows(runs, tasks, agents),
         runs=run_rows(runs),
         machine=machine_section(),
@@ -100,17 +100,13 @@ def lead(runs: Sequence[AgentRun], tasks: Sequence[str], agents: Sequence[str]) 
     )
 
 
-def notes(runs: Sequence[AgentRun], compared: Sequence[RunCurve], at: Mapping[str, int]) -> list[str]:
+def notes(runs: Sequence[AgentRun], compared: Sequence[AgentRun], at: Mapping[str, int]) -> list[str]:
     """Where runs are compared, and what keeps them from being alike."""
     lines = [
         f"{task} is compared at {frames:,} environment frames, by the last evaluation of each run up to there."
         for task, frames in at.items()
     ]
-    left_out = [
-        run
-        for run in runs
-        if not any((run.task, run.agent, run.seed) == (one.task, one.agent, one.seed) for one in compared)
-    ]
+    left_out = [run for run in runs if run not in compared]
     if left_out:
         names = listed([f"{run.agent} on {run.task}, seed {run.seed}" for run in left_out])
         lines.append(f"Not compared, since there is no evaluation that far yet: {names}.")
@@ -194,8 +190,6 @@ def task_section(
     results: Sequence[Mapping[str, Any]],
     style: Mapping[str, Style],
     films: "Films",
-    *,
-    at: int | None,
 ) -> dict[str, Any]:
     """Curves, table and films of one task; success only where the task counts it."""
     quantities = QUANTITIES if counts_success(task, runs) else QUANTITIES[1:]
@@ -209,7 +203,7 @@ def task_section(
         for quantity in quantities
     }
     references = reference_levels(task, runs, quantities)
-    rows = [table_row(agent, task, results, runs, quantities, at=at) for agent in by_agent]
+    rows = [table_row(agent, task, results, quantities) for agent in by_agent]
     for name in dict.fromkeys(name for levels in references.values() for name in levels):
         levels = [references[q].get(name) for q in quantities]
         cells = [

@@ -1,9 +1,10 @@
 """The tables of the report on many runs: results by task and agent, work done, and every run. No torch."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
-from cwm_hub.evaluation.agent_comparison import QUANTITIES, RunCurve
+from cwm_hub.evaluation.agent_comparison import QUANTITIES
 from cwm_hub.evaluation.intervals import interquartile_mean
 from recipes.run.agent_runs import AgentRun
 
@@ -14,43 +15,41 @@ FORMATS = {"success": ".2f", "score": ".1f"}
 
 
 def task_results(
-    compared: Sequence[RunCurve], task: str, agents: Sequence[str], *, at: int
+    compared: Sequence[AgentRun], task: str, agents: Sequence[str], *, at: int
 ) -> list[dict[str, Any]]:
-    """IQM and interval of every agent in both quantities."""
+    """IQM and interval of every agent, of its mode and of its samples, in both quantities."""
     rows = []
-    for agent in agents:
+    for agent, policy in product(agents, ("mode", "sampled")):
         runs = [run for run in compared if (run.task, run.agent) == (task, agent)]
+        curves = [curve for run in runs if (curve := run.curve(policy)) is not None]
         for quantity in QUANTITIES:
-            values = [value for run in runs if (value := run.at(at, quantity)) is not None]
+            values = [value for curve in curves if (value := curve.at(at, quantity)) is not None]
             if values:
-                told = interquartile_mean({task: values})
-                rows.append({"task": task, "agent": agent, "quantity": quantity, "env_frames": at} | told)
+                where = {
+                    "task": task,
+                    "agent": agent,
+                    "policy": policy,
+                    "quantity": quantity,
+                    "env_frames": at,
+                }
+                rows.append(where | interquartile_mean({task: values}))
     return rows
 
 
 def table_row(
-    agent: str,
-    task: str,
-    results: Sequence[Mapping[str, Any]],
-    runs: Sequence[AgentRun],
-    quantities: Sequence[str],
-    *,
-    at: int | None,
+    agent: str, task: str, results: Sequence[Mapping[str, Any]], quantities: Sequence[str]
 ) -> list[str]:
     """Agent, runs, IQM of the mode in each quantity, and the same of samples of the policy."""
-    told = {row["quantity"]: row for row in results if (row["task"], row["agent"]) == (task, agent)}
-    sampled = [
-        curve
-        for run in runs
-        if (run.task, run.agent) == (task, agent) and (curve := run.curve("sampled")) is not None
+    told = {
+        (row["policy"], row["quantity"]): row
+        for row in results
+        if (row["task"], row["agent"]) == (task, agent)
+    }
+    cells = [
+        interval(told[policy, quantity], "iqm", FORMATS[quantity]) if (policy, quantity) in told else ""
+        for policy, quantity in product(("mode", "sampled"), quantities)
     ]
-    cells = [interval(told[q], "iqm", FORMATS[q]) if q in told else "" for q in quantities]
-    for quantity in quantities:
-        values = [
-            value for curve in sampled if at is not None and (value := curve.at(at, quantity)) is not None
-        ]
-        cells.append(interval(interquartile_mean({task: values}), "iqm", FORMATS[quantity]) if values else "")
-    return [agent, str(told["score"]["runs"]) if told else "0", *cells]
+    return [agent, str(told["mode", "score"]["runs"]) if told else "0", *cells]
 
 
 def interval(numbers: Mapping[str, float], value: str, form: str) -> str:

@@ -22,7 +22,8 @@ from recipes.run.command_line import parse_config
 def write_run(
     folder: Path, success: dict[int, float], *, task: str = "metaworld:reach", seed: int = 0, **settings: Any
 ) -> Path:
-    """A run of 300 steps whose evaluations had these success rates (of four episodes), and a hundred times that return."""
+    """A run of 300 steps whose evaluations had these success rates (of four episodes), and a hundred times that return;
+    of samples of the policy, the other way round."""
     folder.mkdir(parents=True)
     config = {"model": "contextwm", "init": None, "agent_steps": 200, "prefill_steps": 100, "seed": seed}
     config |= {"env": {"name": task}, "agent": {"held_updates": 1}, "name": None} | settings
@@ -31,7 +32,7 @@ def write_run(
     for at, rate in {0: 0.25, **success}.items():
         for policy in ("mode", "sampled") if at else ("random",):
             for episode in range(4):
-                solved = float(episode < 4 * rate)
+                solved = float((episode < 4 * rate) != (policy == "sampled"))
                 where = {"agent_steps": at, "env_frames": 2 * at, "updates": at // 10}
                 rows.append(where | {"policy": policy, "score": 100 * solved, "success": solved})
         write_film(
@@ -85,7 +86,7 @@ def test_runs_are_grouped_by_what_they_recorded_and_compared_as_far_as_all_have_
         "model-free and contextwm on metaworld:reach: 4 runs, 3 of them finished, with seeds 0 and 1." in text
     )
     assert "metaworld:reach is compared at 400 environment frames" in text
-    assert "contextwm 2 0.38 [0.25, 0.50] 37.5 [25.0, 50.0] 0.38 [0.25, 0.50] 37.5 [25.0, 50.0]" in text
+    assert "contextwm 2 0.38 [0.25, 0.50] 37.5 [25.0, 50.0] 0.62 [0.50, 0.75] 62.5 [50.0, 75.0]" in text
     assert "model-free 2 0.75 [0.75, 0.75] 75.0 [75.0, 75.0]" in text
     assert "random policy 0.25 25.0" in text
     assert "contextwm 0.00 [0.00, 0.00] model-free" not in text
@@ -108,14 +109,19 @@ def test_the_numbers_are_beside_the_page(runs: Path, tmp_path: Path) -> None:
     ]
     results = table(tmp_path / "report_results.csv")
     told = [
-        (row["agent"], row["quantity"], row["iqm"], row["low"], row["high"], row["runs"]) for row in results
+        tuple(row[name] for name in ("agent", "policy", "quantity", "iqm", "low", "high")) for row in results
     ]
     assert told == [
-        ("model-free", "success", "0.75", "0.75", "0.75", "2"),
-        ("model-free", "score", "75.0", "75.0", "75.0", "2"),
-        ("contextwm", "success", "0.375", "0.25", "0.5", "2"),
-        ("contextwm", "score", "37.5", "25.0", "50.0", "2"),
+        ("model-free", "mode", "success", "0.75", "0.75", "0.75"),
+        ("model-free", "mode", "score", "75.0", "75.0", "75.0"),
+        ("model-free", "sampled", "success", "0.25", "0.25", "0.25"),
+        ("model-free", "sampled", "score", "25.0", "25.0", "25.0"),
+        ("contextwm", "mode", "success", "0.375", "0.25", "0.5"),
+        ("contextwm", "mode", "score", "37.5", "25.0", "50.0"),
+        ("contextwm", "sampled", "success", "0.625", "0.5", "0.75"),
+        ("contextwm", "sampled", "score", "62.5", "50.0", "75.0"),
     ]
+    assert {(row["runs"], row["env_frames"]) for row in results} == {("2", "400")}
 
 
 def test_another_point_leaves_out_the_runs_that_have_not_come_there(runs: Path, tmp_path: Path) -> None:
@@ -124,7 +130,7 @@ def test_another_point_leaves_out_the_runs_that_have_not_come_there(runs: Path, 
         "Not compared, since there is no evaluation that far yet: contextwm on metaworld:reach, seed 1."
         in text
     )
-    assert "contextwm 1 1.00 100.0" in text  # one run: no interval
+    assert "contextwm 1 1.00 100.0 0.00 0.0" in text  # one run: no interval
     with pytest.raises(
         ValueError, match="none of 4 runs has an evaluation of its agent at 700 environment frames"
     ):
