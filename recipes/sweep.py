@@ -41,14 +41,15 @@ def main(config: SweepConfig) -> int:
     """Run what is not finished; 0 where everything is then, 1 where a run failed."""
     runs, out = plan(config), Path(config.out)
     write_text(out / "sweep.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
-    waiting, finished, failed = sorted_out(runs)
-    if config.slurm:
-        for run in waiting:
-            run.write_settings()
-            print(shlex.join(run.command))
-        return refusals(failed)
+    if config.slurm:  # for machines that may draw what this one cannot
+        for run in runs:
+            if not run.is_finished:
+                run.write_settings()
+                print(shlex.join(run.command))
+        return 0
     held = hold(out)
 
+    waiting, finished, failed = sorted_out(runs)
     print(
         f"{len(runs)} runs: {len(finished)} finished before, {len(waiting)} to do, {config.parallel} at once"
     )
@@ -89,7 +90,8 @@ def sorted_out(runs: Sequence[PlannedRun]) -> tuple[list[PlannedRun], list[Plann
     failed: dict[str, str] = {}
     for run in runs:
         try:
-            (finished if run.is_finished() else waiting).append(run)
+            run.check()
+            (finished if run.is_finished else waiting).append(run)
         except ValueError as error:
             failed[run.title] = " ".join(str(error).split())
     return waiting, finished, failed

@@ -80,19 +80,22 @@ class PlannedRun:
         text = yaml.safe_dump(asdict(self.config), sort_keys=False)
         write_text(self.folder / "settings.yaml", text)
 
+    @property
     def is_finished(self) -> bool:
-        """Whether its folder holds the result.
+        """Whether its folder holds the result."""
+        return is_finished(self.folder, self.config)
+
+    def check(self) -> None:
+        """Refuse what fine-tuning would refuse here.
 
         Raises:
             ValueError: the folder holds a run of other settings, or this machine cannot draw the task.
         """
-        config = with_fallback(self.config)
-        check_same_config(self.folder, config)
-        return is_finished(self.folder, config)
+        check_same_config(self.folder, with_fallback(self.config))
 
     def agent_steps(self) -> int:
         """Where it stands, as its result or else its rows tell."""
-        if is_finished(self.folder, self.config):
+        if self.is_finished:
             return self.config.last_step
         rows = [
             row for name in ("metrics", "episodes") for row in read_rows(self.folder / f"{name}.jsonl")[-1:]

@@ -92,6 +92,7 @@ def test_an_agent_without_a_record_needs_a_task(
     assert "watch.mp4: dummy, mode, returns" in capsys.readouterr().out and Path("watch.mp4").exists()
 
 
+@pytest.mark.slow
 def test_an_agent_of_the_hub_brings_its_task_along(run: Path, tmp_path: Path, server, client) -> None:
     agent = from_pretrained(run / "checkpoints" / "step-00001200" / "agent")
     train = {"agent_steps": 70, "config": {"env": {"name": "scenes", "image_size": 32}}}

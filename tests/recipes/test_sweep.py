@@ -220,6 +220,31 @@ def test_an_array_line_reads_the_settings_that_were_planned(
     assert Path(words[3]).is_absolute() and parse_config(FinetuneConfig, words[2:]) == run.config
 
 
+def test_array_lines_are_for_machines_that_may_draw_what_this_one_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("recipes.run.finetune_settings.gl_problem", lambda: "MuJoCo cannot render here.")
+    given: dict[str, Any] = {"tasks": ["metaworld:reach"], "agents": {"a": {"model": "contextwm"}}}
+    assert sweep.main(parse(tmp_path, "--slurm", **given)) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert sweep.main(parse(tmp_path, **given)) == 1
+    assert capsys.readouterr().err == "failed metaworld:reach/a/0, MuJoCo cannot render here.\n"
+
+
+def test_the_sweeps_that_come_along_can_be_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(sweep.__file__).parents[1]
+    monkeypatch.chdir(root)
+    runs = {
+        path.stem: plan(parse_config(SweepConfig, ["--config", str(path)]))
+        for path in (root / "recipes" / "configs" / "sweep").glob("*.yaml")
+    }
+    assert {name: len(planned) for name, planned in runs.items()} == {"metaworld": 72, "scenes": 6}
+    for run in (one.config for one in runs["metaworld"]):
+        drawer = run.env.name == "metaworld:drawer-open"
+        assert run.context_augmentation == ("none" if drawer else "erasing")
+        assert ("intrinsic" in run.agent and run.agent["intrinsic"] is None) == (run.name == "no-bonus")
+
+
 @pytest.mark.slow
 def test_a_sweep_of_real_runs_goes_on_where_a_smaller_budget_ended(
     tmp_path: Path, capfd: pytest.CaptureFixture
