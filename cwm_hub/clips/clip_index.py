@@ -40,6 +40,8 @@ class ClipSource:
     """Use only this many source videos, chosen by `subset_seed` (1,500 and 15,000 in the paper); None uses all."""
     subset_seed: int = 0
     """Seed of the choice. The choice for 1,500 is contained in that for 15,000."""
+    keep_cuts: bool = False
+    """Draw windows across the cuts between shots, as if the index named none."""
     block_shards: int | None = None
     """Shards that are shuffled together; 0 shuffles the whole set. None: 0 for a local root, 4 for a remote one."""
 
@@ -79,7 +81,10 @@ class ClipIndex:
         self.filtered_clips = len(table) - len(rows)
         self._read_columns(rows, records)
         names, number = _number_sources(rows["source"])
-        self.windows = WindowTable.build(number, self.start, self.frames, window_frames=window_frames)
+        cuts = None if source.keep_cuts or "cuts" not in rows.column_names else _cuts(rows["cuts"])
+        self.windows = WindowTable.build(
+            number, self.start, self.frames, window_frames=window_frames, cuts=cuts
+        )
         """Every window of the usable clips."""
         if not len(self.windows):
             raise ValueError(
@@ -121,7 +126,7 @@ class ClipIndex:
 
     def facts(self) -> dict[str, Any]:
         """What of the set is used and what is left out, for logs and `train.json`."""
-        rows = self.windows.row
+        rows = self.windows.clips
         return {
             "root": self.source.root,
             "name": self.manifest.name,
@@ -158,6 +163,14 @@ def _number_sources(column: "pyarrow.ChunkedArray") -> tuple["pyarrow.Array", In
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
     return coded.dictionary.take(order), rank[coded.indices.to_numpy()]
+
+
+def _cuts(column: "pyarrow.ChunkedArray") -> tuple[Ints, Ints]:
+    """(row, frame inside the clip) of every cut."""
+    import pyarrow.compute as pc
+
+    lists = column.combine_chunks()
+    return pc.list_parent_indices(lists).to_numpy().astype(np.int64), pc.list_flatten(lists).to_numpy()
 
 
 def _within(table: "pyarrow.Table", where: Mapping[str, tuple[float, float]]) -> NDArray[np.bool_]:

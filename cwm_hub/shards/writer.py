@@ -36,14 +36,22 @@ class EncodedClip:
     height: int
     motion: float
     luma: float
+    cuts: tuple[int, ...] = ()
 
     @classmethod
-    def encode(cls, frames: Frames, *, codec: str, fps: float) -> Self:
-        """Encode uint8 RGB frames [T, H, W, 3] as `encode_clip` does and measure their motion and luma."""
+    def encode(cls, frames: Frames, *, codec: str, fps: float, cuts: tuple[int, ...] = ()) -> Self:
+        """Encode uint8 RGB frames [T, H, W, 3] as `encode_clip` does and measure their motion and luma.
+
+        Args:
+            frames: of one video.
+            codec: one of `CODECS`.
+            fps: frames per second.
+            cuts: frames that begin a new shot, over which no training window may reach.
+        """
         payload = encode_clip(frames, codec, fps)
         motion, luma = measure_clip(frames)
         count, height, width, _ = frames.shape
-        return cls(payload, codec, round(float(fps), 6), count, width, height, motion, luma)
+        return cls(payload, codec, round(float(fps), 6), count, width, height, motion, luma, cuts)
 
 
 def measure_clip(frames: Frames) -> tuple[float, float]:
@@ -133,6 +141,7 @@ class ShardWriter:
             codec=clip.codec,
             motion=clip.motion,
             luma=clip.luma,
+            cuts=clip.cuts,
         )
         return self.append(row, clip.payload)
 
