@@ -20,7 +20,7 @@ from cwm_hub.shards.manifest import Manifest, ShardRecord
 if TYPE_CHECKING:
     import pyarrow
 
-FILTERS = ("num_frames", "fps", "source_frames", "label", "motion", "luma")
+FILTERS = ("num_frames", "fps", "source_frames", "label", "motion", "luma", "frozen", "black")
 """Index columns that `ClipSource.where` can bound."""
 
 
@@ -178,6 +178,8 @@ def _within(table: "pyarrow.Table", where: Mapping[str, tuple[float, float]]) ->
     for column, (low, high) in where.items():
         if column not in FILTERS:
             raise ValueError(f"cannot filter by {column!r}, choose one of {', '.join(FILTERS)}")
+        if column not in table.column_names:
+            raise ValueError(f"cannot filter by {column!r}: it was not measured when this set was made")
         values = table[column].to_numpy()
         kept &= (low <= values) & (values <= high)
     return kept

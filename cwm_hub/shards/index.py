@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 INDEX = "meta/index.parquet"
 
-INDEX_ALONE = ("shard", "offset", "size", "cuts")
+INDEX_ALONE = ("shard", "offset", "size", "cuts", "frozen", "black")
 """Fields of `ClipRow` that are not in the tar: a clip's place, and what a better measure may find anew."""
 
 
@@ -64,6 +65,10 @@ class ClipRow:
     """Mean pixel value, 0-255."""
     cuts: tuple[int, ...] = ()
     """Frames of this clip that begin a new shot, ascending, never 0; none where nobody looked for them."""
+    frozen: float = nan
+    """Share of its frames that stand in a frozen stretch (`measures`), in [0, 1]; NaN where nobody measured."""
+    black: float = nan
+    """Share of its frames that are black, in [0, 1]; NaN where nobody measured."""
 
     def sample_json(self) -> bytes:
         """The sample's json member: every field but those of `INDEX_ALONE`, in the order of the class."""

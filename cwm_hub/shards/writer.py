@@ -9,11 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
-
 from cwm_hub.shards.codecs import CODECS, EXTENSIONS, Frames, ShardError, encode_clip
 from cwm_hub.shards.index import ClipRow
 from cwm_hub.shards.manifest import ShardRecord
+from cwm_hub.shards.measures import Measures, measure_clip
 from cwm_hub.shards.storage import fsync, sync, temporary_name
 
 if TYPE_CHECKING:
@@ -34,13 +33,12 @@ class EncodedClip:
     num_frames: int
     width: int
     height: int
-    motion: float
-    luma: float
+    measures: Measures
     cuts: tuple[int, ...] = ()
 
     @classmethod
     def encode(cls, frames: Frames, *, codec: str, fps: float, cuts: tuple[int, ...] = ()) -> Self:
-        """Encode uint8 RGB frames [T, H, W, 3] as `encode_clip` does and measure their motion and luma.
+        """Encode uint8 RGB frames [T, H, W, 3] as `encode_clip` does and measure them.
 
         Args:
             frames: of one video.
@@ -49,22 +47,9 @@ class EncodedClip:
             cuts: frames that begin a new shot, over which no training window may reach.
         """
         payload = encode_clip(frames, codec, fps)
-        motion, luma = measure_clip(frames)
+        measures = measure_clip(frames, fps)
         count, height, width, _ = frames.shape
-        return cls(payload, codec, round(float(fps), 6), count, width, height, motion, luma, cuts)
-
-
-def measure_clip(frames: Frames) -> tuple[float, float]:
-    """(motion, luma) of uint8 frames [T, H, W, 3] as defined in `ClipRow`, rounded to four digits."""
-    change = np.maximum(frames[1:], frames[:-1])
-    change -= np.minimum(frames[1:], frames[:-1])
-    return round(_mean(change), 4), round(_mean(frames), 4)
-
-
-def _mean(frames: Frames) -> float:
-    """Mean of all pixels, 0 where there are none; 32-bit sums a row are exact, and a third of the time of floats."""
-    sums = frames.sum(axis=(2, 3), dtype=np.uint32)
-    return int(sums.sum(dtype=np.uint64)) / max(1, frames.size)
+        return cls(payload, codec, round(float(fps), 6), count, width, height, measures, cuts)
 
 
 class ShardWriter:
@@ -139,9 +124,8 @@ class ShardWriter:
             width=clip.width,
             height=clip.height,
             codec=clip.codec,
-            motion=clip.motion,
-            luma=clip.luma,
             cuts=clip.cuts,
+            **clip.measures._asdict(),
         )
         return self.append(row, clip.payload)
 

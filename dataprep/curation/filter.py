@@ -49,8 +49,9 @@ class Condition:
         return f"{self.column}{self.comparison}{self.value}"
 
     def holds(self, row: ClipRow) -> bool:
-        """Whether the clip stays."""
-        return COMPARISONS[self.comparison](getattr(row, self.column), self.value)
+        """Whether the clip stays; of `cuts` their number is compared, and what was not measured fits nothing."""
+        value = getattr(row, self.column)
+        return COMPARISONS[self.comparison](len(value) if isinstance(value, tuple) else value, self.value)
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
@@ -59,7 +60,7 @@ class Condition:
         Raises:
             ValueError: It is no condition, or the column is unknown or of another type.
         """
-        types: dict[str, Any] = {field.name: field.type for field in fields(ClipRow)}
+        types: dict[str, Any] = {field.name: field.type for field in fields(ClipRow)} | {"cuts": int}
         match = CONDITION.fullmatch(text)
         if match is None:
             raise ValueError(f"expected a condition such as motion>=1.5 or label_text~left, got {text!r}")
@@ -120,7 +121,7 @@ def filter_shards(
         name: Of the new set.
 
     Raises:
-        ValueError: No clip is left, or `out` is remote or not empty.
+        ValueError: No clip is left, the set is older than a column, or `out` is remote or not empty.
     """
     root, out = Root.parse(root), Root.parse(out)
     manifest, rows = Manifest.load(root), read_index(root)
@@ -129,6 +130,11 @@ def filter_shards(
         raise ValueError(f"filter writes to a local directory, got {out}")
     if out.files("data") or out.files("meta"):
         raise ValueError(f"{out} already holds a data set: choose another --out")
+    for column in sorted({condition.column for condition in conditions}):
+        if any(getattr(row, column) != getattr(row, column) for row in rows):  # NaN
+            raise ValueError(
+                f"{column} was not measured when {root} was made: shard its videos again to filter by it"
+            )
     kept = [row for row in rows if all(condition.holds(row) for condition in conditions)]
     if not kept:
         raise ValueError(f"no clip of {root} has {' and '.join(map(str, conditions))}")

@@ -7,6 +7,7 @@ long videos were cut into pieces.
 
 import argparse
 import json
+import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,8 +30,6 @@ WINDOW_FRAMES = 25
 """Frames of the paper's training window: shorter videos are never drawn."""
 STATIC_MOTION = 0.5
 """Mean absolute difference of successive frames, 0-255 units, below which a video counts as standing still."""
-BLACK_LUMA = 16.0
-"""Mean pixel value below which a video counts as black."""
 DUPLICATE_BITS = 3
 """First frames whose 64-bit difference hashes differ in at most this many bits count as near-duplicates."""
 
@@ -97,7 +96,9 @@ def measure(root: str | Path | Root, *, sample: int = 1000, seed: int = 0) -> di
         "motion": _spread([_mean(clips, "motion") for clips in videos.values()]),
         "luma": _spread([_mean(clips, "luma") for clips in videos.values()]),
         "static_share": _share([_mean(clips, "motion") < STATIC_MOTION for clips in videos.values()]),
-        "black_share": _share([_mean(clips, "luma") < BLACK_LUMA for clips in videos.values()]),
+        "frozen_share": _share([_mean(clips, "frozen") for clips in videos.values()]),
+        "black_share": _share([_mean(clips, "black") for clips in videos.values()]),
+        "clips_with_cuts": sum(bool(row.cuts) for row in rows),
         "failures": _counts([failure["reason"] for failure in read_failures(root)]),
         "sample": _sample(root, firsts, sample, seed),
     }
@@ -159,8 +160,10 @@ def _counts(values: Sequence[str]) -> dict[str, int]:
     return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
 
 
-def _share(flags: Sequence[bool]) -> float:
-    return round(sum(flags) / max(1, len(flags)), 4)
+def _share(parts: Sequence[float]) -> float | None:
+    """Mean of shares in [0, 1]; None where one of them was not measured."""
+    mean = sum(parts) / max(1, len(parts))
+    return None if math.isnan(mean) else round(mean, 4)
 
 
 def _mean(clips: Sequence[ClipRow], column: str) -> float:
@@ -246,7 +249,11 @@ def as_text(stats: Mapping[str, Any]) -> str:
     lines += _spread_lines("luma (0-255)", stats["luma"])
     lines += ["", "fps            " + _joined(stats["fps"])]
     lines.append(f"standing still {stats['static_share']:.1%} (motion below {STATIC_MOTION})")
-    lines.append(f"black          {stats['black_share']:.1%} (luma below {BLACK_LUMA:g})")
+    lines.append(
+        f"frozen         {_percent(stats['frozen_share'])} of the frames, in stretches that repeat one picture"
+    )
+    lines.append(f"black          {_percent(stats['black_share'])} of the frames")
+    lines.append(f"cuts           in {stats['clips_with_cuts']:,} clips; no window crosses one")
     labels = stats["labels"]
     lines.append(f"labels         {labels['classes']} classes on {labels['labelled']:,} videos")
     lines += [
@@ -264,6 +271,10 @@ def as_text(stats: Mapping[str, Any]) -> str:
         )
     lines.append("failures       " + (_joined(stats["failures"]) or "none"))
     return "\n".join(lines)
+
+
+def _percent(share: float | None) -> str:
+    return "not measured:" if share is None else f"{share:.1%}"
 
 
 def _joined(counts: Mapping[str, int]) -> str:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from synthetic_shards import write_data_set
 
+from cwm_hub.shards.index import INDEX, index_bytes, read_index_table
 from cwm_hub.shards.storage import Root
 from dataprep.__main__ import main
-from dataprep.curation.stats import measure, near_duplicates
+from dataprep.curation.stats import as_text, measure, near_duplicates
 
 
 def write_set(
@@ -64,12 +65,23 @@ def test_motion_luma_labels_and_failures(root: Path) -> None:
     assert stats["static_share"] == pytest.approx(2 / 3, abs=1e-4)
     assert stats["luma"]["min"] == 5.0
     assert stats["black_share"] == pytest.approx(1 / 3, abs=1e-4)
+    assert stats["frozen_share"] == pytest.approx(2 / 3, abs=1e-4)
+    assert stats["clips_with_cuts"] == 0
     assert stats["labels"] == {
         "classes": 1,
         "labelled": 2,
         "by_class": [{"label": 3, "text": "class 3", "videos": 2}],
     }
     assert stats["failures"] == {"crash": 1}
+
+
+def test_a_set_from_before_the_measures_says_so(root: Path) -> None:
+    older = read_index_table(root).drop_columns(["cuts", "frozen", "black"])
+    Root.parse(root).write(INDEX, index_bytes(older))
+    stats = measure(str(root))
+    assert (stats["frozen_share"], stats["black_share"], stats["clips_with_cuts"]) == (None, None, 0)
+    assert "not measured" in as_text(stats)
+    json.dumps(stats, allow_nan=False)
 
 
 def test_colour_is_measured_on_pixels(tmp_path: Path) -> None:
