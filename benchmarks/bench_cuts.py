@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from made_scenes import SAMPLES, marked_videos, real
 
+from cwm_hub.shards.cells import frame_cells
 from dataprep.decode.cuts import find_cuts
 
 Detector = Callable[[np.ndarray, float], tuple[int, ...]]
@@ -50,7 +51,7 @@ def reference(kind: str) -> Detector:
 
 def main() -> None:
     """Print a line for each detector and set."""
-    detectors: dict[str, Detector] = {"ours": find_cuts}
+    detectors: dict[str, Detector] = {"ours": lambda frames, fps: find_cuts(frame_cells(frames), fps)}
     if importlib.util.find_spec("scenedetect"):
         detectors |= {kind: reference(kind) for kind in ("ContentDetector", "AdaptiveDetector")}
     every = list(videos())

@@ -20,7 +20,7 @@ from cwm_hub.shards.manifest import Manifest, ShardRecord
 if TYPE_CHECKING:
     import pyarrow
 
-FILTERS = ("num_frames", "fps", "source_frames", "label", "motion", "luma", "frozen", "black")
+FILTERS = ("num_frames", "fps", "source_frames", "label", "motion", "luma", "frozen", "black", "moving")
 """Index columns that `ClipSource.where` can bound."""
 
 
@@ -35,7 +35,7 @@ class ClipSource:
     split: str = "train"
     """Split of the manifest to read."""
     where: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Keep clips whose index column lies within [low, high]: `{"motion": (1.5, 255)}`."""
+    """Keep clips whose index column lies within [low, high]: `{"moving": (0.015, 1)}`."""
     subset: int | None = None
     """Use only this many source videos, chosen by `subset_seed` (1,500 and 15,000 in the paper); None uses all."""
     subset_seed: int = 0

@@ -9,6 +9,8 @@ Cells = NDArray[np.float32]
 
 GRID = 16
 """Cells of a side of a frame, up to 31 where its size is not a multiple; a cell of a 64-px frame is 4x4 pixels."""
+FLAT = 4.0
+"""Deviation of the cells, 0-255 units, below which a picture is not stretched any more: it is black, or a wall."""
 
 
 def frame_cells(frames: Frames) -> Cells:
@@ -26,3 +28,12 @@ def frame_cells(frames: Frames) -> Cells:
         sums += lines[:, :, line]
     mean = np.kron(np.eye(columns), np.full((wide * 3, 1), 1 / (high * wide * 3))).astype(np.float32)
     return (sums.reshape(-1, columns * wide * 3).astype(np.float32) @ mean).reshape(count, rows, columns)
+
+
+def normalise(cells: Cells) -> tuple[Cells, NDArray[np.float32]]:
+    """Each picture with the mean 0 and the deviation 1, less where it is `FLAT`, as [T, cells]; and its deviation, [T]."""
+    pictures = cells.reshape(len(cells), -1)
+    pictures = pictures - pictures.mean(axis=1, keepdims=True)
+    deviation = np.sqrt(np.einsum("tc,tc->t", pictures, pictures) / pictures.shape[1])
+    pictures /= np.maximum(deviation, FLAT)[:, None]
+    return pictures, deviation

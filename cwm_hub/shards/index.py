@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 INDEX = "meta/index.parquet"
 
-INDEX_ALONE = ("shard", "offset", "size", "cuts", "frozen", "black")
+INDEX_ALONE = ("shard", "offset", "size", "cuts", "frozen", "black", "moving")
 """Fields of `ClipRow` that are not in the tar: a clip's place, and what a better measure may find anew."""
 
 
@@ -60,7 +60,8 @@ class ClipRow:
     codec: str
     """One of `CODECS`."""
     motion: float
-    """Mean absolute difference of successive frames per pixel and channel, in 0-255 units; 0 is a still picture."""
+    """Mean absolute difference of successive frames per pixel and channel, in 0-255 units; 0 is a still picture. Grain counts,
+    and a slow video counts less: `moving` tells whether something moves."""
     luma: float
     """Mean pixel value, 0-255."""
     cuts: tuple[int, ...] = ()
@@ -69,6 +70,8 @@ class ClipRow:
     """Share of its frames that stand in a frozen stretch (`measures`), in [0, 1]; NaN where nobody measured."""
     black: float = nan
     """Share of its frames that are black, in [0, 1]; NaN where nobody measured."""
+    moving: float = nan
+    """Share of its picture that moves (`moving`), in [0, 1]; NaN where nobody measured."""
 
     def sample_json(self) -> bytes:
         """The sample's json member: every field but those of `INDEX_ALONE`, in the order of the class."""

@@ -4,11 +4,13 @@ import contextlib
 import hashlib
 import re
 import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from cwm_hub.shards.cells import Cells, frame_cells
 from cwm_hub.shards.codecs import CODECS, EXTENSIONS, Frames, ShardError, encode_clip
 from cwm_hub.shards.index import ClipRow
 from cwm_hub.shards.manifest import ShardRecord
@@ -37,17 +39,26 @@ class EncodedClip:
     cuts: tuple[int, ...] = ()
 
     @classmethod
-    def encode(cls, frames: Frames, *, codec: str, fps: float, cuts: tuple[int, ...] = ()) -> Self:
+    def encode(
+        cls,
+        frames: Frames,
+        *,
+        codec: str,
+        fps: float,
+        find_cuts: Callable[[Cells, float], tuple[int, ...]] | None = None,
+    ) -> Self:
         """Encode uint8 RGB frames [T, H, W, 3] as `encode_clip` does and measure them.
 
         Args:
             frames: of one video.
             codec: one of `CODECS`.
             fps: frames per second.
-            cuts: frames that begin a new shot, over which no training window may reach.
+            find_cuts: tells from cells and rate which frames begin a new shot; None: the clip is one shot.
         """
         payload = encode_clip(frames, codec, fps)
-        measures = measure_clip(frames, fps)
+        cells = frame_cells(frames)
+        cuts = find_cuts(cells, fps) if find_cuts else ()
+        measures = measure_clip(frames, fps, cuts, cells=cells)
         count, height, width, _ = frames.shape
         return cls(payload, codec, round(float(fps), 6), count, width, height, measures, cuts)
 

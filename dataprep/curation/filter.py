@@ -1,6 +1,6 @@
 """`cwm-dataprep filter`: a smaller shard directory from a larger one, by columns of its index, without decoding a clip.
 
-    cwm-dataprep filter shards/ssv2 --where "motion>=1.5" --where "num_frames>=25" --out shards/ssv2-moving
+    cwm-dataprep filter shards/ssv2 --min-motion 0.015 --where "num_frames>=25" --out shards/ssv2-moving
 
 Something-Something-v2 has many clips in which nothing moves. The same conditions can be given to the loader instead
 (`ClipSource(where=...)`), which costs no disk; a filtered copy is for keeping, moving and publishing.
@@ -20,7 +20,7 @@ from cwm_hub.shards.index import INDEX, ClipRow, index_bytes, read_index
 from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, shard_name
 from cwm_hub.shards.storage import Root
 from cwm_hub.shards.writer import ShardWriter
-from dataprep.command_line import EXIT_DONE, add_options, option, positional
+from dataprep.command_line import EXIT_DONE, add_options, option, positional, read_options
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
@@ -37,7 +37,7 @@ CONDITION = re.compile(r"\s*(\w+)\s*(>=|<=|!=|=|>|<|~)\s*(.*?)\s*")
 
 @dataclass(frozen=True)
 class Condition:
-    """`motion>=1.5`, `label=93`, `label_text~left`."""
+    """`moving>=0.015`, `label=93`, `label_text~left`."""
 
     column: str
     """A field of `ClipRow`."""
@@ -63,7 +63,7 @@ class Condition:
         types: dict[str, Any] = {field.name: field.type for field in fields(ClipRow)} | {"cuts": int}
         match = CONDITION.fullmatch(text)
         if match is None:
-            raise ValueError(f"expected a condition such as motion>=1.5 or label_text~left, got {text!r}")
+            raise ValueError(f"expected a condition such as moving>=0.015 or label_text~left, got {text!r}")
         column, comparison, value = match.groups()
         if column not in types:
             raise ValueError(f"the index has no column {column!r}, but {', '.join(types)}")
@@ -81,10 +81,12 @@ class FilterOptions:
 
     root: str = positional("ROOT")
     """Shard directory or fsspec URL."""
-    where: tuple[str, ...] = option(metavar="CONDITION")
-    """Column, one of >= <= != = > < or ~ (contains), value; where several are given, all must hold."""
     out: str = option(metavar="OUT")
     """New local directory."""
+    where: tuple[str, ...] = option((), metavar="CONDITION")
+    """Column, one of >= <= != = > < or ~ (contains), value; where several are given, all must hold."""
+    min_motion: float | None = option(None, metavar="SHARE", parse=float)
+    """Of the picture that must move, as `--where moving>=SHARE`; 0.015 tells what moves from a still camera."""
     name: str | None = None
     """Of the new set; none: as before."""
 
@@ -96,11 +98,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Copy what fits; exit code 0."""
-    conditions = [Condition.parse(text) for text in args.where]
-    manifest = filter_shards(args.root, args.out, conditions, name=args.name)
-    before = sum(record.samples for record in Manifest.load(args.root).shards)
+    options = read_options(FilterOptions, args)
+    conditions = [Condition.parse(text) for text in options.where]
+    if options.min_motion is not None:
+        conditions.append(Condition("moving", ">=", options.min_motion))
+    if not conditions:
+        raise ValueError("filter by what? Give --where or --min-motion")
+    manifest = filter_shards(options.root, options.out, conditions, name=options.name)
+    before = sum(record.samples for record in Manifest.load(options.root).shards)
     print(
-        f"{args.out}: {sum(record.samples for record in manifest.shards)} of {before} clips, manifest {manifest.hash[:12]}"
+        f"{options.out}: {sum(record.samples for record in manifest.shards)} of {before} clips, manifest {manifest.hash[:12]}"
     )
     return EXIT_DONE
 

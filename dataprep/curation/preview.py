@@ -8,6 +8,7 @@ import argparse
 import base64
 import html
 import io
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -146,7 +147,8 @@ def caption(row: ClipRow) -> str:
 
 
 def _facts(row: ClipRow) -> str:
-    facts = [f"{row.num_frames} frames", f"{row.fps:g} fps", f"motion {row.motion:.1f}"]
+    facts = [f"{row.num_frames} frames", f"{row.fps:g} fps"]
+    facts += [] if math.isnan(row.moving) else [f"{row.moving:.1%} moving"]
     facts += [f"cut at {', '.join(map(str, row.cuts))}"] if row.cuts else []
     facts += [f"{share:.0%} {name}" for name in ("frozen", "black") if (share := getattr(row, name)) > 0]
     return ", ".join(facts)

@@ -14,27 +14,24 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from cwm_hub.shards.cells import Cells, frame_cells
-from cwm_hub.shards.codecs import Frames
+from cwm_hub.shards.cells import Cells, normalise
 
 LEAST = 0.12
 OUTSTANDING = 3.0
 AROUND_SECONDS, AROUND_FRAMES = 0.2, 3
 """The larger of the two counts, so that a flash is not taken for two cuts; shots that are shorter are not found."""
-FLAT = 4.0
-"""Deviation of the cells, 0-255 units, below which a picture is not stretched any more: it is black, or a wall."""
 
 
-def find_cuts(frames: Frames, fps: float) -> tuple[int, ...]:
+def find_cuts(cells: Cells, fps: float) -> tuple[int, ...]:
     """Numbers of the frames that begin a new shot, ascending; frame 0 is none.
 
     Args:
-        frames: u8 [T, H, W, 3], small ones are as good.
+        cells: of its frames, [T, rows, columns].
         fps: frames per second.
     """
-    if len(frames) < 2:
+    if len(cells) < 2:
         return ()
-    distance = _distances(frame_cells(frames))
+    distance = _distances(cells)
     around = max(AROUND_FRAMES, round(fps * AROUND_SECONDS))
     padded = np.pad(distance, around)
     before = sliding_window_view(padded, around)[: len(distance)].max(axis=1)
@@ -45,9 +42,6 @@ def find_cuts(frames: Frames, fps: float) -> tuple[int, ...]:
 
 def _distances(cells: Cells) -> NDArray[np.float32]:
     """Of frames 1, 2, ... from the one before each, [T - 1]."""
-    pictures = cells.reshape(len(cells), -1)
-    pictures = pictures - pictures.mean(axis=1, keepdims=True)
-    deviation = np.sqrt(np.einsum("tc,tc->t", pictures, pictures) / pictures.shape[1])
-    pictures /= np.maximum(deviation, FLAT)[:, None]
+    pictures, _ = normalise(cells)
     change = np.diff(pictures, axis=0)
     return np.einsum("tc,tc->t", change, change) / (2 * change.shape[1])

@@ -231,9 +231,10 @@ def _spool_source(
         with source_errors(), job.opener(source, job.config) as reader:
             reader.alive = _at_most_every(SECONDS_BETWEEN_SIGNS, alive)
             for start, frames in cut_pieces(reader, job.config):
-                fps = reader.output_fps
-                cuts = () if job.config.keep_cuts else find_cuts(frames, fps)
-                clip = EncodedClip.encode(frames, codec=job.config.codec, fps=fps, cuts=cuts)
+                cutter = None if job.config.keep_cuts else find_cuts
+                clip = EncodedClip.encode(
+                    frames, codec=job.config.codec, fps=reader.output_fps, find_cuts=cutter
+                )
                 spool.append(start, clip)
                 alive()
     except VideoError as error:

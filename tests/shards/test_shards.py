@@ -176,7 +176,7 @@ def test_a_shard_is_a_plain_tar_and_its_index_finds_every_clip(tmp_path: Path) -
         ]
         assert {(m.mtime, m.uid, m.uname) for m in members} == {(0, 0, "")}
         described = [json.load(tar.extractfile(m)) for m in members if m.name.endswith("json")]  # type: ignore[arg-type]
-    place = {"shard", "offset", "size", "cuts", "frozen", "black"}
+    place = {"shard", "offset", "size", "cuts", "frozen", "black", "moving"}
     fields = [field.name for field in dataclasses.fields(ClipRow) if field.name not in place]
     assert all(list(d) == fields and None not in d.values() for d in described)
     for row, described_row in zip(writer.rows, described, strict=True):

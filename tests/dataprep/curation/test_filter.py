@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_stats import blinking, still, write_set
+from test_stats import blinking, crossing, still, write_set
 
 from cwm_hub.shards.index import INDEX, ClipRow, index_bytes, read_index, read_index_table
 from cwm_hub.shards.manifest import Manifest
@@ -50,6 +50,17 @@ def test_conditions_are_joined_by_and(root: Path, tmp_path: Path) -> None:
     assert list(payloads(again)) == ["v2_0000"]
     assert [len(step["where"]) for step in Manifest.load(again).config["filters"]] == [3, 1]
     assert Manifest.load(again).name == "bright"
+
+
+def test_min_motion_is_a_share_of_the_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_set(tmp_path / "moving", [(blinking(30), 1), (crossing(20), 2)])
+    out = tmp_path / "out"
+    assert main(["filter", str(root), "--min-motion", "0.015", "--out", str(out)]) == 0
+    assert [row.source for row in read_index(out)] == ["v1"]
+    assert Manifest.load(out).config["filters"][0]["where"] == ["moving>=0.015"]
+    assert main(["filter", str(root), "--min-motion", "0.5", "--out", str(tmp_path / "none")]) == 1
+    assert main(["filter", str(root), "--out", str(tmp_path / "none")]) == 1
+    assert "Give --where or --min-motion" in capsys.readouterr().err
 
 
 def test_frozen_black_and_cut_clips_are_left_out(

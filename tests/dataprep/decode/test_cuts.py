@@ -7,6 +7,7 @@ import pytest
 from made_scenes import marked_videos, real
 from made_videos import write_video
 
+from cwm_hub.shards.cells import frame_cells
 from cwm_hub.shards.index import read_index
 from dataprep.__main__ import main
 from dataprep.decode.cuts import find_cuts
@@ -18,16 +19,16 @@ MARKED = marked_videos()
 @pytest.mark.parametrize("name", MARKED)
 def test_the_cuts_of_a_marked_video(name: str) -> None:
     frames, cuts = MARKED[name]
-    assert list(find_cuts(frames, 25)) == cuts
+    assert list(find_cuts(frame_cells(frames), 25)) == cuts
 
 
 def test_frames_of_any_size_and_clips_of_any_length() -> None:
     frames = MARKED["three recordings"][0]
     for size in (8, 20, 100, 256):
         larger = frames[:, np.arange(size) * 64 // size][:, :, np.arange(size) * 64 // size]
-        assert find_cuts(larger, 25) == (40, 70)
-    assert find_cuts(frames[39:41], 25) == (1,)
-    assert find_cuts(frames[40:41], 25) == ()
+        assert find_cuts(frame_cells(larger), 25) == (40, 70)
+    assert find_cuts(frame_cells(frames[39:41]), 25) == (1,)
+    assert find_cuts(frame_cells(frames[40:41]), 25) == ()
 
 
 def test_cuts_of_pieces_joined_by_hand() -> None:
