@@ -16,7 +16,6 @@ A field's name, type, default and docstring are its option's; `option` says what
 import argparse
 import ast
 import dataclasses
-import functools
 import inspect
 import itertools
 import textwrap
@@ -114,11 +113,11 @@ def read_options(cls: type[OptionsT], args: argparse.Namespace, **replaced: Any)
     Raises:
         ValueError: the class refuses a value.
     """
-    values = {name: value for name, value in vars(args).items() if name in docstrings(cls)} | replaced
+    names = docstrings(cls)  # once: it reads the source
+    values = {name: value for name, value in vars(args).items() if name in names} | replaced
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
-@functools.cache
 def docstrings(cls: type) -> dict[str, str]:
     """The docstring under each field of a dataclass, on one line."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
