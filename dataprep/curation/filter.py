@@ -1,6 +1,6 @@
 """`cwm-dataprep filter`: a smaller shard directory from a larger one, by columns of its index, without decoding a clip.
 
-    cwm-dataprep filter shards/ssv2 --where "motion>=1.5" --where "num_frames>=25" --out shards/ssv2-moving
+    cwm-dataprep filter shards/ssv2 --min-motion 0.015 --where "num_frames>=25" --out shards/ssv2-moving
 
 Something-Something-v2 has many clips in which nothing moves. The same conditions can be given to the loader instead
 (`ClipSource(where=...)`), which costs no disk; a filtered copy is for keeping, moving and publishing.
@@ -21,7 +21,7 @@ from cwm_hub.shards.index import INDEX, ClipRow, index_bytes, read_index
 from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, shard_name
 from cwm_hub.shards.storage import Root
 from cwm_hub.shards.writer import ShardWriter
-from dataprep.command_line import EXIT_DONE, add_options, option, positional
+from dataprep.command_line import EXIT_DONE, add_options, option, positional, read_options
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
@@ -38,7 +38,7 @@ CONDITION = re.compile(r"\s*(\w+)\s*(>=|<=|!=|=|>|<|~)\s*(.*?)\s*")
 
 @dataclass(frozen=True)
 class Condition:
-    """`motion>=1.5`, `label=93`, `label_text~left`."""
+    """`moving>=0.015`, `label=93`, `label_text~left`."""
 
     column: str
     """A field of `ClipRow`."""
@@ -50,8 +50,9 @@ class Condition:
         return f"{self.column}{self.comparison}{self.value}"
 
     def holds(self, row: ClipRow) -> bool:
-        """Whether the clip stays."""
-        return COMPARISONS[self.comparison](getattr(row, self.column), self.value)
+        """Whether the clip stays; of `cuts` their number is compared, and what was not measured fits nothing."""
+        value = getattr(row, self.column)
+        return COMPARISONS[self.comparison](len(value) if isinstance(value, tuple) else value, self.value)
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
@@ -60,10 +61,10 @@ class Condition:
         Raises:
             ValueError: It is no condition, or the column is unknown or of another type.
         """
-        types: dict[str, Any] = {field.name: field.type for field in fields(ClipRow)}
+        types: dict[str, Any] = {field.name: field.type for field in fields(ClipRow)} | {"cuts": int}
         match = CONDITION.fullmatch(text)
         if match is None:
-            raise ValueError(f"expected a condition such as motion>=1.5 or label_text~left, got {text!r}")
+            raise ValueError(f"expected a condition such as moving>=0.015 or label_text~left, got {text!r}")
         column, comparison, value = match.groups()
         if column not in types:
             raise ValueError(f"the index has no column {column!r}, but {', '.join(types)}")
@@ -81,10 +82,12 @@ class FilterOptions:
 
     root: str = positional("ROOT")
     """Shard directory or fsspec URL."""
-    where: tuple[str, ...] = option(metavar="CONDITION")
-    """Column, one of >= <= != = > < or ~ (contains), value; where several are given, all must hold."""
     out: str = option(metavar="OUT")
     """New local directory."""
+    where: tuple[str, ...] = option((), metavar="CONDITION")
+    """Column, one of >= <= != = > < or ~ (contains), value; where several are given, all must hold."""
+    min_motion: float | None = option(None, metavar="SHARE", parse=float)
+    """Of the picture that must move, as `--where moving>=SHARE`; 0.015 tells what moves from a still camera."""
     name: str | None = None
     """Of the new set; none: as before."""
 
@@ -96,11 +99,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Copy what fits; exit code 0."""
-    conditions = [Condition.parse(text) for text in args.where]
-    manifest = filter_shards(args.root, args.out, conditions, name=args.name)
-    before = sum(record.samples for record in Manifest.load(args.root).shards)
+    options = read_options(FilterOptions, args)
+    conditions = [Condition.parse(text) for text in options.where]
+    if options.min_motion is not None:
+        conditions.append(Condition("moving", ">=", options.min_motion))
+    if not conditions:
+        raise ValueError("filter by what? Give --where or --min-motion")
+    manifest = filter_shards(options.root, options.out, conditions, name=options.name)
+    before = sum(record.samples for record in Manifest.load(options.root).shards)
     print(
-        f"{args.out}: {sum(record.samples for record in manifest.shards)} of {before} clips, manifest {manifest.hash[:12]}"
+        f"{options.out}: {sum(record.samples for record in manifest.shards)} of {before} clips, manifest {manifest.hash[:12]}"
     )
     return EXIT_DONE
 
@@ -121,7 +129,7 @@ def filter_shards(
         name: Of the new set.
 
     Raises:
-        ValueError: No clip is left, or `out` is remote or not empty.
+        ValueError: No clip is left, the set is older than a column, or `out` is remote or not empty.
     """
     root, out = Root.parse(root), Root.parse(out)
     manifest, rows = Manifest.load(root), read_index(root)
@@ -130,6 +138,11 @@ def filter_shards(
         raise ValueError(f"filter writes to a local directory, got {out}")
     if out.files("data") or out.files("meta"):
         raise ValueError(f"{out} already holds a data set: choose another --out")
+    for column in sorted({condition.column for condition in conditions}):
+        if any(getattr(row, column) != getattr(row, column) for row in rows):  # NaN
+            raise ValueError(
+                f"{column} was not measured when {root} was made: shard its videos again to filter by it"
+            )
     kept = [row for row in rows if all(condition.holds(row) for condition in conditions)]
     if not kept:
         raise ValueError(f"no clip of {root} has {' and '.join(map(str, conditions))}")
