@@ -26,6 +26,10 @@ COMMANDS = {
     "finalize": ("dataprep.sharding.finalize", "merge the parts of a --shard-range run into a data set"),
     "verify": ("dataprep.curation.verify", "check a shard directory against its manifest"),
     "filter": ("dataprep.curation.filter", "a smaller set by columns of the index: motion, length, class"),
+    "split": (
+        "dataprep.curation.split",
+        "hold out another part of a finished set, without decoding it again",
+    ),
     "stats": (
         "dataprep.curation.stats",
         "lengths, labels, motion, failures; ours beside the official counts",

@@ -16,11 +16,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from cwm_hub.shards.index import INDEX, ClipRow, index_bytes, read_index
-from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, shard_name
+from cwm_hub.shards.index import ClipRow, read_index
+from cwm_hub.shards.manifest import Manifest, read_failures
 from cwm_hub.shards.storage import Root
-from cwm_hub.shards.writer import ShardWriter
 from dataprep.command_line import EXIT_DONE, add_options, option, positional
+from dataprep.curation.copying import Clip, new_set, write_copy
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
@@ -124,58 +124,24 @@ def filter_shards(
     """
     root, out = Root.parse(root), Root.parse(out)
     manifest, rows = Manifest.load(root), read_index(root)
-    home = out.home
-    if home is None:
-        raise ValueError(f"filter writes to a local directory, got {out}")
-    if out.files("data") or out.files("meta"):
-        raise ValueError(f"{out} already holds a data set: choose another --out")
     kept = [row for row in rows if all(condition.holds(row) for condition in conditions)]
-    if not kept:
-        raise ValueError(f"no clip of {root} has {' and '.join(map(str, conditions))}")
-    groups: dict[str, dict[str, list[ClipRow]]] = {}
+    groups: dict[str, dict[str, list[Clip]]] = {}
     for row in kept:
-        groups.setdefault(row.split, {}).setdefault(row.shard, []).append(row)
-    splits: dict[str, tuple[ShardRecord, ...]] = {}
-    written: list[ClipRow] = []
-    for split, shards in groups.items():
-        records = []
-        for number, clips in enumerate(shards.values()):
-            record, new = _copy(
-                root, clips, ShardWriter(home / shard_name(split, number, len(shards)), codec=manifest.codec)
-            )
-            records.append(record)
-            written += new
-        splits[split] = tuple(records)
+        groups.setdefault(row.split, {}).setdefault(row.shard, []).append((root, row))
     filtered = replace(
         manifest,
         name=name or manifest.name,
-        splits=splits,
         config=_with_filter(manifest, conditions),
         plan_hash=hashlib.sha256(json.dumps([manifest.hash, *map(str, conditions)]).encode()).hexdigest(),
     )
-    out.write(INDEX, index_bytes(written))
-    _copy_failures(root, out)
-    filtered.save(out)
-    return filtered
-
-
-def _copy(root: Root, clips: Sequence[ClipRow], writer: ShardWriter) -> tuple[ShardRecord, list[ClipRow]]:
-    with writer:
-        for row in clips:
-            writer.append(row, root.read_range(row.shard, row.offset, row.size))
-    assert writer.record is not None
-    return writer.record, writer.rows
+    with new_set(out) as home:
+        if not kept:
+            raise ValueError(f"no clip of {root} has {' and '.join(map(str, conditions))}")
+        shards = {split: [*by_shard.values()] for split, by_shard in groups.items()}
+        return write_copy(home, filtered, shards, read_failures(root))
 
 
 def _with_filter(manifest: Manifest, conditions: Sequence[Condition]) -> dict[str, Any]:
     """The configuration as it was, and what was done since."""
     done = {"parent": manifest.hash, "where": [str(condition) for condition in conditions]}
     return {**manifest.config, "filters": [*manifest.config.get("filters", []), done]}
-
-
-def _copy_failures(root: Root, out: Root) -> None:
-    try:
-        data = root.read(FAILURES)
-    except FileNotFoundError:
-        return
-    out.write(FAILURES, data)

@@ -24,10 +24,10 @@ from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import dataset_name, make_shards, shard_config
 from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import Failure, Listing, SourceVideo, printable
+from dataprep.sharding.recordings import File, choose_splits
 from dataprep.sharding.worker import open_file
 from dataprep.sources.labels import Label, Labels, read_labels
 from dataprep.sources.lerobot_tables import lerobot_version
-from dataprep.sources.recordings import File, choose_splits
 
 VIDEO_SUFFIXES = frozenset(
     (
@@ -47,14 +47,16 @@ class FolderOptions:
     """csv (with a header) or jsonl: path, and label, label_text, split where known."""
     name: str | None = None
     """Of the data set; none: the directory's."""
-    validation_share: float = option(0.0, metavar="SHARE")
-    """Of the recordings without a split, chosen by a hash of the path."""
+    validation_share: float | None = option(None, metavar="SHARE")
+    """Of the recordings without a split, chosen by a hash of the path; none: a tenth, and at least one, where there are
+    three or more and the labels file names no validation split."""
     group_by: str | None = option(None, metavar="REGEX")
     """What of a path names its recording, which is kept in one split; none: the path without words for cameras and parts,
     such as left, cam2, part1."""
 
     def __post_init__(self) -> None:
-        check_range(self, "validation_share", at_least=0, below=1)
+        if self.validation_share is not None:
+            check_range(self, "validation_share", at_least=0, below=1)
         try:
             re.compile(self.group_by or "")
         except re.error as error:
@@ -87,7 +89,7 @@ def list_videos(
     directory: Path,
     *,
     labels: Labels | None = None,
-    validation_share: float = 0.0,
+    validation_share: float | None = 0.0,
     group_by: re.Pattern[str] | None = None,
 ) -> Listing:
     """Every video below `directory`, sorted by the bytes of its path.
@@ -95,7 +97,7 @@ def list_videos(
     Args:
         directory: the input folder.
         labels: by path below the folder (as `printable` writes it), from `read_labels`.
-        validation_share: of the recordings without a split.
+        validation_share: of the recordings without a split; None: see `recordings.choose_splits`.
         group_by: what of a path names its recording; None: see `recordings`.
 
     Raises:
