@@ -5,7 +5,6 @@ import contextlib
 import re
 import shlex
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -15,15 +14,15 @@ from types import FrameType
 from typing import Any, Literal
 
 from cwm_hub.provenance import usable_cores
-from cwm_hub.shards.manifest import FAILURES
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import EXIT_DONE, EXIT_FAILURES, add_options, option, read_options
+from dataprep.command_line import EXIT_DONE, add_options, option, read_options
 from dataprep.decode.frames import DecodeSettings
 from dataprep.sharding import ledger
 from dataprep.sharding.dry_run import estimate
-from dataprep.sharding.ledger import Origin, Outcome
+from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import Listing, Plan, ShardConfig, count_reasons, make_plan
 from dataprep.sharding.progress import ProgressLine, clock
+from dataprep.sharding.summary import Tolerance, report, say
 from dataprep.sharding.supervisor import RunOptions, run_jobs
 from dataprep.sharding.worker import Opener, ShardJob, make_jobs
 
@@ -35,24 +34,6 @@ def _part(text: str) -> str:
     if not (part.isdigit() and parts.isdigit() and int(part) < int(parts)):
         raise argparse.ArgumentTypeError(f"expected I/N with I from 0 to N - 1, got {text!r}")
     return text
-
-
-def _share_or_count(text: str) -> str:
-    try:
-        valid = float(text[:-1]) >= 0 if text.endswith("%") else int(text) >= 0
-    except ValueError:
-        valid = False
-    if not valid:
-        raise argparse.ArgumentTypeError(f"expected a count or a percentage such as 1%, got {text!r}")
-    return text
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What tells exit code 0 from 2."""
-
-    max_failures: str = option("1%", metavar="N", parse=_share_or_count)
-    """A count or a percentage of the videos; more failures end in exit code 2."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +108,7 @@ def make_shards(
         ledger.begin(root, plan, origin)
         mine = plan.tasks[part::parts]
         tasks = ledger.unfinished(root, mine, plan.hash)
-        _say(
+        say(
             f"{plan.videos} videos in {len(plan.tasks)} shards; {len(mine) - len(tasks)} of {len(mine)} already written"
         )
         _tell_listing(listing)
@@ -137,25 +118,26 @@ def make_shards(
             from dataprep.sharding.ray_engine import run_on_ray as run
         _run(run, run_options, make_jobs(tasks, plan, root=root, opener=opener), root)
         if parts > 1:
-            _say(
+            say(
                 f"part {part}/{parts} is written; when all are: cwm-dataprep finalize {shlex.quote(options.out)}"
             )
             return EXIT_DONE
         outcome = ledger.finalize(root)
-    report(outcome, root, seconds=time.monotonic() - started)
-    return exit_code(outcome, read_options(Tolerance, args))
+    already = len(mine) > 0 and not tasks
+    seconds = None if already else time.monotonic() - started
+    return report(outcome, root, read_options(Tolerance, args), seconds=seconds, already=already)
 
 
 def _dry_run(options: RunOptions, plan: Plan, listing: Listing, opener: Opener) -> int:
     for split, tasks in groupby(plan, key=lambda task: task.split):
         counts = [len(task.sources) for task in tasks]
-        _say(f"{split}: {sum(counts)} videos would go into {len(counts)} shards")
+        say(f"{split}: {sum(counts)} videos would go into {len(counts)} shards")
     _tell_listing(listing)
     if listing.failures:
-        _say(f"could not be listed: {count_reasons(Counter(f.reason for f in listing.failures))}")
+        say(f"could not be listed: {count_reasons(Counter(f.reason for f in listing.failures))}")
     guess = estimate(plan, opener, timeout_seconds=options.timeout_seconds, few_files=listing.share_files)
     workers = max(1, min(options.workers, len(plan.tasks)))
-    _say(
+    say(
         f"about {guess.frames:.0f} frames, {guess.bytes / 1e6:.1f} MB and {clock(guess.worker_seconds / workers)} "
         f"with {workers} workers, judged by {guess.probed} videos of which {guess.failed} failed; nothing was written"
     )
@@ -164,10 +146,10 @@ def _dry_run(options: RunOptions, plan: Plan, listing: Listing, opener: Opener) 
 
 def _tell_listing(listing: Listing) -> None:
     for note in listing.notes:
-        _say(note)
+        say(note)
     listed = Counter(source.split for source in listing.sources)
     for split, official in listing.official_counts.items():
-        _say(f"{split}: {listed[split]} videos found, {official} in the official list")
+        say(f"{split}: {listed[split]} videos found, {official} in the official list")
 
 
 def _run(run: Callable[..., None], options: RunOptions, jobs: Sequence[ShardJob], root: Root) -> None:
@@ -195,31 +177,3 @@ def _term_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def report(outcome: Outcome, root: Root, *, seconds: float | None = None) -> None:
-    """Tell on standard error what the finished set holds."""
-    for split, records in outcome.manifest.splits.items():
-        _say(
-            f"{split}: {sum(r.samples for r in records)} clips, {sum(r.frames for r in records)} frames, "
-            f"{sum(r.bytes for r in records) / 1e6:.1f} MB in {len(records)} shards"
-        )
-    if outcome.reasons:
-        _say(f"{count_reasons(outcome.reasons)}: see {root}/{FAILURES}")
-    took = "" if seconds is None else f", {clock(seconds)}"
-    _say(f"{root} is complete: {outcome.videos} videos, manifest {outcome.manifest.hash[:12]}{took}")
-
-
-def exit_code(outcome: Outcome, tolerance: Tolerance) -> int:
-    """0, or 2 with a sentence where more videos failed than is tolerated."""
-    max_failures = tolerance.max_failures
-    total = outcome.videos + outcome.failures + outcome.skips
-    allowed = total * float(max_failures[:-1]) / 100 if max_failures.endswith("%") else int(max_failures)
-    if outcome.failures <= allowed:
-        return EXIT_DONE
-    _say(f"error: {outcome.failures} of {total} videos failed, more than --max-failures {max_failures}")
-    return EXIT_FAILURES
-
-
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)

@@ -145,21 +145,52 @@ def test_a_folder_without_a_usable_video_is_an_error(
     assert "error: no video could be used: 1 not_a_video; see" in capsys.readouterr().err
 
 
-def test_failures_above_the_limit_are_exit_code_2(
+def test_failures_above_the_limit_are_exit_code_2_and_the_last_line_says_what_holds(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mixed = tmp_path / "in"
+    mixed, out = tmp_path / "in", tmp_path / "out"
     mixed.mkdir()
     for path in videos.iterdir():
         (mixed / path.name).symlink_to(path)
     (mixed / "bad.mp4").write_bytes(b"no video at all")
+    (mixed / "link.mp4").symlink_to(mixed / "bad.mp4")
+    for limit, code, words in (
+        (["--max-failures", "0"], 2, "more than --max-failures 0"),
+        (["--max-failures", "9%"], 2, "more than --max-failures 9%"),
+        ([], 0, "within --max-failures 10%"),  # 1 of 10
+        (["--max-failures", "1"], 0, "within --max-failures 1"),
+    ):
+        assert main(folder_command(mixed, out, *limit)) == code
+        last = capsys.readouterr().err.rstrip().splitlines()[-1]
+        manifest = Manifest.load(out)
+        assert last.startswith(
+            f"{out} can be used: 8 of 10 videos, manifest {manifest.hash[:12]}; 1 passed over (1 duplicate); "
+            f"1 failed (1 not_a_video), {words}: named in {out}/meta/failures.jsonl"
+        )
+    assert sum(record.samples for record in manifest.shards) == 8
+
+
+def test_a_finished_set_is_checked_by_its_sizes_and_says_what_that_misses(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
-    assert main(folder_command(mixed, out)) == 2
-    assert "error: 1 of 9 videos failed, more than --max-failures 1%" in capsys.readouterr().err
-    assert sum(record.samples for record in Manifest.load(out).shards) == 8
-    assert main(folder_command(mixed, out, "--max-failures", "12%")) == 0
-    assert main(folder_command(mixed, out, "--max-failures", "1")) == 0
-    assert main(folder_command(mixed, out, "--max-failures", "0")) == 2
+    assert main(folder_command(videos, out)) == 0
+    first = capsys.readouterr().err
+    assert "nothing was left to do" not in first
+    assert f"no validation split: evaluate has nothing to score; cwm-dataprep split {out} --out NEW" in first
+    tar = sorted(out.glob("data/*.tar"))[0]
+    whole = tar.read_bytes()
+    tar.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    assert main(folder_command(videos, out)) == 0
+    told = capsys.readouterr().err
+    assert (
+        f"every shard is there with its size; what flipped bits would do to them, cwm-dataprep verify {out}"
+        in told
+    )
+    tar.write_bytes(whole[:-512])
+    assert main(folder_command(videos, out)) == 0
+    assert "nothing was left to do" not in capsys.readouterr().err
+    assert tar.read_bytes() == whole
 
 
 def test_another_size_in_the_same_place_names_the_field(
