@@ -48,6 +48,30 @@ class ClipSource:
             check_range(self, "block_shards", at_least=0)
 
 
+@dataclass(frozen=True)
+class Usage:
+    """How much of a set's split training can draw from, and what each rule leaves out."""
+
+    root: str
+    split: str
+    all_clips: int
+    all_sources: int
+    clips: int
+    sources: int
+    seconds: float
+    """Of the clips that are used, overlaps included."""
+    filtered: int
+    """Clips outside `where`."""
+    short: int
+    """Of the others, clips of fewer frames than a window."""
+    covered: int
+    """Of the others, clips whose windows are all in an earlier piece of their video."""
+    unchosen: int
+    """Of the others, clips of source videos that `subset` did not choose."""
+    median_frames: int
+    """Of all clips."""
+
+
 class ClipIndex:
     """The usable clips of one `ClipSource`, one entry per index row that passed its filters."""
 
@@ -77,6 +101,9 @@ class ClipIndex:
         table = table.filter(pc.equal(table["split"], source.split)).combine_chunks()
         rows = table.filter(_within(table, source.where))
         self.filtered_clips = len(table) - len(rows)
+        self._all_clips, self._all_sources = len(table), len(table["source"].unique())
+        self._median_frames = int(np.median(table["num_frames"].to_numpy()))
+        self._fps = rows["fps"].to_numpy()
         self._read_columns(rows, records)
         names, number = _number_sources(rows["source"])
         self.windows = WindowTable.build(number, self.start, self.frames, window_frames=window_frames)
@@ -86,6 +113,7 @@ class ClipIndex:
                 f"{source.root} has no {source.split} clip of at least {window_frames} frames"
                 + (f" within {source.where}" if source.where else "")
             )
+        self._long_clips = len(self.windows.row)
         if source.subset is not None:
             self.windows = self._subset(names.take(self.windows.sources).to_pylist(), source.subset)
         self.source_names = names.take(self.windows.sources)
@@ -136,6 +164,26 @@ class ClipIndex:
             "short_sources": self.windows.short_sources,
             "filtered_clips": self.filtered_clips,
         } | ({"commit": self.commit} if self.commit else {})
+
+    def usage(self, window_frames: int) -> Usage:
+        """What a person is told of the set at the start of training; `window_frames` as the index was made with."""
+        rows = self.windows.row
+        short = int((self.frames < window_frames).sum())
+        rates = self._fps[rows]
+        return Usage(
+            root=self.source.root,
+            split=self.source.split,
+            all_clips=self._all_clips,
+            all_sources=self._all_sources,
+            clips=len(rows),
+            sources=len(self.source_names),
+            seconds=float((self.frames[rows][rates > 0] / rates[rates > 0]).sum()),
+            filtered=self.filtered_clips,
+            short=short,
+            covered=len(self.frames) - short - self._long_clips,
+            unchosen=self._long_clips - len(rows),
+            median_frames=self._median_frames,
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides this set's part of the stream; the root may move."""

@@ -367,6 +367,8 @@ def test_validation_windows_are_fixed_distinct_and_spread(root):
         ValueError, match=r"301 validation windows were asked for, and .* has 300 of 5 frames"
     ):
         validation_windows(ClipSource(str(root)), count=301, window_frames=WINDOW, seed=5)
+    every = validation_windows(ClipSource(str(root)), count=301, window_frames=WINDOW, seed=5, or_fewer=True)
+    assert sum(len(batch.source) for batch in every) == 300
 
 
 # What a user can get wrong

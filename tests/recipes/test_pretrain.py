@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -154,6 +155,17 @@ def test_a_run_folder_tells_everything(finished, shards):
 
 def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_says_what_it_uses_and_how_long_it_takes(train, shards, tmp_path, capsys):
+    assert train(tmp_path / "run", "--updates", "1", "--window_frames", "34") == 0
+    told = capsys.readouterr().out
+    assert (
+        f"{shards} (train): 1 of 6 clips, 1 of 6 videos, 4 seconds; left out: 5 clips shorter than 34" in told
+    )
+    assert f"warning: more than half of the clips of {shards} are left out" in told
+    assert re.search(r"first update after [\d.]+ s: 1 updates take about 0:\d\d:\d\d at that rate\n", told)
+    assert "takes days on a CPU" not in told
 
 
 def test_finished_run_is_left_alone(train, finished, capsys):
