@@ -1,10 +1,11 @@
 """Pre-train a video world model on shards of clips.
 
-    accelerate launch recipes/pretrain.py --config recipes/configs/pretrain/demo.yaml --data '[{root: shards/mine}]'
+    python recipes/pretrain.py --config recipes/configs/pretrain/small.yaml --data '[{root: shards/mine}]' --run runs/mine
 
-Two processes on CPUs: `accelerate launch --multi_gpu --num_processes 2 recipes/pretrain.py --cpu true ...` or
-`ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 -- recipes/pretrain.py ...`. Several GPUs: `accelerate launch
---multi_gpu --num_processes 8 recipes/pretrain.py ...`. The same command again resumes; a finished run says so.
+Two processes on CPUs: `accelerate launch --quiet --multi_gpu --num_processes 2 recipes/pretrain.py --cpu true ...` or
+`ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 -- recipes/pretrain.py ...`. Several GPUs: `accelerate launch --quiet
+--multi_gpu --num_processes 8 recipes/pretrain.py ...`; without `--quiet` the launcher adds its own traceback to an error.
+The same command again resumes; a finished run says so.
 
 The run folder holds config.yaml, metrics.jsonl, checkpoints/ and, at the end, model/ in hub format; unreadable.jsonl
 where clips could not be read; with `--evaluate_every` also scores.jsonl and evaluations/ (scorecard and prediction
@@ -52,11 +53,11 @@ from cwm_hub.models.video_world_model import VideoWorldModel
 from cwm_hub.provenance import provenance
 from recipes.run.advice import (
     LARGE_PARAMETERS,
+    Advice,
     data_lines,
     duration,
     first_update,
     large_on_cpu,
-    row_warnings,
 )
 from recipes.run.folder import (
     RecipeError,
@@ -313,26 +314,6 @@ def begin_folder(
         if config.trackers:
             accelerator.init_trackers("cwm-hub", config={"config": settings})
     accelerator.wait_for_everyone()  # the other processes' unreadable clips come after the file is cut
-
-
-class Advice:
-    """Says once what looks wrong in the rows of a run; the main process's rows, none elsewhere."""
-
-    def __init__(self, run: Path, *, fresh: bool):
-        earlier = read_rows(run / "metrics.jsonl") if fresh else []
-        self._fresh, self._first = fresh, earlier[0] if earlier else None
-        self._said: set[str] = set()
-
-    def look_at(self, row: dict[str, Any] | None) -> None:
-        """Take in the newest row."""
-        if row is None:
-            return
-        if self._fresh and self._first is None:
-            self._first = row
-        for name, sentence in row_warnings(row, self._first).items():
-            if name not in self._said:
-                print(f"\nwarning: {sentence}", flush=True)
-            self._said.add(name)
 
 
 def print_header(

@@ -4,9 +4,11 @@ Nothing here changes a run. The thresholds are meant for the eye: each is said o
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from cwm_hub.clips.clip_index import Usage
+from recipes.run.folder import read_rows
 
 EARLIEST_UPDATES = 200
 """Updates before which neither a small KL nor a loss that stands still means anything."""
@@ -66,6 +68,26 @@ def row_warnings(row: Mapping[str, Any], first: Mapping[str, Any] | None) -> dic
             "nothing is learned; try another --learning_rate, and look at the clips (cwm-dataprep preview)"
         )
     return found
+
+
+class Advice:
+    """Says once what looks wrong in the rows of a run; the main process's rows, none elsewhere."""
+
+    def __init__(self, run: Path, *, fresh: bool):
+        earlier = read_rows(run / "metrics.jsonl") if fresh else []
+        self._fresh, self._first = fresh, earlier[0] if earlier else None
+        self._said: set[str] = set()
+
+    def look_at(self, row: dict[str, Any] | None) -> None:
+        """Take in the newest row."""
+        if row is None:
+            return
+        if self._fresh and self._first is None:
+            self._first = row
+        for name, sentence in row_warnings(row, self._first).items():
+            if name not in self._said:
+                print(f"\nwarning: {sentence}", flush=True)
+            self._said.add(name)
 
 
 def first_update(seconds: float, updates: int) -> str:

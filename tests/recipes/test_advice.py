@@ -8,9 +8,10 @@ from synthetic_shards import write_shards
 from cwm_hub import create_model
 from cwm_hub.clips.clip_index import ClipSource, Usage
 from cwm_hub.clips.loader import ClipLoader
-from recipes.pretrain import Advice, check_trackers
+from recipes.pretrain import check_trackers
 from recipes.run.advice import (
     LARGE_PARAMETERS,
+    Advice,
     data_lines,
     duration,
     first_update,
