@@ -15,13 +15,14 @@ from cwm_hub.clips import sampling
 from cwm_hub.clips.sampling import Ints, WindowTable
 from cwm_hub.config import check_range
 from cwm_hub.shards.codecs import ShardError
+from cwm_hub.shards.extra_columns import OURS
 from cwm_hub.shards.manifest import Manifest, ShardRecord
 
 if TYPE_CHECKING:
     import pyarrow
 
 FILTERS = ("num_frames", "fps", "source_frames", "label", "motion", "luma")
-"""Index columns that `ClipSource.where` can bound."""
+"""Index columns that `ClipSource.where` can bound, beside those of the user's own that hold numbers."""
 
 
 @dataclass(frozen=True)
@@ -210,9 +211,14 @@ def _number_sources(column: "pyarrow.ChunkedArray") -> tuple["pyarrow.Array", In
 
 def _within(table: "pyarrow.Table", where: Mapping[str, tuple[float, float]]) -> NDArray[np.bool_]:
     kept = np.ones(len(table), bool)
+    own = [
+        name
+        for name in table.column_names
+        if name not in OURS and str(table.schema.field(name).type) == "double"
+    ]
     for column, (low, high) in where.items():
-        if column not in FILTERS:
-            raise ValueError(f"cannot filter by {column!r}, choose one of {', '.join(FILTERS)}")
+        if column not in (*FILTERS, *own):
+            raise ValueError(f"cannot filter by {column!r}, choose one of {', '.join((*FILTERS, *own))}")
         values = table[column].to_numpy()
         kept &= (low <= values) & (values <= high)
     return kept

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cwm_hub.shards.index import INDEX, ClipRow, index_bytes
+from cwm_hub.shards.extra_columns import Columns, add_columns, read_columns
+from cwm_hub.shards.index import INDEX, ClipRow, index_bytes, index_table, read_index_table
 from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, failures_bytes, shard_name
 from cwm_hub.shards.storage import Root, commit_folder, temporary_name
 from cwm_hub.shards.writer import ShardWriter
@@ -70,7 +71,13 @@ def write_copy(
             records.append(writer.record)
             rows += writer.rows
         splits[split] = tuple(records)
-    root.write(INDEX, index_bytes(rows))
+    places = [place for parts in shards.values() for clips in parts for place, _ in clips]
+    columns = {place: read_columns(read_index_table(place)) for place in dict.fromkeys(places)}
+    extra: Columns = {}
+    for place, row in zip(places, rows, strict=True):
+        for name, values in columns[place].items():
+            extra.setdefault(name, {})[row.source] = values.get(row.source)
+    root.write(INDEX, index_bytes(add_columns(index_table(rows), extra)))
     root.write(FAILURES, failures_bytes(failures))
     copied = replace(manifest, splits=splits)
     copied.save(root)

@@ -16,7 +16,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from cwm_hub.shards.index import ClipRow, read_index
+from cwm_hub.shards.extra_columns import OURS, Columns, read_columns
+from cwm_hub.shards.index import ClipRow, read_index, read_index_table
 from cwm_hub.shards.manifest import Manifest, read_failures
 from cwm_hub.shards.storage import Root
 from dataprep.command_line import EXIT_DONE, add_options, option, positional
@@ -32,7 +33,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "~": lambda value, part: part in value,
 }
 """By how a condition writes them; `~` is "contains" and for text only."""
-CONDITION = re.compile(r"\s*(\w+)\s*(>=|<=|!=|=|>|<|~)\s*(.*?)\s*")
+CONDITION = re.compile(r"\s*([\w .-]*\w)\s*(>=|<=|!=|=|>|<|~)\s*(.*?)\s*")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Condition:
     """`motion>=1.5`, `label=93`, `label_text~left`."""
 
     column: str
-    """A field of `ClipRow`."""
+    """A field of `ClipRow`, or a column of the user's own."""
     comparison: str
     """A key of `COMPARISONS`."""
     value: str | int | float
@@ -48,18 +49,23 @@ class Condition:
     def __str__(self) -> str:
         return f"{self.column}{self.comparison}{self.value}"
 
-    def holds(self, row: ClipRow) -> bool:
-        """Whether the clip stays."""
-        return COMPARISONS[self.comparison](getattr(row, self.column), self.value)
+    def holds(self, row: ClipRow, columns: Columns | None = None) -> bool:
+        """Whether the clip stays; `columns` are the user's own. A video without a value is left out by every condition."""
+        if self.column in OURS:
+            return COMPARISONS[self.comparison](getattr(row, self.column), self.value)
+        value = (columns or {})[self.column].get(row.source)
+        return value is not None and value == value and COMPARISONS[self.comparison](value, self.value)
 
     @classmethod
-    def parse(cls, text: str) -> "Condition":
-        """Read what a person wrote.
+    def parse(cls, text: str, columns: Columns | None = None) -> "Condition":
+        """Read what a person wrote; `columns` are the user's own.
 
         Raises:
             ValueError: It is no condition, or the column is unknown or of another type.
         """
         types: dict[str, Any] = {field.name: field.type for field in fields(ClipRow)}
+        for name, values in (columns or {}).items():
+            types[name] = str if any(isinstance(value, str) for value in values.values()) else float
         match = CONDITION.fullmatch(text)
         if match is None:
             raise ValueError(f"expected a condition such as motion>=1.5 or label_text~left, got {text!r}")
@@ -95,7 +101,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Copy what fits; exit code 0."""
-    conditions = [Condition.parse(text) for text in args.where]
+    columns = read_columns(read_index_table(args.root))
+    conditions = [Condition.parse(text, columns) for text in args.where]
     manifest = filter_shards(args.root, args.out, conditions, name=args.name)
     before = sum(record.samples for record in Manifest.load(args.root).shards)
     print(
@@ -124,7 +131,8 @@ def filter_shards(
     """
     root, out = Root.parse(root), Root.parse(out)
     manifest, rows = Manifest.load(root), read_index(root)
-    kept = [row for row in rows if all(condition.holds(row) for condition in conditions)]
+    columns = read_columns(read_index_table(root))
+    kept = [row for row in rows if all(condition.holds(row, columns) for condition in conditions)]
     groups: dict[str, dict[str, list[Clip]]] = {}
     for row in kept:
         groups.setdefault(row.split, {}).setdefault(row.shard, []).append((root, row))

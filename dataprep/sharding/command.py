@@ -105,7 +105,7 @@ def make_shards(
     with ledger.run_lock(root, f"{part}-of-{parts}" if parts > 1 else ""):
         if options.overwrite:
             ledger.clear(root)
-        ledger.begin(root, plan, origin)
+        ledger.begin(root, plan, origin, listing.columns)
         mine = plan.tasks[part::parts]
         tasks = ledger.unfinished(root, mine, plan.hash)
         say(

@@ -2,6 +2,7 @@
 
     .state/run.lock                     held while a run writes; released by the system however the run ends
     .state/plan.json                    configuration, source list's hash, library versions, shards of each split
+    .state/columns.json                 the user's own columns of the index, by name and source video
     .state/shards/train-00000-of-N.json one for every finished shard (see `worker.ShardState`)
 
 `finalize` needs nothing but these files, so it can run after shards were written by many machines.
@@ -13,7 +14,7 @@ import json
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,7 @@ import pyarrow as pa
 
 import cwm_hub
 from cwm_hub.config import to_dict
+from cwm_hub.shards.extra_columns import Columns, add_columns
 from cwm_hub.shards.index import INDEX, index_bytes, index_table
 from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, failures_bytes, shard_name
 from cwm_hub.shards.storage import Root, lock
@@ -32,6 +34,7 @@ from dataprep.sharding.worker import OutputError, ShardState, output_errors, rem
 PLAN = ".state/plan.json"
 LOCK = ".state/run.lock"
 STATES = ".state/shards"
+COLUMNS = ".state/columns.json"
 PLAN_FIELDS = frozenset(
     "plan_hash sources_hash videos config versions shards failures licence redistributable".split()
 )
@@ -103,8 +106,10 @@ def library_versions() -> dict[str, str]:
     }
 
 
-def begin(root: Root, plan: Plan, origin: Origin) -> None:
-    """Record the plan in an empty output, or check that it is the one recorded there.
+def begin(
+    root: Root, plan: Plan, origin: Origin, columns: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """Record the plan in an empty output, or check that it is the one recorded there; `columns` may be new ones.
 
     Raises:
         ValueError: the output holds other work; the sentence names what differs.
@@ -129,9 +134,11 @@ def begin(root: Root, plan: Plan, origin: Origin) -> None:
             )
     elif before != record:
         _refuse(root, before, record)
-    if before is None:
-        with output_errors(root):
+    with output_errors(root):
+        if before is None:
             root.write(PLAN, json.dumps(record, indent=1).encode())
+        if columns is not None:
+            root.write(COLUMNS, json.dumps(columns).encode())
 
 
 def unfinished(root: Root, tasks: Sequence[ShardTask], plan_hash: str) -> list[ShardTask]:
@@ -189,7 +196,7 @@ def finalize(root: Root) -> Outcome:
         root.write(FAILURES, failures_bytes(dataclasses.asdict(failure) for failure in failures))
         if not sources:
             raise ValueError(f"no video could be used: {count_reasons(reasons)}; see {root}/{FAILURES}")
-        root.write(INDEX, index_bytes(pa.concat_tables(tables)))
+        root.write(INDEX, index_bytes(add_columns(pa.concat_tables(tables), _read_columns(root))))
         manifest = Manifest(
             name=plan["config"]["name"],
             codec=plan["config"]["codec"],
@@ -216,6 +223,13 @@ def _read_plan(root: Root) -> dict[str, Any] | None:
     if not isinstance(plan, dict) or plan.keys() != PLAN_FIELDS:
         raise ValueError(f"{root}/{PLAN} is damaged: use --overwrite or another --out")
     return plan
+
+
+def _read_columns(root: Root) -> Columns:
+    try:
+        return json.loads(root.read(COLUMNS))
+    except FileNotFoundError:
+        return {}
 
 
 def _read_state(root: Root, name: str) -> ShardState | None:
@@ -264,19 +278,32 @@ def _is_done(
 
 
 def _refuse(root: Root, before: dict[str, Any], now: dict[str, Any]) -> None:
-    changed = [
-        f"{name.removeprefix('config.')} (was {old!r}, now {new!r})"
+    options = [
+        f"{_option(name)} was {old!r}, is {new!r}"
         for name, old, new in _differences(before, now)
         if name.startswith(("config.", "versions.", "licence", "redistributable"))
     ]
+    videos = []
     if before["sources_hash"] != now["sources_hash"]:
-        changed.append(f"the source videos (were {before['videos']}, now {now['videos']}, or other files)")
+        were, are = before["videos"], now["videos"]
+        videos.append(
+            f"there were {were} source videos and are {are}"
+            if were != are
+            else f"of the {are} source videos some are other files, or have other labels or splits"
+        )
     if before["failures"] != now["failures"]:
-        changed.append("the files that could not be listed")
+        videos.append("other files could not be listed")
+    # an option decides what is listed: where one changed, that is the reason
     raise ValueError(
-        f"{root} was begun with another configuration, changed: {'; '.join(changed)}. "
-        "Restore it, use --overwrite, or choose another --out"
+        f"{root} was begun otherwise: {'; '.join(options or videos)}. "
+        "Restore that, use --overwrite, or choose another --out"
     )
+
+
+def _option(name: str) -> str:
+    """`--size` for `config.decode.size`; a library's version is called by the library's name."""
+    place, _, last = name.rpartition(".")
+    return last if place == "versions" else "--" + last.replace("_", "-")
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cwm_hub.config import check_range
+from cwm_hub.shards.extra_columns import parse_columns
 from dataprep.command_line import add_options, option, positional, read_options
 from dataprep.decode.video_file import has_only_the_name
 from dataprep.sharding.command import add_arguments as add_common_arguments
@@ -44,7 +45,8 @@ class FolderOptions:
     directory: str = positional("DIR")
     """Searched for videos with all its folders."""
     labels: str | None = option(None, metavar="FILE")
-    """csv (with a header) or jsonl: path, and label, label_text, split where known."""
+    """csv (with a header) or jsonl: path, and label, label_text, split where known; other columns are kept in the
+    index."""
     name: str | None = None
     """Of the data set; none: the directory's."""
     validation_share: float | None = option(None, metavar="SHARE")
@@ -125,7 +127,7 @@ def list_videos(
         )
     asked = {path: label.split for path, label in given.items() if label.split and path in known}
     splits = choose_splits(files, asked, validation_share=validation_share, group_by=group_by)
-    sources = []
+    sources, extra = [], []
     for file, (relative, *_) in zip(files, tree.files, strict=True):
         if file.shown in splits.leaks:
             copy = splits.leaks[file.shown]
@@ -134,11 +136,13 @@ def list_videos(
         label, split = given.get(file.shown, Label()), splits.split[file.shown]
         texts = (file.shown, split, label.label, label.label_text)
         sources.append(SourceVideo(video_id(relative), file.path, *texts, file.bytes))
+        extra.append((sources[-1].id, dict(label.extra)))
     tree.failures.extend(Failure(path, "missing_file", "named in the labels file") for path in unknown)
     return Listing(
         tuple(sources),
         tuple(sorted(tree.failures, key=lambda f: f.source_path)),
         (*_notes(tree, sources, labels, unknown), *splits.notes),
+        columns=parse_columns(extra),
     )
 
 

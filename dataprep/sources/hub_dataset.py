@@ -32,11 +32,10 @@ from dataprep.sharding.plan import SPLITS, Failure, Listing, ShardConfig, Source
 from dataprep.sharding.recordings import File, find_copies, find_leaks
 from dataprep.sharding.worker import FrameReader
 from dataprep.sources.folder import video_id
-from dataprep.sources.labels import number_classes
+from dataprep.sources.labels import SPLIT_NAMES, number_classes
 from dataprep.sources.lerobot_tables import lerobot_version, version_on_hub
 from dataprep.sources.video2dataset import find_tars, load_tars
 
-SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation", "eval": "validation"}
 LISTING = "listing.json"
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import math
 import os
 import pty
 import signal
@@ -15,8 +16,10 @@ from pathlib import Path
 import pytest
 from made_videos import counting_frames, write_video
 
+from cwm_hub.shards.index import read_index_table
 from cwm_hub.shards.manifest import Manifest
 from dataprep.__main__ import COMMANDS, main
+from dataprep.curation.verify import verify
 
 SAMPLES = Path(__file__).parents[2] / "dataprep/samples"
 CLI = [sys.executable, "-m", "dataprep"]
@@ -198,9 +201,63 @@ def test_another_size_in_the_same_place_names_the_field(
 ) -> None:
     assert main(folder_command(videos, tmp_path / "out")) == 0
     assert main(folder_command(videos, tmp_path / "out", "--size", "32")) == 1
-    assert "changed: decode.size (was 16, now 32)" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"{tmp_path / 'out'} was begun otherwise: --size was 16, is 32. Restore that" in told
+    assert main(folder_command(videos, tmp_path / "out", "--validation-share", "0.5")) == 1
+    told = capsys.readouterr().err
+    assert "otherwise: --validation-share was 0.0, is 0.5. Restore" in told and "source videos" not in told
     assert main(folder_command(videos, tmp_path / "out", "--size", "32", "--overwrite")) == 0
     assert Manifest.load(tmp_path / "out").image_size == 32
+
+
+def test_what_changed_of_the_videos_is_said_where_no_option_did(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, out = tmp_path / "l.csv", tmp_path / "out"
+    labels.write_text("path,label\n0.mp4,1\n")
+    assert main(folder_command(videos, out, "--labels", str(labels))) == 0
+    labels.write_text("path,label\n0.mp4,2\n")
+    assert main(folder_command(videos, out, "--labels", str(labels))) == 1
+    told = capsys.readouterr().err
+    assert "of the 8 source videos some are other files, or have other labels or splits" in told
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few/0.mp4").symlink_to(videos / "0.mp4")
+    assert main(folder_command(tmp_path / "few", out, "--name", Manifest.load(out).name)) == 1
+    assert "there were 8 source videos and are 1" in capsys.readouterr().err
+
+
+def test_columns_of_the_labels_file_are_in_the_index_and_can_be_filtered_by(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, out, fast = tmp_path / "l.csv", tmp_path / "out", tmp_path / "fast"
+    labels.write_text("path,speed,robot\n0.mp4,1.5,arm\n1.mp4,3,arm\n2.mp4,,leg\n")
+    command = folder_command(videos, out, "--labels", str(labels))
+    assert main(command) == 0
+    before = Manifest.load(out)
+
+    def columns(root: Path) -> dict[str, tuple[float, str]]:
+        rows = read_index_table(root).select(["source_path", "speed", "robot"]).to_pylist()
+        return {row["source_path"]: (row["speed"], row["robot"]) for row in rows}
+
+    assert columns(out)["1.mp4"] == (3.0, "arm") and columns(out)["2.mp4"][1] == "leg"
+    assert math.isnan(columns(out)["2.mp4"][0]) and columns(out)["7.mp4"][1] == ""
+    assert verify(out, "full") == []
+    assert main(["filter", str(out), "--where", "speed>1", "--where", "robot=arm", "--out", str(fast)]) == 0
+    assert columns(fast) == {"0.mp4": (1.5, "arm"), "1.mp4": (3.0, "arm")}
+    assert main(["filter", str(out), "--where", "speed>fast", "--out", str(tmp_path / "no")]) == 1
+    assert "speed is a number, got 'fast'" in capsys.readouterr().err
+    labels.write_text("path,speed,robot\n0.mp4,9,arm\n")  # of no byte of the shards
+    assert main(command) == 0
+    assert columns(out)["0.mp4"] == (9.0, "arm") and Manifest.load(out) == before
+
+
+def test_a_reader_that_has_seen_enough_ends_the_output_in_silence(videos: Path, tmp_path: Path) -> None:
+    assert main(folder_command(videos, tmp_path / "out")) == 0
+    ours, theirs = os.pipe()
+    os.close(ours)
+    result = subprocess.run([*CLI, "stats", str(tmp_path / "out")], stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+    assert (result.returncode, result.stderr) == (0, b"")
 
 
 def test_parts_and_finalize_equal_one_run(
