@@ -18,6 +18,7 @@ from cwm_hub.shards.storage import Root
 from dataprep.command_line import EXIT_DONE, add_options, option, read_options
 from dataprep.decode.frames import DecodeSettings
 from dataprep.sharding import ledger
+from dataprep.sharding.additions import plan_addition
 from dataprep.sharding.dry_run import estimate
 from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import Listing, Plan, ShardConfig, count_reasons, make_plan
@@ -50,6 +51,14 @@ class SourceOptions:
     """Write nothing; tell the plan, and size and time from a probe."""
     overwrite: bool = False
     """Remove an earlier run's work first."""
+    append: bool = False
+    """Add the videos that a finished set does not have, in new shards; what is there keeps its bytes."""
+    retry_failures: bool = False
+    """Try the videos again that a finished set lists in meta/failures.jsonl, in new shards."""
+
+    def __post_init__(self) -> None:
+        if self.overwrite and (self.append or self.retry_failures):
+            raise ValueError("--overwrite removes what --append and --retry-failures add to")
 
 
 def add_arguments(
@@ -98,14 +107,25 @@ def make_shards(
         OutputError: the output cannot be written.
     """
     options, run_options = read_options(SourceOptions, args), read_options(RunOptions, args)
-    root, plan = Root.parse(options.out), make_plan(listing, config)
+    root, number = Root.parse(options.out), 0
+    if options.append or options.retry_failures:
+        addition = plan_addition(
+            root, listing, config, append=options.append, retry_failures=options.retry_failures
+        )
+        say(f"{addition.left_alone} videos are in {root} and left alone")
+        if addition.plan is None:
+            say("there is nothing to add")
+            return EXIT_DONE
+        number, plan = addition.number, addition.plan
+    else:
+        plan = make_plan(listing, config)
     if options.dry_run:
         return _dry_run(run_options, plan, listing, opener)
     part, parts = map(int, options.shard_range.split("/"))
     with ledger.run_lock(root, f"{part}-of-{parts}" if parts > 1 else ""):
         if options.overwrite:
             ledger.clear(root)
-        ledger.begin(root, plan, origin, listing.columns)
+        ledger.begin(root, plan, origin, listing.columns, addition=number)
         mine = plan.tasks[part::parts]
         tasks = ledger.unfinished(root, mine, plan.hash)
         say(

@@ -2,6 +2,7 @@
 
     .state/run.lock                     held while a run writes; released by the system however the run ends
     .state/plan.json                    configuration, source list's hash, library versions, shards of each split
+    .state/plan-added-001.json          the same of what was added to the finished set, see `additions`
     .state/columns.json                 the user's own columns of the index, by name and source video
     .state/shards/train-00000-of-N.json one for every finished shard (see `worker.ShardState`)
 
@@ -10,6 +11,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import platform
 import shutil
@@ -28,10 +30,12 @@ from cwm_hub.shards.extra_columns import Columns, add_columns
 from cwm_hub.shards.index import INDEX, index_bytes, index_table
 from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, failures_bytes, shard_name
 from cwm_hub.shards.storage import Root, lock
+from dataprep.sharding.changes import refuse_changes
 from dataprep.sharding.plan import SKIPS, Failure, Plan, ShardTask, count_reasons
 from dataprep.sharding.worker import OutputError, ShardState, output_errors, remove_leftovers
 
 PLAN = ".state/plan.json"
+ADDED_PLAN = ".state/plan-added-{:03d}.json"
 LOCK = ".state/run.lock"
 STATES = ".state/shards"
 COLUMNS = ".state/columns.json"
@@ -107,9 +111,21 @@ def library_versions() -> dict[str, str]:
 
 
 def begin(
-    root: Root, plan: Plan, origin: Origin, columns: Mapping[str, Mapping[str, Any]] | None = None
+    root: Root,
+    plan: Plan,
+    origin: Origin,
+    columns: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    addition: int = 0,
 ) -> None:
     """Record the plan in an empty output, or check that it is the one recorded there; `columns` may be new ones.
+
+    Args:
+        root: the output.
+        plan: of the run, its shards numbered after those that are there.
+        origin: of the videos.
+        columns: the user's own, of the index; those of an addition are put beside the set's.
+        addition: number of the addition, 0 for what the set began with.
 
     Raises:
         ValueError: the output holds other work; the sentence names what differs.
@@ -125,20 +141,23 @@ def begin(
         "licence": origin.licence,
         "redistributable": origin.redistributable,
     }
+    if addition:
+        firsts = {task.split: task.index for task in reversed(plan.tasks)}
+        record |= {"firsts": firsts}
     record = json.loads(json.dumps(record))
-    before = _read_plan(root)
-    if before is None:
-        if root.files("data"):
-            raise ValueError(
-                f"{root}/data already holds files that no recorded run wrote: choose another --out"
-            )
-    elif before != record:
-        _refuse(root, before, record)
+    name = ADDED_PLAN.format(addition) if addition else PLAN
+    before = read_plan(root, name)
+    if before is None and not addition and root.files("data"):
+        raise ValueError(f"{root}/data already holds files that no recorded run wrote: choose another --out")
+    if before is not None and before != record:
+        refuse_changes(root, before, record)
     with output_errors(root):
         if before is None:
-            root.write(PLAN, json.dumps(record, indent=1).encode())
+            root.write(name, json.dumps(record, indent=1).encode())
         if columns is not None:
-            root.write(COLUMNS, json.dumps(columns).encode())
+            old = _read_columns(root) if addition else {}
+            both = {column: old.get(column, {}) | columns.get(column, {}) for column in {**old, **columns}}
+            root.write(COLUMNS, json.dumps(both).encode())
 
 
 def unfinished(root: Root, tasks: Sequence[ShardTask], plan_hash: str) -> list[ShardTask]:
@@ -173,20 +192,23 @@ def finalize(root: Root) -> Outcome:
         ValueError: no run was recorded, shards are missing, or no video could be used.
         OutputError: the output cannot be written.
     """
-    plan = _read_plan(root)
-    if plan is None:
-        raise ValueError(f"{root} holds no recorded run: it has no {PLAN}")
+    plan, *added = read_plans(root)
     splits: dict[str, list[ShardRecord]] = {}
-    failures = [Failure(*values) for values in plan["failures"]]
+    failures = [Failure(*values) for one in (plan, *added) for values in one["failures"]]
     tables: list[pa.Table] = []
     sources: set[str] = set()
-    for split, state in _read_states(root, plan):
+    paths: set[str] = set()
+    for split, state in (found for one in (plan, *added) for found in _read_states(root, one)):
         failures.extend(state.failures)
         if state.record is not None:
             splits.setdefault(split, []).append(state.record)
             tables.append(index_table(state.rows))
             sources.update(row.source for row in state.rows)
-    failures.sort(key=lambda failure: failure.source_path)
+            paths.update(row.source_path for row in state.rows)
+    newest = {
+        failure.source_path: failure for failure in failures if failure.source_path not in paths or not added
+    }
+    failures = sorted(newest.values() if added else failures, key=lambda failure: failure.source_path)
     reasons = Counter(failure.reason for failure in failures)
     with output_errors(root):
         if home := root.home:  # what a run that was killed here left
@@ -202,9 +224,9 @@ def finalize(root: Root) -> Outcome:
             codec=plan["config"]["codec"],
             image_size=plan["config"]["decode"]["size"],
             splits={split: tuple(records) for split, records in splits.items()},
-            config=plan["config"],
+            config=plan["config"] | ({"additions": [_addition(one) for one in added]} if added else {}),
             versions=plan["versions"],
-            plan_hash=plan["plan_hash"],
+            plan_hash=_joint_hash([plan, *added]),
             licence=plan["licence"],
             redistributable=plan["redistributable"],
         )
@@ -213,15 +235,48 @@ def finalize(root: Root) -> Outcome:
     return Outcome(manifest, len(sources), len(failures) - skips, skips, dict(reasons))
 
 
-def _read_plan(root: Root) -> dict[str, Any] | None:
+def _addition(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest says of a later run."""
+    return {name: plan[name] for name in ("plan_hash", "videos", "versions")} | {
+        "source": plan["config"]["source"]
+    }
+
+
+def _joint_hash(plans: Sequence[Mapping[str, Any]]) -> str:
+    """The hash of the one plan, or of all."""
+    hashes = [plan["plan_hash"] for plan in plans]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def read_plans(root: Root) -> list[dict[str, Any]]:
+    """The recorded plan, and those of every addition after it.
+
+    Raises:
+        ValueError: there is none, or one is damaged.
+    """
+    first = read_plan(root)
+    if first is None:
+        raise ValueError(f"{root} holds no recorded run: it has no {PLAN}")
+    plans = [first]
+    while (added := read_plan(root, ADDED_PLAN.format(len(plans)))) is not None:
+        plans.append(added)
+    return plans
+
+
+def read_plan(root: Root, name: str = PLAN) -> dict[str, Any] | None:
+    """One of them, None where there is none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     try:
-        plan = json.loads(root.read(PLAN))
+        plan = json.loads(root.read(name))
     except FileNotFoundError:
         return None
     except (json.JSONDecodeError, UnicodeDecodeError):
         plan = None
-    if not isinstance(plan, dict) or plan.keys() != PLAN_FIELDS:
-        raise ValueError(f"{root}/{PLAN} is damaged: use --overwrite or another --out")
+    if not isinstance(plan, dict) or plan.keys() - {"firsts"} != PLAN_FIELDS:
+        raise ValueError(f"{root}/{name} is damaged: use --overwrite or another --out")
     return plan
 
 
@@ -241,11 +296,11 @@ def _read_state(root: Root, name: str) -> ShardState | None:
 
 
 def _read_states(root: Root, plan: dict[str, Any]) -> Iterator[tuple[str, ShardState]]:
-    present = root.files(STATES)
+    present, firsts = root.files(STATES), plan.get("firsts", {})
     expected = [
-        (split, Path(shard_name(split, i, n)).stem + ".json")
+        (split, Path(shard_name(split, i, firsts.get(split, 0) + n)).stem + ".json")
         for split, n in plan["shards"].items()
-        for i in range(n)
+        for i in range(firsts.get(split, 0), firsts.get(split, 0) + n)
     ]
     missing = [name.removesuffix(".json") for _, name in expected if name not in present]
     if missing:
@@ -275,40 +330,3 @@ def _is_done(
     if state is None or state.plan_hash != plan_hash:
         return False
     return state.record is None or tars.get(Path(task.file).name) == state.record.bytes
-
-
-def _refuse(root: Root, before: dict[str, Any], now: dict[str, Any]) -> None:
-    options = [
-        f"{_option(name)} was {old!r}, is {new!r}"
-        for name, old, new in _differences(before, now)
-        if name.startswith(("config.", "versions.", "licence", "redistributable"))
-    ]
-    videos = []
-    if before["sources_hash"] != now["sources_hash"]:
-        were, are = before["videos"], now["videos"]
-        videos.append(
-            f"there were {were} source videos and are {are}"
-            if were != are
-            else f"of the {are} source videos some are other files, or have other labels or splits"
-        )
-    if before["failures"] != now["failures"]:
-        videos.append("other files could not be listed")
-    # an option decides what is listed: where one changed, that is the reason
-    raise ValueError(
-        f"{root} was begun otherwise: {'; '.join(options or videos)}. "
-        "Restore that, use --overwrite, or choose another --out"
-    )
-
-
-def _option(name: str) -> str:
-    """`--size` for `config.decode.size`; a library's version is called by the library's name."""
-    place, _, last = name.rpartition(".")
-    return last if place == "versions" else "--" + last.replace("_", "-")
-
-
-def _differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(set(before) | set(now)):
-            yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
-    elif before != now:
-        yield name, before, now

@@ -101,6 +101,7 @@ def choose_splits(
     *,
     validation_share: float | None,
     group_by: re.Pattern[str] | None = None,
+    settled: Mapping[str, str] | None = None,
 ) -> Splits:
     """A split for every file; nothing is read where all go to `train`.
 
@@ -110,7 +111,10 @@ def choose_splits(
         validation_share: Of the recordings without a split; None: `DEFAULT_SHARE` of `FEWEST_RECORDINGS` or more, and
             none where `given` names a validation split.
         group_by: See `recording`.
+        settled: Splits of what a set holds already, by path: the rest of a recording follows, and whatever is new is
+            drawn by itself, as it would have been at the beginning of a large set.
     """
+    labelled, given = given, {**given, **(settled or {})}
     if validation_share == 0 and not given:
         return Splits(dict.fromkeys((file.shown for file in files), "train"), {})
     key = {file.shown: recording(file.shown, group_by) for file in files}
@@ -121,14 +125,17 @@ def choose_splits(
         together[key[file.shown]].append(file.shown)
     asked = {name: {given[m] for m in members if m in given} for name, members in together.items()}
     undecided = [name for name, splits in asked.items() if not splits]
-    share = _share(validation_share, undecided, given)
-    drawn = hold_out(undecided, share)
+    if settled:
+        share = DEFAULT_SHARE if validation_share is None else validation_share
+        drawn = {name for name in undecided if draw_split(name, share) == "validation"}
+    else:
+        drawn = hold_out(undecided, _share(validation_share, undecided, labelled))
     splits: dict[str, str] = {}
     for name, members in together.items():
         rest = min(asked[name]) if asked[name] else "validation" if name in drawn else "train"
         splits |= {member: given.get(member, rest) for member in members}
     notes = [*_notes(copies, together, sum(len(splits) > 1 for splits in asked.values()))]
-    if undecided and "validation" not in splits.values() and validation_share != 0:
+    if undecided and "validation" not in splits.values() and validation_share != 0 and not settled:
         notes.append(too_few(len(undecided)))
     elif validation_share is None and drawn:
         notes.append(

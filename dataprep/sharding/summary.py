@@ -85,6 +85,8 @@ def _words(outcome: Outcome, root: Root, tolerance: Tolerance, is_tolerable: boo
         words += f"{'within' if is_tolerable else 'more than'} --max-failures {tolerance.max_failures}"
     if failed or skipped:
         words += f": named in {root}/{FAILURES}"
+    if failed:
+        words += "; mend them and give the command again with --retry-failures"
     return words
 
 

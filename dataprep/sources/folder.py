@@ -13,14 +13,16 @@ import os
 import re
 import stat
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cwm_hub.config import check_range
 from cwm_hub.shards.extra_columns import parse_columns
+from cwm_hub.shards.storage import Root
 from dataprep.command_line import add_options, option, positional, read_options
 from dataprep.decode.video_file import has_only_the_name
+from dataprep.sharding.additions import settled_splits
 from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import dataset_name, make_shards, shard_config
 from dataprep.sharding.ledger import Origin
@@ -78,8 +80,13 @@ def run(args: argparse.Namespace) -> int:
     directory = Path(options.directory)
     labels = None if options.labels is None else read_labels(Path(options.labels))
     group_by = None if options.group_by is None else re.compile(options.group_by)
+    settled = settled_splits(Root.parse(args.out)) if args.append or args.retry_failures else None
     listing = list_videos(
-        directory, labels=labels, validation_share=options.validation_share, group_by=group_by
+        directory,
+        labels=labels,
+        validation_share=options.validation_share,
+        group_by=group_by,
+        settled=settled,
     )
     name = options.name or dataset_name(directory.resolve().name, default="folder")
     facts = {"validation_share": options.validation_share}
@@ -93,6 +100,7 @@ def list_videos(
     labels: Labels | None = None,
     validation_share: float | None = 0.0,
     group_by: re.Pattern[str] | None = None,
+    settled: Mapping[str, str] | None = None,
 ) -> Listing:
     """Every video below `directory`, sorted by the bytes of its path.
 
@@ -101,6 +109,7 @@ def list_videos(
         labels: by path below the folder (as `printable` writes it), from `read_labels`.
         validation_share: of the recordings without a split; None: see `recordings.choose_splits`.
         group_by: what of a path names its recording; None: see `recordings`.
+        settled: splits of what a set holds already, by path.
 
     Raises:
         ValueError: the directory is missing or no directory, it is a LeRobot data set, or no label is of a video that is
@@ -126,7 +135,9 @@ def list_videos(
             f"the folder holds {files[0].shown!r}"
         )
     asked = {path: label.split for path, label in given.items() if label.split and path in known}
-    splits = choose_splits(files, asked, validation_share=validation_share, group_by=group_by)
+    splits = choose_splits(
+        files, asked, validation_share=validation_share, group_by=group_by, settled=settled
+    )
     sources, extra = [], []
     for file, (relative, *_) in zip(files, tree.files, strict=True):
         if file.shown in splits.leaks:
