@@ -26,6 +26,7 @@ COMMANDS = {
         "a LeRobot data set (v2.0, v2.1, v3.0): an episode of a camera is a video",
     ),
     "finalize": ("dataprep.sharding.finalize", "merge the parts of a --shard-range run into a data set"),
+    "status": ("dataprep.sharding.status", "how far the parts of a run are, and what has failed so far"),
     "verify": ("dataprep.curation.verify", "check a shard directory against its manifest"),
     "filter": ("dataprep.curation.filter", "a smaller set by columns of the index: motion, length, class"),
     "split": (

@@ -27,7 +27,8 @@ from dataprep.sharding.summary import Tolerance, report, say
 from dataprep.sharding.supervisor import RunOptions, run_jobs
 from dataprep.sharding.worker import Opener, ShardJob, make_jobs
 
-PROGRESS = ".state/progress.json"
+PROGRESS = ".state/progress{}.json"
+"""Of a whole run, or of a part: `progress-0-of-4.json`."""
 
 
 def _part(text: str) -> str:
@@ -136,10 +137,12 @@ def make_shards(
         run = run_jobs
         if options.engine == "ray":
             from dataprep.sharding.ray_engine import run_on_ray as run
-        _run(run, run_options, make_jobs(tasks, plan, root=root, opener=opener), root)
+        jobs = make_jobs(tasks, plan, root=root, opener=opener)
+        _run(run, run_options, jobs, root, PROGRESS.format(f"-{part}-of-{parts}" if parts > 1 else ""))
         if parts > 1:
             say(
-                f"part {part}/{parts} is written; when all are: cwm-dataprep finalize {shlex.quote(options.out)}"
+                f"part {part}/{parts} is written; when all are: cwm-dataprep finalize {shlex.quote(options.out)} "
+                "(cwm-dataprep status tells how far they are)"
             )
             return EXIT_DONE
         outcome = ledger.finalize(root)
@@ -172,11 +175,13 @@ def _tell_listing(listing: Listing) -> None:
         say(f"{split}: {listed[split]} videos found, {official} in the official list")
 
 
-def _run(run: Callable[..., None], options: RunOptions, jobs: Sequence[ShardJob], root: Root) -> None:
+def _run(
+    run: Callable[..., None], options: RunOptions, jobs: Sequence[ShardJob], root: Root, name: str
+) -> None:
     if not jobs:
         return
     videos = sum(len(job.task.sources) for job in jobs)
-    progress = ProgressLine(videos, save=lambda data: root.write(PROGRESS, data))
+    progress = ProgressLine(videos, save=lambda data: root.write(name, data))
     with _term_interrupts():
         try:
             run(jobs, options, progress)

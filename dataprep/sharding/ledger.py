@@ -287,7 +287,7 @@ def _read_columns(root: Root) -> Columns:
         return {}
 
 
-def _read_state(root: Root, name: str) -> ShardState | None:
+def read_state(root: Root, name: str) -> ShardState | None:
     """None where it is damaged: the shard counts as not written."""
     try:
         return ShardState.from_json(root.read(name))
@@ -295,13 +295,18 @@ def _read_state(root: Root, name: str) -> ShardState | None:
         return None
 
 
-def _read_states(root: Root, plan: dict[str, Any]) -> Iterator[tuple[str, ShardState]]:
-    present, firsts = root.files(STATES), plan.get("firsts", {})
-    expected = [
+def expected_states(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(split, name of the commit marker) of every shard of a recorded plan."""
+    firsts = plan.get("firsts", {})
+    return [
         (split, Path(shard_name(split, i, firsts.get(split, 0) + n)).stem + ".json")
         for split, n in plan["shards"].items()
         for i in range(firsts.get(split, 0), firsts.get(split, 0) + n)
     ]
+
+
+def _read_states(root: Root, plan: dict[str, Any]) -> Iterator[tuple[str, ShardState]]:
+    present, expected = root.files(STATES), expected_states(plan)
     missing = [name.removesuffix(".json") for _, name in expected if name not in present]
     if missing:
         raise ValueError(
@@ -309,7 +314,7 @@ def _read_states(root: Root, plan: dict[str, Any]) -> Iterator[tuple[str, ShardS
             "run the same command again, or the missing part of the shard range"
         )
     for split, name in expected:
-        state = _read_state(root, f"{STATES}/{name}")
+        state = read_state(root, f"{STATES}/{name}")
         if state is None:
             raise ValueError(
                 f"{root}/{STATES}/{name} is damaged: run the same command again, it mends the shard"
@@ -326,7 +331,7 @@ def _is_done(
 ) -> bool:
     if Path(task.state_file).name not in states:
         return False
-    state = _read_state(root, task.state_file)
+    state = read_state(root, task.state_file)
     if state is None or state.plan_hash != plan_hash:
         return False
     return state.record is None or tars.get(Path(task.file).name) == state.record.bytes

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -264,11 +265,25 @@ def test_parts_and_finalize_equal_one_run(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parts, whole = tmp_path / "parts", tmp_path / "whole"
+    assert main(["status", str(parts)]) == 1
+    assert "holds no recorded run" in capsys.readouterr().err
     assert main(folder_command(videos, parts, "--shard-range", "1/2")) == 0
+    assert main(["status", str(parts)]) == 0
+    written, part, end = capsys.readouterr().out.splitlines()
+    assert re.match(r"2 of 4 shards are written: 4 of 8 videos, 4 clips, \d+ frames, 0.0 MB$", written)
+    assert re.match(r"part 1/2: 4 of 4 videos, 0 failed, after 0:\d\d; last heard of \d+:\d\d ago$", part)
+    assert end == "not finished: shards are missing"
     assert main(["finalize", str(parts)]) == 1
     assert "2 of 4 shards are not written yet" in capsys.readouterr().err
     assert main(folder_command(videos, parts, "--shard-range", "0/2")) == 0
+    capsys.readouterr()
+    assert main(["status", str(parts)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines[1:3]] == ["part 0/2", "part 1/2"]
+    assert lines[3] == "not finished: cwm-dataprep finalize, or the command of the run, ends it"
     assert main(["finalize", str(parts)]) == 0
+    assert main(["status", str(parts)]) == 0
+    assert f"finished: manifest {Manifest.load(parts).hash[:12]}" in capsys.readouterr().out
     assert main(folder_command(videos, whole)) == 0
     assert Manifest.load(parts) == Manifest.load(whole)
 
