@@ -33,6 +33,8 @@ COMMANDS = {
         "dataprep.curation.split",
         "hold out another part of a finished set, without decoding it again",
     ),
+    "merge": ("dataprep.curation.merge", "several finished sets as one"),
+    "describe": ("dataprep.curation.describe", "another licence for a finished set"),
     "stats": (
         "dataprep.curation.stats",
         "lengths, labels, motion, failures; ours beside the official counts",
@@ -57,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             importlib.import_module(module).add_arguments(command)
             command.check_spelling(arguments)
     args = parser.parse_args(arguments)
+    args.words = list(arguments)
     if "" in arguments:  # would mean the current folder
         return _fail("one of the arguments is empty: is a variable of the shell not set?")
     try:

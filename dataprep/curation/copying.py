@@ -4,10 +4,13 @@ A set appears under its name whole: it is written beside it, and renamed when it
 """
 
 import contextlib
+import hashlib
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from cwm_hub.shards.extra_columns import Columns, add_columns, read_columns
 from cwm_hub.shards.index import INDEX, ClipRow, index_bytes, index_table, read_index_table
@@ -15,8 +18,16 @@ from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, failures_by
 from cwm_hub.shards.storage import Root, commit_folder, temporary_name
 from cwm_hub.shards.writer import ShardWriter
 
-Clip = tuple[Root, ClipRow]
-"""Where a clip lies, and the row that it is to have: key, split and all but its place may differ from the old one's."""
+
+class Clip(NamedTuple):
+    """A clip of a finished set on its way to another."""
+
+    place: Root
+    """The set that it lies in."""
+    row: ClipRow
+    """What it is to be called; shard, offset and size are those of its old place."""
+    old_source: str | None = None
+    """Its source video's id there, None where that stays."""
 
 
 @contextlib.contextmanager
@@ -62,7 +73,7 @@ def write_copy(
             name = shard_name(split, number, len(parts))
             watch(name)
             with ShardWriter(home / name, codec=manifest.codec) as writer:
-                for place, row in clips:
+                for place, row, _ in clips:
                     payload = place.read_range(row.shard, row.offset, row.size)
                     if len(payload) != row.size:
                         raise ValueError(f"{place}/{row.shard} ends before clip {row.key}: see verify")
@@ -71,26 +82,45 @@ def write_copy(
             records.append(writer.record)
             rows += writer.rows
         splits[split] = tuple(records)
-    places = [place for parts in shards.values() for clips in parts for place, _ in clips]
-    columns = {place: read_columns(read_index_table(place)) for place in dict.fromkeys(places)}
-    extra: Columns = {}
-    for place, row in zip(places, rows, strict=True):
-        for name, values in columns[place].items():
-            extra.setdefault(name, {})[row.source] = values.get(row.source)
-    root.write(INDEX, index_bytes(add_columns(index_table(rows), extra)))
+    written = [clip for parts in shards.values() for clips in parts for clip in clips]
+    root.write(INDEX, index_bytes(add_columns(index_table(rows), _columns(written))))
     root.write(FAILURES, failures_bytes(failures))
     copied = replace(manifest, splits=splits)
     copied.save(root)
     return copied
 
 
+def _columns(clips: Sequence[Clip]) -> Columns:
+    """The users' own columns of all sets that these clips come from, by the sources' new ids."""
+    of_set = {place: read_columns(read_index_table(place)) for place in dict.fromkeys(c.place for c in clips)}
+    columns: Columns = {}
+    for place, row, old_source in clips:
+        for name, values in of_set[place].items():
+            columns.setdefault(name, {})[row.source] = values.get(old_source or row.source)
+    return columns
+
+
+def find_copies(clips: Sequence[Clip]) -> list[list[str]]:
+    """Source videos whose first clips are the same bytes: only those of one size and length are read."""
+    alike: dict[tuple[int, int], list[Clip]] = defaultdict(list)
+    for clip in clips:
+        if clip.row.start_frame == 0:
+            alike[clip.row.size, clip.row.source_frames].append(clip)
+    copies: dict[bytes, list[str]] = defaultdict(list)
+    for group in alike.values():
+        for place, row, _ in group if len(group) > 1 else ():
+            payload = place.read_range(row.shard, row.offset, row.size)
+            copies[hashlib.sha256(payload).digest()].append(row.source)
+    return [sources for sources in copies.values() if len(sources) > 1]
+
+
 def deal(clips: Iterable[Clip], *, most: int) -> list[list[Clip]]:
     """The clips of a split in their order, in shards of about `most`; those of one video stay together."""
     shards: list[list[Clip]] = [[]]
     before = None
-    for place, row in clips:
-        if len(shards[-1]) >= most and row.source != before:
+    for clip in clips:
+        if len(shards[-1]) >= most and clip.row.source != before:
             shards.append([])
-        shards[-1].append((place, row))
-        before = row.source
+        shards[-1].append(clip)
+        before = clip.row.source
     return shards

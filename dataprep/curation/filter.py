@@ -135,7 +135,7 @@ def filter_shards(
     kept = [row for row in rows if all(condition.holds(row, columns) for condition in conditions)]
     groups: dict[str, dict[str, list[Clip]]] = {}
     for row in kept:
-        groups.setdefault(row.split, {}).setdefault(row.shard, []).append((root, row))
+        groups.setdefault(row.split, {}).setdefault(row.shard, []).append(Clip(root, row))
     filtered = replace(
         manifest,
         name=name or manifest.name,

@@ -11,17 +11,16 @@ import argparse
 import hashlib
 import json
 import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cwm_hub.config import check_range
-from cwm_hub.shards.index import ClipRow, read_index
+from cwm_hub.shards.index import read_index
 from cwm_hub.shards.manifest import Manifest, read_failures
 from cwm_hub.shards.storage import Root
 from dataprep.command_line import EXIT_DONE, add_options, option, positional, read_options
-from dataprep.curation.copying import deal, new_set, write_copy
+from dataprep.curation.copying import Clip, deal, find_copies, new_set, write_copy
 from dataprep.sharding.plan import SPLITS
 from dataprep.sharding.recordings import DEFAULT_SHARE, hold_out, join_copies, recording, too_few
 
@@ -86,15 +85,15 @@ def split_shards(
     root, out = Root.parse(root), Root.parse(out)
     manifest, rows = Manifest.load(root), read_index(root)
     pattern = group_by or _pattern(manifest)
-    recordings = name_recordings(root, [row for row in rows if row.split != "test"], pattern)
+    recordings = name_recordings([Clip(root, row) for row in rows if row.split != "test"], pattern)
     held_out = hold_out(recordings.values(), validation_share)
     if not held_out:
         raise ValueError(f"{root}: {too_few(len(set(recordings.values())))}")
-    by_split: dict[str, list[tuple[Root, ClipRow]]] = {split: [] for split in SPLITS}
+    by_split: dict[str, list[Clip]] = {split: [] for split in SPLITS}
     for row in rows:
         name = recordings.get(row.source)
         split = row.split if name is None else "validation" if name in held_out else "train"
-        by_split[split].append((root, replace(row, split=split)))
+        by_split[split].append(Clip(root, replace(row, split=split)))
     most = max(record.samples for record in manifest.shards)
     shards = {split: deal(clips, most=most) for split, clips in by_split.items() if clips}
     done = {"parent": manifest.hash, "validation_share": validation_share, "group_by": pattern}
@@ -107,26 +106,12 @@ def split_shards(
         return write_copy(home, divided, shards, read_failures(root))
 
 
-def name_recordings(root: Root, rows: Sequence[ClipRow], group_by: str | None) -> dict[str, str]:
+def name_recordings(clips: Sequence[Clip], group_by: str | None) -> dict[str, str]:
     """The recording of each source video; those whose clips are equal byte for byte share one."""
     pattern = None if group_by is None else re.compile(group_by)
-    names = {row.source: recording(row.source_path or row.source, pattern) for row in rows}
-    join_copies(names, find_copies(root, rows))
+    names = {row.source: recording(row.source_path or row.source, pattern) for _, row, _ in clips}
+    join_copies(names, find_copies(clips))
     return names
-
-
-def find_copies(root: Root, rows: Sequence[ClipRow]) -> list[list[str]]:
-    """Source videos whose first clips are the same bytes: only those of one size are read."""
-    firsts = [row for row in rows if row.start_frame == 0]
-    by_size: Mapping[tuple[int, int], list[ClipRow]] = defaultdict(list)
-    for row in firsts:
-        by_size[row.size, row.source_frames].append(row)
-    copies: dict[bytes, list[str]] = defaultdict(list)
-    for alike in by_size.values():
-        for row in alike if len(alike) > 1 else ():
-            payload = root.read_range(row.shard, row.offset, row.size)
-            copies[hashlib.sha256(payload).digest()].append(row.source)
-    return [group for group in copies.values() if len(group) > 1]
 
 
 def _pattern(manifest: Manifest) -> str | None:

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import json
 import re
 import shlex
 import signal
@@ -10,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
@@ -27,6 +29,8 @@ from dataprep.sharding.summary import Tolerance, report, say
 from dataprep.sharding.supervisor import RunOptions, run_jobs
 from dataprep.sharding.worker import Opener, ShardJob, make_jobs
 
+COMMAND = ".state/command.json"
+"""The words of the command that a set began with, and the folder that it was given in, for `verify --repair`."""
 PROGRESS = ".state/progress{}.json"
 """Of a whole run, or of a part: `progress-0-of-4.json`."""
 
@@ -127,6 +131,9 @@ def make_shards(
         if options.overwrite:
             ledger.clear(root)
         ledger.begin(root, plan, origin, listing.columns, addition=number)
+        if not number:
+            words = {"arguments": args.words, "folder": str(Path.cwd())}
+            root.write(COMMAND, json.dumps(words).encode())
         mine = plan.tasks[part::parts]
         tasks = ledger.unfinished(root, mine, plan.hash)
         say(

@@ -197,6 +197,19 @@ def test_a_finished_set_is_checked_by_its_sizes_and_says_what_that_misses(
     assert tar.read_bytes() == whole
 
 
+def test_a_set_of_another_licence_goes_on_as_it_is_described(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(folder_command(videos, out)) == 0
+    assert main(["describe", str(out), "--licence", "mit"]) == 0
+    described = Manifest.load(out)
+    assert main(folder_command(videos, out)) == 1
+    assert "--licence was 'mit', is 'unknown'" in capsys.readouterr().err
+    assert main(folder_command(videos, out, "--licence", "mit")) == 0
+    assert Manifest.load(out) == described
+
+
 def test_another_size_in_the_same_place_names_the_field(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -250,6 +263,30 @@ def test_columns_of_the_labels_file_are_in_the_index_and_can_be_filtered_by(
     labels.write_text("path,speed,robot\n0.mp4,9,arm\n")  # of no byte of the shards
     assert main(command) == 0
     assert columns(out)["0.mp4"] == (9.0, "arm") and Manifest.load(out) == before
+
+
+def test_a_corrupt_shard_is_written_again_from_its_videos(
+    videos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(folder_command(videos, out)) == 0
+    tar = out / "data/train-00001-of-00004.tar"
+    whole, others = tar.read_bytes(), {p: p.stat().st_mtime_ns for p in out.glob("data/*") if p != tar}
+    tar.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
+    assert main(["verify", str(out), "--level", "full"]) == 3
+    assert main(["verify", str(out), "--level", "full", "--repair"]) == 0
+    told = capfd.readouterr()
+    assert (
+        "writing 1 shards again: cwm-dataprep folder" in told.err and "4 shards, 8 clips, as the" in told.out
+    )
+    assert tar.read_bytes() == whole and {p: p.stat().st_mtime_ns for p in others} == others
+    tar.unlink()
+    (out / ".state/command.json").unlink()
+    assert main(["verify", str(out), "--repair"]) == 1
+    assert (
+        "is not recorded there; fetch these files again: data/train-00001-of-00004.tar"
+        in capfd.readouterr().err
+    )
 
 
 def test_a_reader_that_has_seen_enough_ends_the_output_in_silence(videos: Path, tmp_path: Path) -> None:
