@@ -97,7 +97,7 @@ class ClipIndex:
         records = manifest.splits.get(source.split, ())
         if not records:
             splits = ", ".join(manifest.splits) or "none"
-            held_out = "; cwm-dataprep's --validation-share makes one" if source.split == "validation" else ""
+            held_out = "; cwm-dataprep split makes one" if source.split == "validation" else ""
             raise ValueError(f"{source.root} has no split {source.split!r}; it has: {splits}{held_out}")
         table = table.filter(pc.equal(table["split"], source.split)).combine_chunks()
         rows = table.filter(_within(table, source.where))

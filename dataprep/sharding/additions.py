@@ -55,9 +55,7 @@ def plan_addition(
     for source in listing.sources:
         reason = reasons.get(source.source_path)
         is_new = append and source.id not in there and reason is None
-        if is_new or (
-            retry_failures and reason is not None and reason not in SKIPS and source.id not in there
-        ):
+        if is_new or (retry_failures and reason is not None and reason not in SKIPS):
             chosen.append(source)
     left_alone = sum(source.id in there for source in listing.sources)
     if not chosen:

@@ -155,8 +155,11 @@ def begin(
         if before is None:
             root.write(name, json.dumps(record, indent=1).encode())
         if columns is not None:
-            old = _read_columns(root) if addition else {}
-            both = {column: old.get(column, {}) | columns.get(column, {}) for column in {**old, **columns}}
+            has_additions = addition or read_plan(root, ADDED_PLAN.format(1)) is not None
+            old = _read_columns(root) if has_additions else {}
+            both = {
+                column: {**old.get(column, {}), **columns.get(column, {})} for column in {**old, **columns}
+            }
             root.write(COLUMNS, json.dumps(both).encode())
 
 

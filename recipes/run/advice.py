@@ -61,8 +61,8 @@ def row_warnings(row: Mapping[str, Any], first: Mapping[str, Any] | None) -> dic
             f"the KL is {kl:.3f} nats a frame after {row['updates']:,} updates: the latents say almost nothing of the frames. "
             "It may rise later; where it does not, weigh it less: --overrides.kl_scale 0.1"
         )
-    began = first and first.get("image_loss")
-    if image is not None and began and image > STANDSTILL * began:
+    began = first.get("image_loss") if first else None
+    if first and image is not None and began is not None and image > STANDSTILL * began:
         found["loss"] = (
             f"the image loss is {image:.1f} after {row['updates']:,} updates and was {began:.1f} after {first['updates']:,}: "
             "nothing is learned; try another --learning_rate, and look at the clips (cwm-dataprep preview)"

@@ -394,7 +394,7 @@ def test_bad_input_is_one_sentence(root, tmp_path):
     assert fast.diets() == [["s003"]]
     with pytest.raises(ValueError, match=r"cannot filter by 'robot', choose one of .*luma, speed"):
         loader(ClipSource(str(own), where={"robot": (0.0, 1.0)}))
-    with pytest.raises(ValueError, match="it has: train; cwm-dataprep's --validation-share makes one"):
+    with pytest.raises(ValueError, match="it has: train; cwm-dataprep split makes one"):
         loader(ClipSource(str(root), split="validation"))
     with pytest.raises(ValueError, match="a subset of 25 sources was asked for, and there are 24"):
         loader(ClipSource(str(root), subset=25))
