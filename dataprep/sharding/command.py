@@ -27,7 +27,7 @@ from dataprep.sharding.plan import Listing, Plan, ShardConfig, count_reasons, ma
 from dataprep.sharding.progress import ProgressLine, clock
 from dataprep.sharding.summary import Tolerance, report, say
 from dataprep.sharding.supervisor import RunOptions, run_jobs
-from dataprep.sharding.worker import Opener, ShardJob, make_jobs
+from dataprep.sharding.worker import Opener, ShardJob, make_jobs, output_errors
 
 COMMAND = ".state/command.json"
 """The words of the command that a set began with, and the folder that it was given in, for `verify --repair`."""
@@ -112,18 +112,11 @@ def make_shards(
         OutputError: the output cannot be written.
     """
     options, run_options = read_options(SourceOptions, args), read_options(RunOptions, args)
-    root, number = Root.parse(options.out), 0
-    if options.append or options.retry_failures:
-        addition = plan_addition(
-            root, listing, config, append=options.append, retry_failures=options.retry_failures
-        )
-        say(f"{addition.left_alone} videos are in {root} and left alone")
-        if addition.plan is None:
-            say("there is nothing to add")
-            return EXIT_DONE
-        number, plan = addition.number, addition.plan
-    else:
-        plan = make_plan(listing, config)
+    root = Root.parse(options.out)
+    plan, number = _plan(options, root, listing, config)
+    if plan is None:
+        say("there is nothing to add")
+        return EXIT_DONE
     if options.dry_run:
         return _dry_run(run_options, plan, listing, opener)
     part, parts = map(int, options.shard_range.split("/"))
@@ -132,8 +125,7 @@ def make_shards(
             ledger.clear(root)
         ledger.begin(root, plan, origin, listing.columns, addition=number)
         if not number:
-            words = {"arguments": args.words, "folder": str(Path.cwd())}
-            root.write(COMMAND, json.dumps(words).encode())
+            _record_command(root, args.words)
         mine = plan.tasks[part::parts]
         tasks = ledger.unfinished(root, mine, plan.hash)
         say(
@@ -156,6 +148,27 @@ def make_shards(
     already = len(mine) > 0 and not tasks
     seconds = None if already else time.monotonic() - started
     return report(outcome, root, read_options(Tolerance, args), seconds=seconds, already=already)
+
+
+def _plan(
+    options: SourceOptions, root: Root, listing: Listing, config: ShardConfig
+) -> tuple[Plan | None, int]:
+    """What is to be written, and the number of the addition that it is: 0 for a set's beginning."""
+    if not (options.append or options.retry_failures):
+        return make_plan(listing, config), 0
+    addition = plan_addition(
+        root, listing, config, append=options.append, retry_failures=options.retry_failures
+    )
+    say(f"{addition.left_alone} videos are in {root} and left alone")
+    return addition.plan, addition.number
+
+
+def _record_command(root: Root, words: Sequence[str]) -> None:
+    """Keep the command for `verify --repair`: all parts, and nothing removed first."""
+    again = [word for word in words if not (len(word) > 2 and "--overwrite".startswith(word))]
+    record = {"arguments": [*again, "--shard-range", "0/1"], "folder": str(Path.cwd())}
+    with output_errors(root):
+        root.write(COMMAND, json.dumps(record).encode())
 
 
 def _dry_run(options: RunOptions, plan: Plan, listing: Listing, opener: Opener) -> int:

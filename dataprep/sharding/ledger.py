@@ -130,21 +130,7 @@ def begin(
     Raises:
         ValueError: the output holds other work; the sentence names what differs.
     """
-    record = {
-        "plan_hash": plan.hash,
-        "sources_hash": plan.sources_hash,
-        "videos": plan.videos,
-        "config": to_dict(plan.config),
-        "versions": library_versions(),
-        "shards": dict(Counter(task.split for task in plan)),
-        "failures": [dataclasses.astuple(failure) for failure in plan.listed_failures],
-        "licence": origin.licence,
-        "redistributable": origin.redistributable,
-    }
-    if addition:
-        firsts = {task.split: task.index for task in reversed(plan.tasks)}
-        record |= {"firsts": firsts}
-    record = json.loads(json.dumps(record))
+    record = _record(plan, origin, numbered_on=addition > 0)
     name = ADDED_PLAN.format(addition) if addition else PLAN
     before = read_plan(root, name)
     if before is None and not addition and root.files("data"):
@@ -157,10 +143,27 @@ def begin(
         if columns is not None:
             has_additions = addition or read_plan(root, ADDED_PLAN.format(1)) is not None
             old = _read_columns(root) if has_additions else {}
-            both = {
-                column: {**old.get(column, {}), **columns.get(column, {})} for column in {**old, **columns}
-            }
+            names = dict.fromkeys([*old, *columns])
+            both = {name: {**old.get(name, {}), **columns.get(name, {})} for name in names}
             root.write(COLUMNS, json.dumps(both).encode())
+
+
+def _record(plan: Plan, origin: Origin, *, numbered_on: bool) -> dict[str, Any]:
+    """The plan as json holds it; of an addition also the number of its first shard of each split."""
+    record = {
+        "plan_hash": plan.hash,
+        "sources_hash": plan.sources_hash,
+        "videos": plan.videos,
+        "config": to_dict(plan.config),
+        "versions": library_versions(),
+        "shards": dict(Counter(task.split for task in plan)),
+        "failures": [dataclasses.astuple(failure) for failure in plan.listed_failures],
+        "licence": origin.licence,
+        "redistributable": origin.redistributable,
+    }
+    if numbered_on:
+        record["firsts"] = {task.split: task.index for task in reversed(plan.tasks)}
+    return json.loads(json.dumps(record))
 
 
 def unfinished(root: Root, tasks: Sequence[ShardTask], plan_hash: str) -> list[ShardTask]:
@@ -182,7 +185,8 @@ def clear(root: Root) -> None:
     home = root.home
     if home is None:
         raise ValueError("--overwrite works on local outputs only: remove the remote files yourself")
-    if home.exists() and any(home.iterdir()) and not (home / PLAN).is_file():
+    held = [path.name for path in home.iterdir() if path.name != ".state"] if home.exists() else []
+    if held and not (home / PLAN).is_file():  # .state alone: of this run's own lock
         raise ValueError(f"{root} holds files that no run of cwm-dataprep wrote: nothing was removed")
     for part in ("data", "meta", ".state"):
         shutil.rmtree(home / part, ignore_errors=True)

@@ -269,7 +269,7 @@ def test_a_corrupt_shard_is_written_again_from_its_videos(
     videos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert main(folder_command(videos, out)) == 0
+    assert main(folder_command(videos, out, "--overwrite")) == 0  # which the repair must not do again
     tar = out / "data/train-00001-of-00004.tar"
     whole, others = tar.read_bytes(), {p: p.stat().st_mtime_ns for p in out.glob("data/*") if p != tar}
     tar.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])

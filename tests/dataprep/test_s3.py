@@ -94,7 +94,7 @@ def test_finished_work_is_not_done_again(
     assert "6 of 6 already written" in capsys.readouterr().err
     assert main(["finalize", remote]) == 0
     assert main([*shard(videos, remote), "--stride", "2"]) == 1
-    assert "changed: decode.stride (was 1, now 2)" in capsys.readouterr().err
+    assert "was begun otherwise: --stride was 1, is 2" in capsys.readouterr().err
 
 
 def test_every_reading_command(
