@@ -15,7 +15,7 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
-from cwm_hub.shards.writer import measure_clip
+from cwm_hub.shards.measures import measure_clip
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,9 @@ def main() -> None:
         write_cut(args.target / name, frames, cut.fps)
         size = (args.target / name).stat().st_size
         total += size
-        print(f"{name:28s} {len(frames)} frames {size:7d} bytes  motion {measure_clip(frames)[0]:.2f}")
+        print(
+            f"{name:28s} {len(frames)} frames {size:7d} bytes  motion {measure_clip(frames, 25).motion:.2f}"
+        )
     print(f"{len(CUTS)} clips, {total} bytes")
 
 

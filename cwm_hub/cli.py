@@ -17,6 +17,7 @@ COMMANDS = {
         "cwm_hub.hub.publish_command",
         "a run's model, scores, pictures and card to the Hub or a directory",
     ),
+    "watch": ("cwm_hub.hub.watch_command", "a film of a saved agent in its task, or in another"),
     "verify": ("cwm_hub.hub.verify_command", "the cache's copy of a checkpoint against what the Hub holds"),
 }
 """Sub-command to (module, one line of help).

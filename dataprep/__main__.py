@@ -11,20 +11,10 @@ from collections.abc import Sequence
 from cwm_hub import missing_extra
 from cwm_hub.config import nearest
 from dataprep.command_line import EXIT_DONE, EXIT_INPUT, EXIT_INTERRUPTED, Parser, with_dashes
+from dataprep.sources.table import SOURCES
 
 COMMANDS = {
-    "ssv2": ("dataprep.sources.ssv2", "Something-Something-v2: webm files and their label files"),
-    "human36m": ("dataprep.sources.human36m", "Human3.6M: four-camera mp4 files or extracted frames"),
-    "youtube-driving": (
-        "dataprep.sources.youtube_driving",
-        "ACO YouTube driving: frames, their zip, or mp4 files",
-    ),
-    "folder": ("dataprep.sources.folder", "any tree of video files, labels and splits optional"),
-    "hub-dataset": ("dataprep.sources.hub_dataset", "a Hugging Face data set with videos"),
-    "lerobot": (
-        "dataprep.sources.lerobot",
-        "a LeRobot data set (v2.0, v2.1, v3.0): an episode of a camera is a video",
-    ),
+    "sources": ("dataprep.sources.table", "the kinds of input, with one line each"),
     "finalize": ("dataprep.sharding.finalize", "merge the parts of a --shard-range run into a data set"),
     "status": ("dataprep.sharding.status", "how far the parts of a run are, and what has failed so far"),
     "verify": ("dataprep.curation.verify", "check a shard directory against its manifest"),
@@ -42,18 +32,21 @@ COMMANDS = {
     "preview": ("dataprep.curation.preview", "contact sheet or page of looping clips"),
     "push": ("dataprep.curation.push", "publish a shard directory as a Hub data set"),
 }
-"""Sub-command to (module with `add_arguments(parser)` and `run(args) -> exit code`, one line of help)."""
+"""As `SOURCES`: sub-command to (module with `add_arguments(parser)` and `run(args) -> exit code`, one line of help)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command; returns one of the exit codes of `command_line`."""
     arguments = with_dashes(sys.argv[1:] if arguments is None else arguments)
     parser = Parser(prog="cwm-dataprep", description="Raw video to WebDataset shards for video pre-training.")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands, table = (
+        parser.add_subparsers(dest="command", metavar="COMMAND", required=True),
+        SOURCES | COMMANDS,
+    )
     asked = next((a for a in arguments if not a.startswith("-")), None)
-    if asked is not None and asked not in COMMANDS:
-        parser.error(f"there is no command {asked}{nearest(asked, COMMANDS)}")
-    for name, (module, summary) in COMMANDS.items():
+    if asked is not None and asked not in table:
+        parser.error(f"there is no command {asked}{nearest(asked, table)}")
+    for name, (module, summary) in table.items():
         command = commands.add_parser(name, help=summary, description=summary)
         if name == asked:
             importlib.import_module(module).add_arguments(command)
@@ -65,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-            code = importlib.import_module(COMMANDS[args.command][0]).run(args)
+            code = importlib.import_module(table[args.command][0]).run(args)
             sys.stdout.flush()
             return code
     except KeyboardInterrupt:

@@ -113,7 +113,8 @@ def read_options(cls: type[OptionsT], args: argparse.Namespace, **replaced: Any)
     Raises:
         ValueError: the class refuses a value.
     """
-    values = {name: value for name, value in vars(args).items() if name in docstrings(cls)} | replaced
+    names = docstrings(cls)  # once: it reads the source
+    values = {name: value for name, value in vars(args).items() if name in names} | replaced
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 

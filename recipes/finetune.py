@@ -31,8 +31,9 @@ from gymnasium import Env
 
 from cwm_hub.agents.agent import Agent, Policy
 from cwm_hub.agents.replay import Replay
-from cwm_hub.agents.rollout import Collector, EpisodeRecord, RandomPolicy, evaluation_seeds, play_episode
+from cwm_hub.agents.rollout import Collector, EpisodeRecord, RandomPolicy, each_episode, evaluation_seeds
 from cwm_hub.envs import make_env
+from cwm_hub.evaluation.episodes import FILMED_EPISODES, episode_rows
 from cwm_hub.figures.films import write_film
 from cwm_hub.hub.checkpoint import save_pretrained
 from cwm_hub.provenance import provenance
@@ -54,8 +55,6 @@ from recipes.run.folder import (
 from recipes.run.memory import keep_memory
 from recipes.run.meter import Meter
 
-FILMED_EPISODES = 4
-"""First episodes of an evaluation of the random policy or of the agent's mode, side by side in its film."""
 POLICIES = ("random", "mode", "sampled")
 """What an evaluation may play, as `policy` says in eval.jsonl."""
 
@@ -121,7 +120,9 @@ def main(config: FinetuneConfig) -> int:
                 write_film(film, frames["random" if "random" in due else "mode"], frames_per_second=fps)
                 if "random" in due:
                     check_task(records["random"], agent, config)
-                write_evaluation(run / "eval.jsonl", records, counters(config, progress))
+                write_evaluation(
+                    run / "eval.jsonl", records, counters(config, progress), task=config.env.name
+                )
                 progress.evaluated_at = progress.agent_steps
                 print_evaluation(progress.agent_steps, latest_scores(run), due)
 
@@ -216,14 +217,12 @@ def play(
     """
     records: dict[str, list[EpisodeRecord]] = {name: [] for name in policies}
     filmed: dict[str, list[np.ndarray]] = {name: [] for name in policies}
-    for name, (policy, explore) in policies.items():
-        for number, seed in enumerate(evaluation_seeds(episodes)):
-            if stop.received:
-                return records, filmed
-            record, frames = play_episode(env, policy, seed=seed, explore=explore)
-            records[name].append(record)
-            if number < FILMED_EPISODES:
-                filmed[name].append(frames)
+    for name, record, frames in each_episode(env, policies, seeds=evaluation_seeds(episodes)):
+        if stop.received:
+            break
+        records[name].append(record)
+        if len(filmed[name]) < FILMED_EPISODES:
+            filmed[name].append(frames)
     return records, filmed
 
 
@@ -251,11 +250,12 @@ def check_task(records: Sequence[EpisodeRecord], agent: Agent, config: FinetuneC
         )
 
 
-def write_evaluation(path: Path, records: dict[str, list[EpisodeRecord]], at: dict[str, int]) -> None:
+def write_evaluation(
+    path: Path, records: dict[str, list[EpisodeRecord]], at: dict[str, int], *, task: str
+) -> None:
     """A row for each episode."""
-    for name, of_policy in records.items():
-        for record in of_policy:
-            append_row(path, at | {"policy": name} | asdict(record))
+    for row in episode_rows(records, task=task):
+        append_row(path, at | row)
 
 
 def write_agent(

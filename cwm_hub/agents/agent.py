@@ -46,6 +46,14 @@ class Agent(Policy, Protocol):
         """Where the weights are."""
 
     @property
+    def action_size(self) -> int:
+        """Numbers in an action."""
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square frames that it sees."""
+
+    @property
     def episode_rows(self) -> int:
         """Rows, the reset among them, that an episode needs to be learned from; shorter ones are never drawn."""
 

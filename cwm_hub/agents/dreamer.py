@@ -161,6 +161,16 @@ class DreamerAgent(Published, nn.Module):
         return next(self.parameters()).device
 
     @property
+    def action_size(self) -> int:
+        """Numbers in an action."""
+        return self.config.world.action_size
+
+    @property
+    def image_size(self) -> int:
+        """Side of the frames in pixels."""
+        return self.config.world.frame.image_size
+
+    @property
     def episode_rows(self) -> int:
         """Rows of a sequence: shorter episodes are never drawn."""
         return self.config.sequence_steps

@@ -159,6 +159,16 @@ class DrQV2Agent(nn.Module):
         return next(self.parameters()).device
 
     @property
+    def action_size(self) -> int:
+        """Numbers in an action."""
+        return self.config.action_size
+
+    @property
+    def image_size(self) -> int:
+        """Side of the frames in pixels."""
+        return self.config.image_size
+
+    @property
     def episode_rows(self) -> int:
         """Rows of the shortest episode that has a transition."""
         return 2

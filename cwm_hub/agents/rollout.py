@@ -4,7 +4,7 @@ All randomness of an episode (goal, exploration, sampled latents) follows from i
 resumes at an episode's start goes on exactly, and evaluating more or less often does not change training.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -134,6 +134,21 @@ def evaluate(
 ) -> list[EpisodeRecord]:
     """One episode per seed, with the policy's mode or, exploring, with samples of it."""
     return [play_episode(env, policy, seed=seed, explore=explore)[0] for seed in seeds]
+
+
+def each_episode(
+    env: "gymnasium.Env[Any, Any]", policies: Mapping[str, tuple[Policy, bool]], *, seeds: Sequence[int]
+) -> Iterator[tuple[str, EpisodeRecord, UInt8[np.ndarray, "T 3 H W"]]]:
+    """Every policy on the same seeds, one episode at a time: `(name, record, frames)` as each ends.
+
+    Args:
+        env: stepped by nobody else meanwhile.
+        policies: by name, each with whether it explores.
+        seeds: of the episodes.
+    """
+    for name, (policy, explore) in policies.items():
+        for seed in seeds:
+            yield name, *play_episode(env, policy, seed=seed, explore=explore)
 
 
 def play_episode(

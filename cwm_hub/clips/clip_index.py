@@ -21,7 +21,7 @@ from cwm_hub.shards.manifest import Manifest, ShardRecord
 if TYPE_CHECKING:
     import pyarrow
 
-FILTERS = ("num_frames", "fps", "source_frames", "label", "motion", "luma")
+FILTERS = ("num_frames", "fps", "source_frames", "label", "motion", "luma", "frozen", "black", "moving")
 """Index columns that `ClipSource.where` can bound, beside those of the user's own that hold numbers."""
 
 
@@ -36,11 +36,13 @@ class ClipSource:
     split: str = "train"
     """Split of the manifest to read."""
     where: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Keep clips whose index column lies within [low, high]: `{"motion": (1.5, 255)}`."""
+    """Keep clips whose index column lies within [low, high]: `{"moving": (0.015, 1)}`."""
     subset: int | None = None
     """Use only this many source videos, chosen by `subset_seed` (1,500 and 15,000 in the paper); None uses all."""
     subset_seed: int = 0
     """Seed of the choice. The choice for 1,500 is contained in that for 15,000."""
+    keep_cuts: bool = False
+    """Draw windows across the cuts between shots, as if the index named none."""
     block_shards: int | None = None
     """Shards that are shuffled together; 0 shuffles the whole set. None: 0 for a local root, 4 for a remote one."""
 
@@ -66,7 +68,7 @@ class Usage:
     short: int
     """Of the others, clips of fewer frames than a window."""
     covered: int
-    """Of the others, clips whose windows are all in an earlier piece of their video."""
+    """Of the others, clips whose windows are all in an earlier piece of their video, or all cross a cut."""
     unchosen: int
     """Of the others, clips of source videos that `subset` did not choose."""
     median_frames: int
@@ -107,14 +109,17 @@ class ClipIndex:
         self._fps = rows["fps"].to_numpy()
         self._read_columns(rows, records)
         names, number = _number_sources(rows["source"])
-        self.windows = WindowTable.build(number, self.start, self.frames, window_frames=window_frames)
+        cuts = None if source.keep_cuts or "cuts" not in rows.column_names else _cuts(rows["cuts"])
+        self.windows = WindowTable.build(
+            number, self.start, self.frames, window_frames=window_frames, cuts=cuts
+        )
         """Every window of the usable clips."""
         if not len(self.windows):
             raise ValueError(
                 f"{source.root} has no {source.split} clip of at least {window_frames} frames"
                 + (f" within {source.where}" if source.where else "")
             )
-        self._long_clips = len(self.windows.row)
+        self._long_clips = len(np.unique(self.windows.row))
         if source.subset is not None:
             self.windows = self._subset(names.take(self.windows.sources).to_pylist(), source.subset)
         self.source_names = names.take(self.windows.sources)
@@ -150,7 +155,7 @@ class ClipIndex:
 
     def facts(self) -> dict[str, Any]:
         """What of the set is used and what is left out, for logs and `train.json`."""
-        rows = self.windows.row
+        rows = self.windows.clips
         return {
             "root": self.source.root,
             "name": self.manifest.name,
@@ -168,7 +173,7 @@ class ClipIndex:
 
     def usage(self, window_frames: int) -> Usage:
         """What a person is told of the set at the start of training; `window_frames` as the index was made with."""
-        rows = self.windows.row
+        rows = np.unique(self.windows.row)  # a clip with a cut owns windows in several stretches
         short = int((self.frames < window_frames).sum())
         rates = self._fps[rows]
         return Usage(
@@ -209,6 +214,14 @@ def _number_sources(column: "pyarrow.ChunkedArray") -> tuple["pyarrow.Array", In
     return coded.dictionary.take(order), rank[coded.indices.to_numpy()]
 
 
+def _cuts(column: "pyarrow.ChunkedArray") -> tuple[Ints, Ints]:
+    """(row, frame inside the clip) of every cut."""
+    import pyarrow.compute as pc
+
+    lists = column.combine_chunks()
+    return pc.list_parent_indices(lists).to_numpy().astype(np.int64), pc.list_flatten(lists).to_numpy()
+
+
 def _within(table: "pyarrow.Table", where: Mapping[str, tuple[float, float]]) -> NDArray[np.bool_]:
     kept = np.ones(len(table), bool)
     own = [
@@ -219,6 +232,8 @@ def _within(table: "pyarrow.Table", where: Mapping[str, tuple[float, float]]) ->
     for column, (low, high) in where.items():
         if column not in (*FILTERS, *own):
             raise ValueError(f"cannot filter by {column!r}, choose one of {', '.join((*FILTERS, *own))}")
+        if column not in table.column_names:
+            raise ValueError(f"cannot filter by {column!r}: it was not measured when this set was made")
         values = table[column].to_numpy()
         kept &= (low <= values) & (values <= high)
     return kept

@@ -74,27 +74,43 @@ class WindowTable:
     """Every window of `window_frames` consecutive frames of a data set, each exactly once.
 
     A source cut into overlapping pieces holds some windows twice; here a window belongs to the first piece that has
-    it, so that a uniform draw from a source's interval is uniform over the source video.
+    it, so that a uniform draw from a source's interval is uniform over the source video. Of a clip with cuts, each shot is
+    an interval of its own: no window reaches over a cut.
     """
 
     row: Ints
-    """Index row of each clip that owns windows, by source and then by time."""
+    """Index row of the clip of each shot that owns windows, by source and then by time."""
     first: Ints
-    """Frame inside the clip where its first own window starts."""
+    """Frame inside the clip where the shot's first own window starts."""
     edge: Ints
-    """Clip i owns the windows edge[i] to edge[i + 1]."""
+    """Shot i owns the windows edge[i] to edge[i + 1]."""
     source: Ints
-    """Source number of each of these clips."""
+    """Source number of each of these shots."""
     short_sources: int
-    """Sources left out because no clip of theirs is as long as the window."""
+    """Sources left out because no shot of theirs is as long as the window."""
 
     @classmethod
-    def build(cls, source: Ints, start_frame: Ints, num_frames: Ints, *, window_frames: int) -> "WindowTable":
-        """From one entry per clip: its source's number, where it starts in the source video, and its length."""
+    def build(
+        cls,
+        source: Ints,
+        start_frame: Ints,
+        num_frames: Ints,
+        *,
+        window_frames: int,
+        cuts: tuple[Ints, Ints] | None = None,
+    ) -> "WindowTable":
+        """From one entry per clip: its source's number, where it starts in the source video, and its length.
+
+        `cuts` are (clip, frame inside it that begins a new shot), in any order.
+        """
         if window_frames < 1:
             raise ValueError(f"a window needs at least one frame, got {window_frames}")
-        row = np.lexsort((start_frame, source))
-        source, start, length = source[row], start_frame[row], num_frames[row]
+        row, shot, length = np.arange(len(num_frames)), np.zeros(len(num_frames), np.int64), num_frames
+        if cuts is not None:
+            row, shot, length = _shots(num_frames, *cuts)
+        order = np.lexsort((start_frame[row] + shot, source[row]))
+        row, shot, length = row[order], shot[order], length[order]
+        source, start = source[row], start_frame[row] + shot
         span = int((start + length).max(initial=0)) + 1
         start = start + source * span  # sources end to end, so that one running maximum serves all of them
         stop = start + np.maximum(length - window_frames + 1, 0)
@@ -104,7 +120,7 @@ class WindowTable:
         used = count > 0
         return cls(
             row=row[used],
-            first=(first_window - start)[used],
+            first=(shot + first_window - start)[used],
             edge=np.concatenate(([0], np.cumsum(count[used]))),
             source=source[used],
             short_sources=_distinct(source).size - _distinct(source[used]).size,
@@ -112,6 +128,11 @@ class WindowTable:
 
     def __len__(self) -> int:
         return int(self.edge[-1])
+
+    @property
+    def clips(self) -> Ints:
+        """Index rows of the clips that own windows, ascending."""
+        return np.unique(self.row)
 
     @property
     def sources(self) -> Ints:
@@ -126,18 +147,28 @@ class WindowTable:
 
     def units(self, sampling: Sampling, *, window_frames: int) -> Ints:
         """Edges of the sampling units on the window axis; `frame` makes as many equal shares as windows fit in."""
-        if sampling == "clip":
-            return self.edge
-        if sampling == "source":
-            change = np.flatnonzero(np.diff(self.source)) + 1
-            return self.edge[np.concatenate(([0], change, [len(self.source)]))]
+        if sampling != "frame":
+            of = self.row if sampling == "clip" else self.source
+            change = np.flatnonzero(np.diff(of)) + 1
+            return self.edge[np.concatenate(([0], change, [len(of)]))]
         count = max(1, len(self) // window_frames)
         return np.arange(count + 1) * len(self) // count
 
     def locate(self, window: Ints) -> tuple[Ints, Ints]:
         """(index row, first frame inside that clip) of each window."""
-        clip = np.searchsorted(self.edge, window, side="right") - 1
-        return self.row[clip], self.first[clip] + window - self.edge[clip]
+        shot = np.searchsorted(self.edge, window, side="right") - 1
+        return self.row[shot], self.first[shot] + window - self.edge[shot]
+
+
+def _shots(num_frames: Ints, clip: Ints, frame: Ints) -> tuple[Ints, Ints, Ints]:
+    """(clip, first frame inside it, length) of every shot of clips that are cut at these frames, by clip and time."""
+    every = np.arange(len(num_frames))
+    clip, first = np.concatenate([every, clip]), np.concatenate([np.zeros_like(every), frame])
+    order = np.lexsort((first, clip))
+    clip, first = clip[order], first[order]
+    is_last = np.append(clip[1:] != clip[:-1], True)[: len(clip)]
+    stop = np.where(is_last, num_frames[clip], np.append(first[1:], 0)[: len(clip)])
+    return clip, first, stop - first
 
 
 def _distinct(ascending: Ints) -> Ints:

@@ -120,7 +120,7 @@ class ClipSet:
 
     def _check_share(self, row: int, error: BrokenShardError) -> None:
         """A count alone would let a small set shrink to one clip that is drawn again and again."""
-        usable = self.index.windows.row
+        usable = self.index.windows.clips
         whole_shard = usable[self.index.shard[usable] == self.index.shard[row]]
         self._unreadable.update([row] if error.name == self._clip_name(row) else whole_shard.tolist())
         if len(self._unreadable) > self._max_broken_share * len(usable):

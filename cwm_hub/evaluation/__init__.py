@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cwm_hub.evaluation.held_out import read_held_out as read_held_out
     from cwm_hub.evaluation.intervals import bootstrap_interval as bootstrap_interval
     from cwm_hub.evaluation.intervals import interquartile_mean as interquartile_mean
+    from cwm_hub.evaluation.intervals import probability_of_improvement as probability_of_improvement
     from cwm_hub.evaluation.predict import score as score
     from cwm_hub.evaluation.protocol import Protocol as Protocol
     from cwm_hub.evaluation.protocol import ProtocolError as ProtocolError
@@ -30,6 +31,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "compare_runs": "cwm_hub.evaluation.comparison",
         "interquartile_mean": "cwm_hub.evaluation.intervals",
         "make_protocol": "cwm_hub.evaluation.held_out",
+        "probability_of_improvement": "cwm_hub.evaluation.intervals",
         "read_held_out": "cwm_hub.evaluation.held_out",
         "read_scorecard": "cwm_hub.evaluation.comparison",
         "score": "cwm_hub.evaluation.predict",

@@ -2,7 +2,7 @@
 
     ROOT/data/train-00000-of-00004.tar   samples `{key}.mp4` (or `.jpg`, `.u8`) + `{key}.json`, nothing else in data/
     ROOT/meta/manifest.json              per shard: samples, frames, bytes, sha256; config, versions, plan hash
-    ROOT/meta/index.parquet              one row a clip with its byte offset, so a local loader reads one window
+    ROOT/meta/index.parquet              one row a clip with its byte offset, so a local loader reads one window, and its cuts
     ROOT/meta/failures.jsonl             one line for every source video that gave no clip, with the reason
 
 Every json has the same fields and no nulls (a label that is unknown is -1, a text ""), because readers infer the

@@ -3,9 +3,10 @@
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
+from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from cwm_hub.shards.codecs import ShardError
 from cwm_hub.shards.storage import Root
@@ -15,10 +16,16 @@ if TYPE_CHECKING:
 
 INDEX = "meta/index.parquet"
 
+INDEX_ALONE = ("shard", "offset", "size", "cuts", "frozen", "black", "moving")
+"""Fields of `ClipRow` that are not in the tar: a clip's place, and what a better measure may find anew."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClipRow:
-    """One clip: a row of `meta/index.parquet` and, without its place (shard, offset, size), the json in the tar."""
+    """One clip: a row of `meta/index.parquet` and, without the fields of `INDEX_ALONE`, the json in the tar.
+
+    Fields with a default were added later: the index of an older set lacks them.
+    """
 
     key: str
     """Unique in the set and stable between runs, `[a-z0-9_-]+`."""
@@ -53,15 +60,22 @@ class ClipRow:
     codec: str
     """One of `CODECS`."""
     motion: float
-    """Mean absolute difference of successive frames per pixel and channel, in 0-255 units; 0 is a still picture."""
+    """Mean absolute difference of successive frames per pixel and channel, in 0-255 units; 0 is a still picture. Grain counts,
+    and a slow video counts less: `moving` tells whether something moves."""
     luma: float
     """Mean pixel value, 0-255."""
+    cuts: tuple[int, ...] = ()
+    """Frames of this clip that begin a new shot, ascending, never 0; none where nobody looked for them."""
+    frozen: float = nan
+    """Share of its frames that stand in a frozen stretch (`measures`), in [0, 1]; NaN where nobody measured."""
+    black: float = nan
+    """Share of its frames that are black, in [0, 1]; NaN where nobody measured."""
+    moving: float = nan
+    """Share of its picture that moves (`moving`), in [0, 1]; NaN where nobody measured."""
 
     def sample_json(self) -> bytes:
-        """The sample's json member: every field but the place in the tar, in the order of the class."""
-        values = {
-            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("shard", "offset", "size")
-        }
+        """The sample's json member: every field but those of `INDEX_ALONE`, in the order of the class."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in INDEX_ALONE}
         return json.dumps(values).encode()
 
 
@@ -69,7 +83,12 @@ def index_table(rows: Sequence[ClipRow]) -> "pyarrow.Table":
     """Rows as an arrow table: a column for every field of `ClipRow`."""
     import pyarrow as pa
 
-    types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    types = {
+        str: pa.string(),
+        int: pa.int64(),
+        float: pa.float64(),
+        tuple[int, ...]: pa.list_(pa.int64()),
+    }
     return pa.table(
         {
             f.name: pa.array([getattr(row, f.name) for row in rows], types[cast(type, f.type)])
@@ -92,7 +111,7 @@ def read_index_table(root: str | Path | Root) -> "pyarrow.Table":
     """`meta/index.parquet` as an arrow table, the cheap form for large sets.
 
     Raises:
-        ShardError: there is none, it is damaged, or a column is missing.
+        ShardError: there is none, it is damaged, or a column that every version has is missing.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -103,7 +122,7 @@ def read_index_table(root: str | Path | Root) -> "pyarrow.Table":
         raise ShardError(f"{root} is not a finished shard directory: it has no {INDEX}") from error
     except pa.ArrowException as error:
         raise ShardError(f"{root}/{INDEX}: damaged parquet: {error}") from error
-    missing = [f.name for f in fields(ClipRow) if f.name not in table.column_names]
+    missing = [f.name for f in fields(ClipRow) if f.name not in table.column_names and f.default is MISSING]
     if missing:
         raise ShardError(f"{root}/{INDEX}: missing columns {missing}")
     return table
@@ -112,5 +131,11 @@ def read_index_table(root: str | Path | Root) -> "pyarrow.Table":
 def read_index(root: str | Path | Root) -> list[ClipRow]:
     """The rows of `meta/index.parquet`, in the order of the shards; raises as `read_index_table`."""
     table = read_index_table(root)
-    columns = [table.column(f.name).to_pylist() for f in fields(ClipRow)]
-    return [ClipRow(*values) for values in zip(*columns, strict=True)]
+    names = [f.name for f in fields(ClipRow) if f.name in table.column_names]
+    columns = [table.column(name).to_pylist() for name in names]
+    return [make_row(dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
+
+
+def make_row(values: dict[str, Any]) -> ClipRow:
+    """A row from what json or parquet kept of it."""
+    return ClipRow(**(values | {"cuts": tuple(values.get("cuts", ()))}))

@@ -4,16 +4,17 @@ import contextlib
 import hashlib
 import re
 import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
-
+from cwm_hub.shards.cells import Cells, frame_cells
 from cwm_hub.shards.codecs import CODECS, EXTENSIONS, Frames, ShardError, encode_clip
 from cwm_hub.shards.index import ClipRow
 from cwm_hub.shards.manifest import ShardRecord
+from cwm_hub.shards.measures import Measures, measure_clip
 from cwm_hub.shards.storage import fsync, sync, temporary_name
 
 if TYPE_CHECKING:
@@ -34,29 +35,32 @@ class EncodedClip:
     num_frames: int
     width: int
     height: int
-    motion: float
-    luma: float
+    measures: Measures
+    cuts: tuple[int, ...] = ()
 
     @classmethod
-    def encode(cls, frames: Frames, *, codec: str, fps: float) -> Self:
-        """Encode uint8 RGB frames [T, H, W, 3] as `encode_clip` does and measure their motion and luma."""
+    def encode(
+        cls,
+        frames: Frames,
+        *,
+        codec: str,
+        fps: float,
+        find_cuts: Callable[[Cells, float], tuple[int, ...]] | None = None,
+    ) -> Self:
+        """Encode uint8 RGB frames [T, H, W, 3] as `encode_clip` does and measure them.
+
+        Args:
+            frames: of one video.
+            codec: one of `CODECS`.
+            fps: frames per second.
+            find_cuts: tells from cells and rate which frames begin a new shot; None: the clip is one shot.
+        """
         payload = encode_clip(frames, codec, fps)
-        motion, luma = measure_clip(frames)
+        cells = frame_cells(frames)
+        cuts = find_cuts(cells, fps) if find_cuts else ()
+        measures = measure_clip(frames, fps, cuts, cells=cells)
         count, height, width, _ = frames.shape
-        return cls(payload, codec, round(float(fps), 6), count, width, height, motion, luma)
-
-
-def measure_clip(frames: Frames) -> tuple[float, float]:
-    """(motion, luma) of uint8 frames [T, H, W, 3] as defined in `ClipRow`, rounded to four digits."""
-    change = np.maximum(frames[1:], frames[:-1])
-    change -= np.minimum(frames[1:], frames[:-1])
-    return round(_mean(change), 4), round(_mean(frames), 4)
-
-
-def _mean(frames: Frames) -> float:
-    """Mean of all pixels, 0 where there are none; 32-bit sums a row are exact, and a third of the time of floats."""
-    sums = frames.sum(axis=(2, 3), dtype=np.uint32)
-    return int(sums.sum(dtype=np.uint64)) / max(1, frames.size)
+        return cls(payload, codec, round(float(fps), 6), count, width, height, measures, cuts)
 
 
 class ShardWriter:
@@ -131,8 +135,8 @@ class ShardWriter:
             width=clip.width,
             height=clip.height,
             codec=clip.codec,
-            motion=clip.motion,
-            luma=clip.luma,
+            cuts=clip.cuts,
+            **clip.measures._asdict(),
         )
         return self.append(row, clip.payload)
 

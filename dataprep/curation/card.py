@@ -8,7 +8,8 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from cwm_hub.hub_client.cards import BEGIN, END, code, inert, template
 from cwm_hub.shards.codecs import EXTENSIONS
 from cwm_hub.shards.manifest import Manifest
-from dataprep.curation.stats import STATIC_MOTION, WINDOW_FRAMES
+from cwm_hub.shards.moving import STILL
+from dataprep.curation.stats import WINDOW_FRAMES
 
 CODEC_WORDS = {
     "h264": "H.264 tuned for decoding",
@@ -75,9 +76,10 @@ def dataset_card(
             "frames a video": stats["video_frames"],
             "seconds a video": stats["video_seconds"],
             "motion": stats["motion"],
+            **({"moving": stats["moving"]} if stats["moving"] else {}),
             "luma (0-255)": stats["luma"],
         },
-        static_motion=STATIC_MOTION,
+        still=STILL,
         extension=EXTENSIONS[manifest.codec],
         streams=manifest.codec == "h264",
         location=json.dumps(location),

@@ -1,6 +1,6 @@
 """`cwm-dataprep filter`: a smaller shard directory from a larger one, by columns of its index, without decoding a clip.
 
-    cwm-dataprep filter shards/ssv2 --where "motion>=1.5" --where "num_frames>=25" --out shards/ssv2-moving
+    cwm-dataprep filter shards/ssv2 --min-motion 0.015 --where "num_frames>=25" --out shards/ssv2-moving
 
 Something-Something-v2 has many clips in which nothing moves. The same conditions can be given to the loader instead
 (`ClipSource(where=...)`), which costs no disk; a filtered copy is for keeping, moving and publishing.
@@ -20,7 +20,7 @@ from cwm_hub.shards.extra_columns import OURS, Columns, read_columns
 from cwm_hub.shards.index import ClipRow, read_index, read_index_table
 from cwm_hub.shards.manifest import Manifest, read_failures
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import EXIT_DONE, add_options, option, positional
+from dataprep.command_line import EXIT_DONE, add_options, option, positional, read_options
 from dataprep.curation.copying import Clip, new_set, write_copy
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -38,7 +38,7 @@ CONDITION = re.compile(r"\s*([\w .-]*\w)\s*(>=|<=|!=|=|>|<|~)\s*(.*?)\s*")
 
 @dataclass(frozen=True)
 class Condition:
-    """`motion>=1.5`, `label=93`, `label_text~left`."""
+    """`moving>=0.015`, `label=93`, `label_text~left`."""
 
     column: str
     """A field of `ClipRow`, or a column of the user's own."""
@@ -50,11 +50,17 @@ class Condition:
         return f"{self.column}{self.comparison}{self.value}"
 
     def holds(self, row: ClipRow, columns: Columns | None = None) -> bool:
-        """Whether the clip stays; `columns` are the user's own. A video without a value is left out by every condition."""
+        """Whether the clip stays; of `cuts` their number is compared, and what was not measured fits nothing.
+
+        Args:
+            row: of the index.
+            columns: the user's own; a video without a value is left out by every condition on one.
+        """
         if self.column in OURS:
-            return COMPARISONS[self.comparison](getattr(row, self.column), self.value)
-        value = (columns or {})[self.column].get(row.source)
-        return value is not None and value == value and COMPARISONS[self.comparison](value, self.value)
+            value = getattr(row, self.column)
+            return COMPARISONS[self.comparison](len(value) if isinstance(value, tuple) else value, self.value)
+        own = (columns or {})[self.column].get(row.source)
+        return own is not None and own == own and COMPARISONS[self.comparison](own, self.value)
 
     @classmethod
     def parse(cls, text: str, columns: Columns | None = None) -> "Condition":
@@ -63,12 +69,12 @@ class Condition:
         Raises:
             ValueError: It is no condition, or the column is unknown or of another type.
         """
-        types: dict[str, Any] = {field.name: field.type for field in fields(ClipRow)}
+        types: dict[str, Any] = {field.name: field.type for field in fields(ClipRow)} | {"cuts": int}
         for name, values in (columns or {}).items():
             types[name] = str if any(isinstance(value, str) for value in values.values()) else float
         match = CONDITION.fullmatch(text)
         if match is None:
-            raise ValueError(f"expected a condition such as motion>=1.5 or label_text~left, got {text!r}")
+            raise ValueError(f"expected a condition such as moving>=0.015 or label_text~left, got {text!r}")
         column, comparison, value = match.groups()
         if column not in types:
             raise ValueError(f"the index has no column {column!r}, but {', '.join(types)}")
@@ -86,10 +92,12 @@ class FilterOptions:
 
     root: str = positional("ROOT")
     """Shard directory or fsspec URL."""
-    where: tuple[str, ...] = option(metavar="CONDITION")
-    """Column, one of >= <= != = > < or ~ (contains), value; where several are given, all must hold."""
     out: str = option(metavar="OUT")
     """New local directory."""
+    where: tuple[str, ...] = option((), metavar="CONDITION")
+    """Column, one of >= <= != = > < or ~ (contains), value; where several are given, all must hold."""
+    min_motion: float | None = option(None, metavar="SHARE", parse=float)
+    """Of the picture that must move, as `--where moving>=SHARE`; 0.015 tells what moves from a still camera."""
     name: str | None = None
     """Of the new set; none: as before."""
 
@@ -102,11 +110,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Copy what fits; exit code 0."""
     columns = read_columns(read_index_table(args.root))
-    conditions = [Condition.parse(text, columns) for text in args.where]
-    manifest = filter_shards(args.root, args.out, conditions, name=args.name)
-    before = sum(record.samples for record in Manifest.load(args.root).shards)
+    options = read_options(FilterOptions, args)
+    conditions = [Condition.parse(text, columns) for text in options.where]
+    if options.min_motion is not None:
+        conditions.append(Condition("moving", ">=", options.min_motion))
+    if not conditions:
+        raise ValueError("filter by what? Give --where or --min-motion")
+    manifest = filter_shards(options.root, options.out, conditions, name=options.name)
+    before = sum(record.samples for record in Manifest.load(options.root).shards)
     print(
-        f"{args.out}: {sum(record.samples for record in manifest.shards)} of {before} clips, manifest {manifest.hash[:12]}"
+        f"{options.out}: {sum(record.samples for record in manifest.shards)} of {before} clips, manifest {manifest.hash[:12]}"
     )
     return EXIT_DONE
 
@@ -127,10 +140,15 @@ def filter_shards(
         name: Of the new set.
 
     Raises:
-        ValueError: No clip is left, or `out` is remote or not empty.
+        ValueError: No clip is left, the set is older than a column, or `out` is remote or not empty.
     """
     root, out = Root.parse(root), Root.parse(out)
     manifest, rows = Manifest.load(root), read_index(root)
+    for column in sorted({condition.column for condition in conditions} & OURS):
+        if any(getattr(row, column) != getattr(row, column) for row in rows):  # NaN
+            raise ValueError(
+                f"{column} was not measured when {root} was made: shard its videos again to filter by it"
+            )
     columns = read_columns(read_index_table(root))
     kept = [row for row in rows if all(condition.holds(row, columns) for condition in conditions)]
     groups: dict[str, dict[str, list[Clip]]] = {}

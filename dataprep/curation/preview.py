@@ -8,6 +8,7 @@ import argparse
 import base64
 import html
 import io
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -142,8 +143,15 @@ def spread(frames: Frames) -> Frames:
 def caption(row: ClipRow) -> str:
     """What a reader wants to know of a clip, in one line."""
     text = row.label_text or (f"class {row.label}" if row.label >= 0 else "")
-    facts = f"{row.num_frames} frames, {row.fps:g} fps, motion {row.motion:.1f}"
-    return "  ".join(filter(None, (row.key, text, facts)))
+    return "  ".join(filter(None, (row.key, text, _facts(row))))
+
+
+def _facts(row: ClipRow) -> str:
+    facts = [f"{row.num_frames} frames", f"{row.fps:g} fps"]
+    facts += [] if math.isnan(row.moving) else [f"{row.moving:.1%} moving"]
+    facts += [f"cut at {', '.join(map(str, row.cuts))}"] if row.cuts else []
+    facts += [f"{share:.0%} {name}" for name in ("frozen", "black") if (share := getattr(row, name)) > 0]
+    return ", ".join(facts)
 
 
 def clip_page(root: Root, rows: Sequence[ClipRow]) -> str:
@@ -184,7 +192,7 @@ licence: {html.escape(manifest.licence)}</small></p>
 def _figure(row: ClipRow, frames: Frames) -> str:
     data = base64.b64encode(encode_clip(frames, "h264", row.fps if row.fps > 0 else 10.0)).decode()
     text = html.escape(row.label_text or (f"class {row.label}" if row.label >= 0 else ""))
-    facts = f"{row.num_frames} frames, {row.fps:g} fps, motion {row.motion:.1f}, luma {row.luma:.0f}"
+    facts = f"{_facts(row)}, luma {row.luma:.0f}"
     return (
         f'<figure><video autoplay loop muted playsinline src="data:video/mp4;base64,{data}"></video>'
         f"<figcaption>{html.escape(row.key)}<br>{text}{'<br>' if text else ''}<small>{facts}</small></figcaption></figure>"

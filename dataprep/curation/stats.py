@@ -7,6 +7,7 @@ long videos were cut into pieces.
 
 import argparse
 import json
+import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,16 +22,13 @@ from cwm_hub.config import check_range
 from cwm_hub.shards.codecs import Frames, decode_clip
 from cwm_hub.shards.index import ClipRow, read_index
 from cwm_hub.shards.manifest import Manifest, read_failures
+from cwm_hub.shards.moving import STILL
 from cwm_hub.shards.storage import Root
 from dataprep.command_line import EXIT_DONE, add_options, positional, read_options
 from dataprep.official_lists import OFFICIAL_LISTS
 
 WINDOW_FRAMES = 25
 """Frames of the paper's training window: shorter videos are never drawn."""
-STATIC_MOTION = 0.5
-"""Mean absolute difference of successive frames, 0-255 units, below which a video counts as standing still."""
-BLACK_LUMA = 16.0
-"""Mean pixel value below which a video counts as black."""
 DUPLICATE_BITS = 3
 """First frames whose 64-bit difference hashes differ in at most this many bits count as near-duplicates."""
 
@@ -96,8 +94,11 @@ def measure(root: str | Path | Root, *, sample: int = 1000, seed: int = 0) -> di
         "labels": _labels(firsts),
         "motion": _spread([_mean(clips, "motion") for clips in videos.values()]),
         "luma": _spread([_mean(clips, "luma") for clips in videos.values()]),
-        "static_share": _share([_mean(clips, "motion") < STATIC_MOTION for clips in videos.values()]),
-        "black_share": _share([_mean(clips, "luma") < BLACK_LUMA for clips in videos.values()]),
+        "moving": _spread([_mean(clips, "moving") for clips in videos.values()]),
+        "still_share": _share([_is_still(_mean(clips, "moving")) for clips in videos.values()]),
+        "frozen_share": _share([_mean(clips, "frozen") for clips in videos.values()]),
+        "black_share": _share([_mean(clips, "black") for clips in videos.values()]),
+        "clips_with_cuts": sum(bool(row.cuts) for row in rows),
         "failures": _counts([failure["reason"] for failure in read_failures(root)]),
         "sample": _sample(root, firsts, sample, seed),
     }
@@ -143,10 +144,10 @@ def _official(name: str, videos: Mapping[str, list[ClipRow]]) -> dict[str, dict[
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, quantiles and a histogram of ten equal bins."""
-    if not values:
-        return {}
+    """Mean, quantiles and a histogram of ten equal bins; nothing where a value was not measured."""
     array = np.asarray(values, np.float64)
+    if not values or np.isnan(array).any():
+        return {}
     counts, edges = np.histogram(array, bins=10)
     return {
         "mean": round(float(array.mean()), 4),
@@ -159,8 +160,14 @@ def _counts(values: Sequence[str]) -> dict[str, int]:
     return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
 
 
-def _share(flags: Sequence[bool]) -> float:
-    return round(sum(flags) / max(1, len(flags)), 4)
+def _is_still(moving: float) -> float:
+    return moving if math.isnan(moving) else float(moving < STILL)
+
+
+def _share(parts: Sequence[float]) -> float | None:
+    """Mean of shares in [0, 1]; None where one of them was not measured."""
+    mean = sum(parts) / max(1, len(parts))
+    return None if math.isnan(mean) else round(mean, 4)
 
 
 def _mean(clips: Sequence[ClipRow], column: str) -> float:
@@ -242,11 +249,18 @@ def as_text(stats: Mapping[str, Any]) -> str:
     lines += _official_lines(stats["official"])
     lines += _spread_lines("frames a video", stats["video_frames"])
     lines += _spread_lines("seconds a video", stats["video_seconds"])
-    lines += _spread_lines("motion (0-255 units a frame)", stats["motion"])
+    lines += _spread_lines("moving (share of the picture)", stats["moving"])
+    lines += _spread_lines("change (0-255 units a frame)", stats["motion"])
     lines += _spread_lines("luma (0-255)", stats["luma"])
     lines += ["", "fps            " + _joined(stats["fps"])]
-    lines.append(f"standing still {stats['static_share']:.1%} (motion below {STATIC_MOTION})")
-    lines.append(f"black          {stats['black_share']:.1%} (luma below {BLACK_LUMA:g})")
+    lines.append(
+        f"standing still {_percent(stats['still_share'])} (less than {STILL:.1%} of the picture moves)"
+    )
+    lines.append(
+        f"frozen         {_percent(stats['frozen_share'])} of the frames, in stretches that repeat one picture"
+    )
+    lines.append(f"black          {_percent(stats['black_share'])} of the frames")
+    lines.append(f"cuts           in {stats['clips_with_cuts']:,} clips; no window crosses one")
     labels = stats["labels"]
     lines.append(f"labels         {labels['classes']} classes on {labels['labelled']:,} videos")
     lines += [
@@ -264,6 +278,10 @@ def as_text(stats: Mapping[str, Any]) -> str:
         )
     lines.append("failures       " + (_joined(stats["failures"]) or "none"))
     return "\n".join(lines)
+
+
+def _percent(share: float | None) -> str:
+    return "not measured:" if share is None else f"{share:.1%}"
 
 
 def _joined(counts: Mapping[str, int]) -> str:

@@ -95,11 +95,16 @@ def shard_config(
 ) -> ShardConfig:
     """The configuration that the common options describe; `decode` replaces fields of `DecodeSettings`.
 
+    The paper's own preprocessing (`--paper-exact`) knows of no cuts.
+
     Raises:
         ValueError: a value is out of range.
     """
     settings = read_options(DecodeSettings, args, **decode)
-    return read_options(ShardConfig, args, name=name, decode=settings, source=source or {})
+    keep_cuts = args.keep_cuts or getattr(args, "paper_exact", False)
+    return read_options(
+        ShardConfig, args, name=name, decode=settings, keep_cuts=keep_cuts, source=source or {}
+    )
 
 
 def make_shards(

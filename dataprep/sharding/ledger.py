@@ -29,6 +29,7 @@ from cwm_hub.config import to_dict
 from cwm_hub.shards.extra_columns import Columns, add_columns
 from cwm_hub.shards.index import INDEX, index_bytes, index_table
 from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, failures_bytes, shard_name
+from cwm_hub.shards.measures import MEASURES_VERSION
 from cwm_hub.shards.storage import Root, lock
 from dataprep.sharding.changes import refuse_changes
 from dataprep.sharding.plan import SKIPS, Failure, Plan, ShardTask, count_reasons
@@ -103,11 +104,10 @@ def _lock(held: contextlib.ExitStack, path: Path, *, shared: bool = False) -> No
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what decides the bytes of a shard."""
+    """Versions of what decides the bytes of shards and index."""
     names = ("av", "numpy", "pillow")
-    return {"cwm-hub": cwm_hub.__version__, "python": platform.python_version()} | {
-        n: version(n) for n in names
-    }
+    ours = {"cwm-hub": cwm_hub.__version__, "measures": MEASURES_VERSION}
+    return ours | {"python": platform.python_version()} | {n: version(n) for n in names}
 
 
 def begin(

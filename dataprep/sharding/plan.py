@@ -92,6 +92,8 @@ class ShardConfig:
     """A longer video becomes pieces of this many frames."""
     overlap_frames: int = 24
     """Frames shared by successive pieces: one less than a training window, so that no window is lost."""
+    keep_cuts: bool = False
+    """Look for no cuts between shots: training windows may cross them."""
     videos_per_shard: int = 64
     """Source videos dealt to one shard."""
     seed: int = 0

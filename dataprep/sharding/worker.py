@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -21,14 +22,16 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from cwm_hub.shards.codecs import Frames
-from cwm_hub.shards.index import ClipRow
+from cwm_hub.shards.index import ClipRow, make_row
 from cwm_hub.shards.manifest import ShardRecord
 from cwm_hub.shards.storage import Root
 from cwm_hub.shards.writer import EncodedClip, ShardWriter
+from dataprep.decode.cuts import find_cuts
 from dataprep.decode.frames import open_video
 from dataprep.decode.video_file import VideoError
 from dataprep.sharding.plan import SKIPS, Failure, Plan, ShardConfig, ShardTask, SourceVideo
 
+ROW_FIELDS = tuple(field.name for field in dataclasses.fields(ClipRow))
 SPOOL_BYTES = 16 << 20
 """Encoded clips of one source beyond this go to a temporary file."""
 SECONDS_BETWEEN_SIGNS = 0.1
@@ -140,7 +143,7 @@ class ShardState:
         return cls(
             plan_hash=values["plan_hash"],
             record=None if values["record"] is None else ShardRecord(*values["record"]),
-            rows=tuple(ClipRow(*row) for row in values["rows"]),
+            rows=tuple(make_row(dict(zip(ROW_FIELDS, row, strict=True))) for row in values["rows"]),
             failures=tuple(Failure(*failure) for failure in values["failures"]),
         )
 
@@ -228,7 +231,10 @@ def _spool_source(
         with source_errors(), job.opener(source, job.config) as reader:
             reader.alive = _at_most_every(SECONDS_BETWEEN_SIGNS, alive)
             for start, frames in cut_pieces(reader, job.config):
-                clip = EncodedClip.encode(frames, codec=job.config.codec, fps=reader.output_fps)
+                cutter = None if job.config.keep_cuts else find_cuts
+                clip = EncodedClip.encode(
+                    frames, codec=job.config.codec, fps=reader.output_fps, find_cuts=cutter
+                )
                 spool.append(start, clip)
                 alive()
     except VideoError as error:
@@ -275,9 +281,11 @@ def cut_pieces(frames: Iterable[Frames], config: ShardConfig) -> Iterator[tuple[
 
 def _add_source(source: SourceVideo, spool: "_Spool", writer: ShardWriter) -> None:
     last_start, last = spool.clips[-1]
+    cuts = join_cuts([(start, clip.num_frames, clip.cuts) for start, clip in spool.clips])
     for number, (start, clip) in enumerate(spool):
+        mine = tuple(cut - start for cut in cuts if start < cut < start + clip.num_frames)
         writer.add(
-            clip,
+            dataclasses.replace(clip, cuts=mine),
             key=source.id if len(spool.clips) == 1 else f"{source.id}_c{number:03d}",
             split=source.split,
             source=source.id,
@@ -287,6 +295,21 @@ def _add_source(source: SourceVideo, spool: "_Spool", writer: ShardWriter) -> No
             label=source.label,
             label_text=source.label_text,
         )
+
+
+def join_cuts(pieces: Sequence[tuple[int, int, tuple[int, ...]]]) -> list[int]:
+    """Cuts of a whole video from those of its pieces (start, frames, cuts inside), in order.
+
+    A cut is seen by what is around it: of two pieces that overlap, each is believed on its own side of the middle.
+    """
+    middles = [(start + count + following) // 2 for (start, count, _), (following, *_) in pairwise(pieces)]
+    ends = [*middles, pieces[-1][0] + pieces[-1][1]]
+    return [
+        start + cut
+        for (start, _, cuts), low, high in zip(pieces, [0, *middles], ends, strict=True)
+        for cut in cuts
+        if low <= start + cut < high
+    ]
 
 
 class _Spool:

@@ -28,7 +28,7 @@ def data_lines(usages: Sequence[Usage], window_frames: int) -> Iterator[str]:
             for count, why in (
                 (used.filtered, "outside `where`"),
                 (used.short, f"shorter than {window_frames} frames"),
-                (used.covered, "within others of their video"),
+                (used.covered, "that add no window (within others, or with cuts too close)"),
                 (used.unchosen, "of videos that `subset` did not choose"),
             )
             if count

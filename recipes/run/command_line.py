@@ -48,7 +48,7 @@ def parse_config(
         changes = [
             {_spelled(name, known): value for name, value in merged(one).items()} for one in options.changes
         ]
-        settings = _structured(cls, merged(*changes))
+        settings = structured(cls, merged(*changes))
         for name, option in known.items():
             if option.default is dataclasses.MISSING and name not in settings and "." not in name:
                 parser.error(f"--{name} is needed")
@@ -221,7 +221,7 @@ def _plain(hint: Any, words: str | list[str]) -> Any:
     return yaml.load(words, Loader=_Loader)
 
 
-def _structured(cls: type, flat: Mapping[str, Any]) -> dict[str, Any]:
+def structured(cls: type, flat: Mapping[str, Any]) -> dict[str, Any]:
     """Merged changes by the fields of a class and of its parts; names that the user chose may have dots."""
     hints = typing.get_type_hints(cls)
     data: dict[str, Any] = {}
@@ -235,8 +235,8 @@ def _structured(cls: type, flat: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{head} is given both a value and values of its parts")
     for name, value in data.items():
         if isinstance(value, dict) and dataclasses.is_dataclass(hints.get(name)):
-            data[name] = _structured(hints[name], value)
-        elif isinstance(value, dict) and hints.get(name) == dict[str, Any]:
+            data[name] = structured(hints[name], value)
+        elif isinstance(value, dict) and hints.get(name) in (dict[str, Any], dict[str, dict[str, Any]]):
             data[name] = _nested(value)
     return data
 

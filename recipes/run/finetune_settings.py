@@ -12,8 +12,8 @@ from cwm_hub.envs.rendering import gl_problem, resolve_quality
 from cwm_hub.envs.table import EnvConfig, find_suite
 from recipes.run.folder import RecipeError, saved_steps
 
-MAY_CHANGE = {"agent_steps", "device", "run"}
-"""What a resuming command may say otherwise: the budget, and where."""
+MAY_CHANGE = {"agent_steps", "device", "run", "name"}
+"""What a resuming command may say otherwise: the budget, where, and what it is called."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class FinetuneConfig:
 
     run: str = "runs/finetune"
     """Run folder. A folder with checkpoints is resumed."""
+    name: str | None = None
+    """What pages of several runs call this agent; by default its preset, or the checkpoint that it starts from."""
     init: str | None = None
     """Pre-trained video world model: a folder, an embedded name or a Hub repository."""
     model: str | None = None

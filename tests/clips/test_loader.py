@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from cwm_hub.shards.codecs import ShardError, decode_clip
 from cwm_hub.shards.extra_columns import add_columns
 from cwm_hub.shards.index import INDEX, index_bytes, read_index, read_index_table
 from cwm_hub.shards.manifest import Manifest, ShardRecord, shard_name
+from cwm_hub.shards.storage import Root
 
 WINDOW = 5
 
@@ -326,6 +328,64 @@ def test_window_table_by_hand():
     assert table.units("source", window_frames=5).tolist() == [0, 5, 7]
     assert table.units("clip", window_frames=5).tolist() == [0, 3, 5, 7]
     assert table.units("frame", window_frames=2).tolist() == [0, 2, 4, 7]
+
+
+def test_window_table_with_cuts_by_hand():
+    """Windows of 3: clip 0 holds frames 0-9, cut at 4 and 9; clip 1 frames 6-15 of the same source, cut at 9 (its 3)."""
+    clips = np.array([0, 0]), np.array([0, 6]), np.array([10, 10])
+    cuts = np.array([1, 0, 0]), np.array([3, 9, 4])
+    table = WindowTable.build(*clips, window_frames=3, cuts=cuts)
+    rows, firsts = table.locate(np.arange(len(table)))
+    starts = np.array([0, 6])[rows] + firsts
+    assert starts.tolist() == [0, 1, 4, 5, 6, 9, 10, 11, 12, 13]
+    assert rows.tolist() == [0] * 5 + [1] * 5
+    assert table.clips.tolist() == [0, 1]
+    assert table.units("clip", window_frames=3).tolist() == [0, 5, 10]
+    assert table.units("source", window_frames=3).tolist() == [0, 10]
+    short = WindowTable.build(*clips, window_frames=8, cuts=cuts)
+    assert (len(short), short.short_sources) == (0, 1)
+
+
+def with_cuts(root: Path, cuts: dict[str, tuple[int, ...]]) -> Path:
+    """The same shards, cuts named in the index."""
+    Root.parse(root).write(
+        INDEX, index_bytes([replace(row, cuts=cuts.get(row.source, ())) for row in read_index(root)])
+    )
+    return root
+
+
+def test_no_window_crosses_a_cut(tmp_path):
+    root = with_cuts(write_shards(tmp_path, [20, 20, 8]), {"s000": (7,), "s002": (4,)})
+    clips = loader(root)
+    drawn = Counter((batch.source[i][:4], batch.start[i]) for batch in take(clips, 400) for i in range(4))
+    allowed = [("s000", start) for start in (0, 1, 2, *range(7, 16))]
+    assert sorted(drawn) == allowed + [("s001", start) for start in range(16)]
+    assert_uniform(
+        Counter({start: n for (name, start), n in drawn.items() if name == "s000"}), [0, 1, 2, *range(7, 16)]
+    )
+    facts = clips.facts()[0]
+    assert (facts["sources"], facts["clips"], facts["frames"]) == (2, 2, 40)
+    assert (facts["windows"], facts["short_sources"]) == (28, 1)
+    assert [loader(root, sampling=unit).samples_per_epoch for unit in ("source", "clip", "frame")] == [
+        [2],
+        [2],
+        [5],
+    ]
+    held_out = validation_windows(ClipSource(str(root)), count=28, window_frames=WINDOW, seed=0)
+    assert sum(len(batch.start) for batch in held_out) == 28
+    with pytest.raises(ValueError, match="has 28 of 5 frames"):
+        validation_windows(ClipSource(str(root)), count=29, window_frames=WINDOW, seed=0)
+
+
+def test_cuts_are_ignored_where_asked_and_where_the_index_is_older(tmp_path):
+    root = with_cuts(write_shards(tmp_path, [20]), {"s000": (7,)})
+    kept = ClipSource(str(root), keep_cuts=True)
+    assert loader(kept).facts()[0]["windows"] == 16
+    assert loader(kept).fingerprint() != loader(root).fingerprint()
+    older = read_index_table(root).drop_columns(["cuts"])
+    Root.parse(root).write(INDEX, index_bytes(older))
+    assert loader(root).facts()[0]["windows"] == 16
+    assert [row.cuts for row in read_index(root)] == [()]
 
 
 # Resuming

@@ -50,7 +50,7 @@ def test_the_lines_name_the_rules_and_warn_below_half(root):
     (line,) = data_lines([usage(root, window_frames=12)], 12)
     assert line == (
         f"{root} (train): 4 of 7 clips, 3 of 5 videos, 10 seconds; left out: 2 clips shorter than 12 frames, "
-        "1 clips within others of their video"
+        "1 clips that add no window (within others, or with cuts too close)"
     )
     line, warning = data_lines([usage(root, window_frames=28)], 28)
     assert line.startswith(
@@ -61,7 +61,9 @@ def test_the_lines_name_the_rules_and_warn_below_half(root):
         "window has 28 (--window_frames)"
     )
     long = dataclasses.replace(usage(root, window_frames=5), seconds=7200.0)
-    assert next(data_lines([long], 5)).endswith("2.00 hours; left out: 1 clips within others of their video")
+    assert next(data_lines([long], 5)).endswith(
+        "2.00 hours; left out: 1 clips that add no window (within others, or with cuts too close)"
+    )
 
 
 def row(updates, **values):

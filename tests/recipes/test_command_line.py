@@ -261,11 +261,13 @@ TYPOS = {
     "compare": ("desings.a", "designs"),
     "demo": ("scrach", "scratch"),
     "evaluate": ("figure-window", "figure_windows"),
+    "evaluate_agent": ("episdes", "episodes"),
     "finetune": ("agent-step", "agent_steps"),
     "pretrain": ("evaluate-evry", "evaluate_every"),
     "publish": ("pictrues", "pictures"),
     "render_clips": ("image-sise", "image_size"),
     "report": ("tilte", "title"),
+    "sweep": ("sedes", "seeds"),
 }
 """Page to a mistyped option and the right one."""
 

@@ -17,7 +17,6 @@ from cwm_hub.agents.dreamer import DreamerAgent
 from cwm_hub.agents.rollout import RandomPolicy, evaluate, evaluation_seeds
 from cwm_hub.envs.table import make_env
 from cwm_hub.models.action_world_model import ActionWorldModel
-from recipes import finetune
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +158,7 @@ def test_a_signal_between_evaluation_episodes_loses_nothing(
     """In the random policy's evaluation, in the mode's and in the samples' of step 120."""
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        signal_at_call(patch, finetune, "play_episode", call)
+        signal_at_call(patch, rollout, "play_episode", call)
         assert main(arguments(run)) == 128 + signal.SIGTERM
     assert len(rows(run / "eval.jsonl") if call > 1 else []) == {1: 0, 4: 2, 9: 6}[call]
     assert main(arguments(run)) == 0

@@ -14,6 +14,7 @@ from cwm_hub import create_model, save_pretrained
 from cwm_hub.figures.films import write_film
 from recipes import evaluate, report
 from recipes.report import ReportConfig
+from recipes.run import demo_report, folder, report_page
 from recipes.run.command_line import parse_config
 from recipes.run.folder import one_sentence_errors
 
@@ -175,7 +176,7 @@ def test_card_is_rendered_without_its_pictures(html):
 
 def test_card_html_lets_no_foreign_markup_through():
     card = "---\na: 1\n---\n# T\n\n<script>alert(1)</script>\n\nx <b onclick='y'>z</b> ![p](q.png)\n"
-    html = str(report.card_html(card))
+    html = str(demo_report.card_html(card))
     assert html.startswith("<h1>T</h1>")
     assert "<script" not in html and "<b " not in html and "<img" not in html
 
@@ -185,7 +186,7 @@ def test_missing_stages_are_sentences(tmp_path):
     write_rows(
         tmp_path / "run/stages.jsonl", [{"stage": "fine-tune on reach", "seconds": 1.0, "status": "failed"}]
     )
-    text = words(report.page(tmp_path / "run", title="half a run"))
+    text = words(demo_report.demo_page(tmp_path / "run", title="half a run"))
     for sentence in (
         "without headless GL that stage is left out",
         "No pre-training run has logged an update.",
@@ -198,13 +199,13 @@ def test_missing_stages_are_sentences(tmp_path):
 
 
 def test_empty_run_is_a_page_too(tmp_path):
-    text = words(report.page(tmp_path, title="nothing"))
+    text = words(demo_report.demo_page(tmp_path, title="nothing"))
     assert "This run has not done anything yet." in text and "No stage has been timed" in text
 
 
 def test_a_row_cut_short_by_a_kill_is_left_out(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"updates": 1}\n{"upda')
-    assert report.read_rows(tmp_path / "rows.jsonl") == [{"updates": 1}]
+    assert folder.read_rows(tmp_path / "rows.jsonl") == [{"updates": 1}]
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ def test_bad_arguments_are_one_sentence(run, out, sentence):
     [(7.25, "7.2 s"), (65.0, "1 min 05 s"), (119.7, "2 min 00 s"), (7800.0, "2 h 10 min")],
 )
 def test_durations(seconds, text):
-    assert report.duration(seconds) == text
+    assert report_page.duration(seconds) == text
 
 
 def test_designs_are_compared_only_where_they_began_alike():
@@ -234,7 +235,7 @@ def test_designs_are_compared_only_where_they_began_alike():
         "contextwm-tiny": "200 updates from the checkpoint x",
         "plainwm-tiny": "200 updates from new weights",
     }
-    assert report.leader("together", cards, beginnings) == (
+    assert demo_report.leader("together", cards, beginnings) == (
         "No two designs can be compared: contextwm-tiny had 200 updates from the checkpoint x and plainwm-tiny had "
         "200 updates from new weights."
     )

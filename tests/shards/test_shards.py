@@ -13,8 +13,9 @@ import pytest
 from cwm_hub.shards.codecs import CODECS, ShardError, decode_clip, encode_clip, raw_byte_range
 from cwm_hub.shards.index import INDEX, ClipRow, index_bytes, read_index
 from cwm_hub.shards.manifest import MANIFEST, Manifest, ShardRecord, shard_name
+from cwm_hub.shards.measures import measure_clip
 from cwm_hub.shards.storage import Root
-from cwm_hub.shards.writer import EncodedClip, ShardWriter, measure_clip
+from cwm_hub.shards.writer import EncodedClip, ShardWriter
 
 LOSSY_DB = {"h264": 33.0, "jpeg": 38.0}
 
@@ -133,8 +134,29 @@ def test_what_cannot_be_encoded_is_a_sentence(
 def test_motion_and_luma_by_hand() -> None:
     frames = np.zeros((3, 2, 2, 3), np.uint8)
     frames[1, 0, 0, 0] = 12  # one of 12 values changes by 12, then back: mean |difference| 1 both times
-    assert measure_clip(frames) == (1.0, round(12 / 36, 4))
-    assert measure_clip(frames[:1]) == (0.0, 0.0)
+    measures = measure_clip(frames, 25)
+    assert (measures.motion, measures.luma) == (1.0, round(12 / 36, 4))
+    assert measure_clip(frames[:1], 25)[:2] == (0.0, 0.0)
+
+
+def test_frozen_and_black_by_hand() -> None:
+    """At 12 frames a second a stretch of four repetitions is a third of a second."""
+    levels = [30, 31, 32, 33, 33, 33, 33, 33, 34, 34, 35, 35, 35, 35, 36, 10, 23, 24, 9, 50, 51]  # 20 steps
+    frames = np.full((len(levels), 32, 32, 3), np.array(levels, np.uint8)[:, None, None, None])
+    measures = measure_clip(frames, 12)
+    assert measures.frozen == 4 / 20  # the five frames of 33; those of 34 and 35 are too few
+    assert measure_clip(frames, 9).frozen == (4 + 3) / 20
+    assert measures.black == round(3 / 21, 4)  # 10, 23 and 9 are below 24
+    frames[15, 4:6, 4:6] = 255  # a lamp fills one cell
+    assert measure_clip(frames, 12).black == round(2 / 21, 4)
+    assert measure_clip(frames[3:8], 12).frozen == 1.0
+    frames[5, ::10, ::10] = (
+        34  # 16 of 1,024 pixels a level brighter, and back: what a re-encoded repetition has
+    )
+    assert measure_clip(frames[3:8], 12).frozen == 1.0
+    frames[5, ::4, ::4] = 34  # 64 of them
+    assert measure_clip(frames[3:8], 12).frozen == 0.0
+    assert measure_clip(frames[:1], 12).frozen == 0.0
 
 
 def test_a_shard_is_a_plain_tar_and_its_index_finds_every_clip(tmp_path: Path) -> None:
@@ -154,7 +176,7 @@ def test_a_shard_is_a_plain_tar_and_its_index_finds_every_clip(tmp_path: Path) -
         ]
         assert {(m.mtime, m.uid, m.uname) for m in members} == {(0, 0, "")}
         described = [json.load(tar.extractfile(m)) for m in members if m.name.endswith("json")]  # type: ignore[arg-type]
-    place = {"shard", "offset", "size"}
+    place = {"shard", "offset", "size", "cuts", "frozen", "black", "moving"}
     fields = [field.name for field in dataclasses.fields(ClipRow) if field.name not in place]
     assert all(list(d) == fields and None not in d.values() for d in described)
     for row, described_row in zip(writer.rows, described, strict=True):

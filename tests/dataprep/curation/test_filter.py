@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_stats import blinking, still, write_set
+from test_stats import blinking, crossing, still, write_set
 
-from cwm_hub.shards.index import ClipRow, read_index
+from cwm_hub.shards.index import INDEX, ClipRow, index_bytes, read_index, read_index_table
 from cwm_hub.shards.manifest import Manifest
+from cwm_hub.shards.storage import Root
 from dataprep.__main__ import main
 from dataprep.curation.filter import Condition
 from dataprep.curation.verify import verify
@@ -49,6 +50,33 @@ def test_conditions_are_joined_by_and(root: Path, tmp_path: Path) -> None:
     assert list(payloads(again)) == ["v2_0000"]
     assert [len(step["where"]) for step in Manifest.load(again).config["filters"]] == [3, 1]
     assert Manifest.load(again).name == "bright"
+
+
+def test_min_motion_is_a_share_of_the_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = write_set(tmp_path / "moving", [(blinking(30), 1), (crossing(20), 2)])
+    out = tmp_path / "out"
+    assert main(["filter", str(root), "--min-motion", "0.015", "--out", str(out)]) == 0
+    assert [row.source for row in read_index(out)] == ["v1"]
+    assert Manifest.load(out).config["filters"][0]["where"] == ["moving>=0.015"]
+    assert main(["filter", str(root), "--min-motion", "0.5", "--out", str(tmp_path / "none")]) == 1
+    assert main(["filter", str(root), "--out", str(tmp_path / "none")]) == 1
+    assert "Give --where or --min-motion" in capsys.readouterr().err
+
+
+def test_frozen_black_and_cut_clips_are_left_out(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """v0 and v2 stand still, v1 blinks between black and nearly black."""
+    for number, (where, left) in enumerate(
+        (("frozen<=0.5", "v1"), ("black<1", "v0 v2"), ("cuts=0", "v0 v1 v2"))
+    ):
+        out = tmp_path / str(number)
+        assert main(["filter", str(root), "--where", where, "--out", str(out)]) == 0
+        assert sorted({row.source for row in read_index(out)}) == left.split()
+    assert main(["filter", str(root), "--where", "cuts>0", "--out", str(tmp_path / "none")]) == 1
+    Root.parse(root).write(INDEX, index_bytes(read_index_table(root).drop_columns(["frozen"])))
+    assert main(["filter", str(root), "--where", "frozen<=0.5", "--out", str(tmp_path / "none")]) == 1
+    assert "frozen was not measured when" in capsys.readouterr().err
 
 
 def test_every_comparison(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from cwm_hub.shards.codecs import ShardError, decode_clip
 from cwm_hub.shards.index import read_index
 from cwm_hub.shards.storage import Root
 from dataprep.__main__ import main
-from dataprep.curation.preview import CELL, choose, contact_sheet, preview_jpeg, spread
+from dataprep.curation.preview import CELL, caption, choose, contact_sheet, preview_jpeg, spread
 
 
 @pytest.fixture
@@ -27,6 +28,11 @@ def test_one_clip_for_each_source(root: Path) -> None:
     assert sorted(row.source for row in rows) == ["v0", "v1", "v2"]
     assert choose(read_index(root), count=10, seed=0) == rows
     assert len({choose(read_index(root), count=1, seed=seed)[0].key for seed in range(30)}) > 3
+
+
+def test_a_caption_tells_cuts_and_standing_frames(root: Path) -> None:
+    row = replace(read_index(root)[0], cuts=(7, 12), frozen=0.4, black=0.0)
+    assert caption(row).endswith("cut at 7, 12, 40% frozen")
 
 
 def test_choice_by_label_split_and_shard(root: Path) -> None:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from synthetic_shards import write_data_set
 
+from cwm_hub.shards.index import INDEX, index_bytes, read_index_table
 from cwm_hub.shards.storage import Root
 from dataprep.__main__ import main
-from dataprep.curation.stats import measure, near_duplicates
+from dataprep.curation.stats import as_text, measure, near_duplicates
 
 
 def write_set(
@@ -41,6 +42,14 @@ def blinking(length: int) -> np.ndarray:
     return np.repeat(np.arange(length) % 2 * 10, 16 * 16 * 3).reshape(length, 16, 16, 3).astype(np.uint8)
 
 
+def crossing(length: int) -> np.ndarray:
+    """A square of 4x4 pixels crosses the picture by a pixel a frame."""
+    frames = still(length, 60)
+    for number in range(length):
+        frames[number, 4:8, number % 12 : number % 12 + 4] = 200
+    return frames
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return write_set(tmp_path / "set", [(still(20, 100), 3), (still(60, 200), 3), (blinking(40), -1)])
@@ -61,15 +70,34 @@ def test_counts_are_of_videos_and_not_of_clips(root: Path) -> None:
 def test_motion_luma_labels_and_failures(root: Path) -> None:
     stats = measure(str(root))
     assert stats["motion"]["max"] == 10.0
-    assert stats["static_share"] == pytest.approx(2 / 3, abs=1e-4)
+    assert stats["still_share"] == 1.0  # blinking is no motion
     assert stats["luma"]["min"] == 5.0
     assert stats["black_share"] == pytest.approx(1 / 3, abs=1e-4)
+    assert stats["frozen_share"] == pytest.approx(2 / 3, abs=1e-4)
+    assert stats["clips_with_cuts"] == 0
     assert stats["labels"] == {
         "classes": 1,
         "labelled": 2,
         "by_class": [{"label": 3, "text": "class 3", "videos": 2}],
     }
     assert stats["failures"] == {"crash": 1}
+
+
+def test_videos_that_stand_still_are_counted(tmp_path: Path) -> None:
+    stats = measure(str(write_set(tmp_path / "set", [(still(20, 100), -1), (crossing(20), -1)])))
+    assert stats["still_share"] == 0.5
+    assert stats["moving"]["min"] == 0.0 < 0.03 < stats["moving"]["max"] < 0.3
+    assert "standing still 50.0%" in as_text(stats)
+
+
+def test_a_set_from_before_the_measures_says_so(root: Path) -> None:
+    older = read_index_table(root).drop_columns(["cuts", "frozen", "black", "moving"])
+    Root.parse(root).write(INDEX, index_bytes(older))
+    stats = measure(str(root))
+    assert (stats["frozen_share"], stats["black_share"], stats["clips_with_cuts"]) == (None, None, 0)
+    assert (stats["still_share"], stats["moving"]) == (None, {})
+    assert "not measured" in as_text(stats)
+    json.dumps(stats, allow_nan=False)
 
 
 def test_colour_is_measured_on_pixels(tmp_path: Path) -> None:
@@ -122,7 +150,7 @@ def test_text_and_json(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)["sample"] == {"videos": 0}
     assert main(["stats", str(root)]) == 0
     text = capsys.readouterr().out
-    assert "standing still 66.7%" in text
+    assert "standing still 100.0%" in text
     assert "crash (1)" in text
     assert main(["stats", str(root / "none")]) == 1
     assert main(["stats", str(root), "--sample", "-1"]) == 1

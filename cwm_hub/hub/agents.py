@@ -1,0 +1,122 @@
+"""Saved agents and the tasks they learned: from a run folder, finished or running, a folder with an agent, or the Hub."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from cwm_hub.agents.agent import Agent
+from cwm_hub.config import from_dict, override
+from cwm_hub.envs.table import EnvConfig
+from cwm_hub.hub.checkpoint import CONFIG, TRAIN, Checkpoint, CheckpointError
+from cwm_hub.hub.names import find_checkpoint
+
+
+@dataclass(frozen=True)
+class SavedAgent:
+    """An agent that was found but not yet loaded, and what is recorded of how it learned."""
+
+    checkpoint: Checkpoint
+    settings: Mapping[str, Any]
+    """Of the run that made it, as recipes/finetune.py writes them; empty where nothing is recorded."""
+    agent_steps: int | None
+    """Steps that it learned from, None where nothing is recorded."""
+    run: Path | None = None
+    """The run folder, None where only the agent was found."""
+
+    @property
+    def trained_on(self) -> EnvConfig | None:
+        """The task of its training, None where nothing is recorded.
+
+        Raises:
+            ConfigError: the record names something that `EnvConfig` does not have.
+        """
+        env = self.settings.get("env")
+        return None if env is None else from_dict(EnvConfig, env, where=f"{self.checkpoint}'s environment")
+
+    def environment(
+        self, task: str | None = None, *, image_size: int, changes: Mapping[str, Any] | None = None
+    ) -> EnvConfig:
+        """The environment of its training, but for what is asked for; options belong to their suite.
+
+        Args:
+            task: `suite:task`, where it is to be another.
+            image_size: that the agent sees, for where nothing is recorded.
+            changes: other fields of `EnvConfig`, by name.
+
+        Raises:
+            ValueError: fields that `EnvConfig` does not have, or no record of a task and none given.
+        """
+        trained = self.trained_on
+        if trained is None:
+            if task is None:
+                raise CheckpointError(
+                    f"{self.checkpoint} does not say what it was trained on: give --task suite:task"
+                )
+            trained = EnvConfig(task, image_size)
+        task = task or trained.name
+        if task.partition(":")[0] != trained.name.partition(":")[0]:
+            trained = replace(trained, options={})
+        return override(replace(trained, name=task), changes or {}, where="env")
+
+    def load(self, *, device: str | torch.device = "auto") -> Agent:
+        """The agent, ready to act.
+
+        Args:
+            device: where its weights are put; auto is the GPU where there is one.
+
+        Raises:
+            CheckpointError: incomplete or damaged.
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        agent = self.checkpoint.load(device=device)
+        assert isinstance(agent, Agent)
+        return agent
+
+
+def find_agent(name_or_path: str | os.PathLike[str]) -> SavedAgent:
+    """Finds an agent: of a run folder the one that learned longest, or whatever `find_checkpoint` finds by that name.
+
+    Raises:
+        CheckpointError: nothing by that name, a run that has not saved an agent yet, or a model that does not act.
+    """
+    run = Path(name_or_path).expanduser()
+    if run.is_dir() and not (run / CONFIG).is_file():
+        saved = _of_run(run)
+    else:
+        checkpoint = find_checkpoint(name_or_path)
+        train = checkpoint.read(TRAIN) or {}
+        saved = SavedAgent(checkpoint, train.get("config") or {}, train.get("agent_steps"))
+    model_class = saved.checkpoint.model_class
+    if not hasattr(model_class, "act"):
+        raise CheckpointError(f"{saved.checkpoint} holds a {model_class.__name__}, which is no agent")
+    return saved
+
+
+def _of_run(run: Path) -> SavedAgent:
+    """The newest agent of a run: its result, or that of a checkpoint where the run goes on."""
+    steps = {
+        int(place.parent.name.removeprefix("step-")): place
+        for place in run.glob("checkpoints/step-*/agent")
+        if place.parent.name.removeprefix("step-").isdigit()
+    }
+    result = run / "agent"
+    if (result / TRAIN).is_file():
+        steps[json.loads((result / TRAIN).read_text())["agent_steps"]] = result
+    if not steps:
+        raise CheckpointError(
+            f"{run} is no checkpoint and no run with an agent: fine-tuning saves one at its first checkpoint"
+        )
+    newest = max(steps)
+    path = run / "config.yaml"
+    try:
+        settings = dict(yaml.safe_load(path.read_text()))
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error})") from error
+    return SavedAgent(find_checkpoint(steps[newest]), settings, newest, run)

@@ -1,0 +1,64 @@
+"""`cwm-hub watch`: a film of a saved agent. Torch is imported when it runs, not for its options."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_arguments(parser: "argparse.ArgumentParser") -> None:
+    """Add this sub-command's options."""
+    parser.add_argument(
+        "agent",
+        metavar="RUN",
+        help="run folder of fine-tuning, finished or running, a folder with an agent, or owner/name",
+    )
+    parser.add_argument("--task", help="suite:task (default: the one of its training)")
+    parser.add_argument("--episodes", type=int, default=4, help="side by side in the film (default: 4)")
+    parser.add_argument("--sampled", action="store_true", help="play samples of the policy and not its mode")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="mp4 (default: in films/ of the run, else ./watch.mp4)"
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+
+def run(args: Any) -> Iterator[str]:
+    """A line where the film is and what it shows; the seeds are the first of those of every evaluation.
+
+    Args:
+        args: the options above by name.
+
+    Raises:
+        ValueError: no such agent, or a task that does not go with it.
+    """
+    if args.episodes < 1:
+        raise ValueError(f"--episodes is at least 1, got {args.episodes}")
+    if args.out is not None and args.out.suffix != ".mp4":
+        raise ValueError(f"--out is an mp4 file to write, got {args.out}")
+
+    from dataclasses import asdict
+
+    from cwm_hub.agents.rollout import each_episode, evaluation_seeds
+    from cwm_hub.envs import make_env
+    from cwm_hub.evaluation.episodes import check_fits
+    from cwm_hub.figures.films import write_film
+    from cwm_hub.hub.agents import find_agent
+
+    saved = find_agent(args.agent)
+    agent = saved.load(device=args.device)
+    config = saved.environment(args.task, image_size=agent.image_size)
+    env = make_env(**asdict(config))
+    check_fits(agent, env, task=config.name)
+    policy = "sampled" if args.sampled else "mode"
+    played = each_episode(env, {policy: (agent, args.sampled)}, seeds=evaluation_seeds(args.episodes))
+    scores, frames = zip(*((record.score, seen) for _, record, seen in played), strict=True)
+    place = args.out or Path("watch.mp4")
+    if args.out is None and saved.run is not None:
+        place = saved.run / "films" / f"watch-{saved.agent_steps:09d}.mp4"
+    write_film(place, frames, frames_per_second=env.metadata["render_fps"])
+    env.close()
+    learned = "" if saved.agent_steps is None else f" after {saved.agent_steps:,} agent steps"
+    told = ", ".join(f"{score:.1f}" for score in scores)
+    yield f"{place}: {config.name}, {policy}{learned}, returns {told}"

@@ -1,0 +1,149 @@
+"""Score a saved agent on a task: return and success over seeded episodes, with intervals, and a film.
+
+    python recipes/evaluate_agent.py --agent runs/reach --out runs/reach/evaluation --film reach.mp4
+    python recipes/evaluate_agent.py --agent owner/agent --task metaworld:reach --episodes 50 --sampled --out scores
+
+An agent is a run folder of recipes/finetune.py, finished or running, a folder with an agent, or a Hub repository. The
+task is the one of its training unless another is given, and then what differs is said; the seeds are those of every
+evaluation in training. Writes episodes.jsonl, a row per episode, and summary.json; 10 episodes of Meta-world are
+minutes on a CPU.
+"""
+
+import json
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from recipes.run.command_line import parse_config
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateAgentConfig:
+    """What is scored, on what, and where to."""
+
+    agent: str
+    """Run folder of fine-tuning, finished or running, folder with an agent, or Hub repository."""
+    out: str
+    """Folder for episodes.jsonl and summary.json; those of an earlier evaluation are replaced."""
+    task: str | None = None
+    """`suite:task`; the one of training by default."""
+    env: dict[str, Any] = field(default_factory=dict)
+    """What else of the environment is to be other than in training, such as `{action_repeat: 2}`."""
+    episodes: int | None = None
+    """Episodes, on the first of the evaluation seeds; as many as in the run's evaluations by default."""
+    seeds: list[int] | None = None
+    """Seeds of the episodes in place of `episodes`."""
+    sampled: bool = False
+    """Play samples of the policy beside its mode."""
+    film: str | None = None
+    """Write an mp4 of the first episodes of the policy's mode."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the agent acts; auto is the GPU where there is one."""
+
+
+if __name__ == "__main__":  # before torch is imported, so that --help and a typo answer at once
+    CONFIG = parse_config(EvaluateAgentConfig, description=__doc__)
+
+import numpy as np
+
+from cwm_hub.agents.agent import Policy
+from cwm_hub.agents.rollout import EpisodeRecord, each_episode, evaluation_seeds
+from cwm_hub.envs import make_env
+from cwm_hub.evaluation.episodes import FILMED_EPISODES, check_fits, differences, episode_rows, summary
+from cwm_hub.figures.films import write_film
+from cwm_hub.hub.agents import SavedAgent, find_agent
+from cwm_hub.provenance import provenance
+from recipes.run.folder import RecipeError, one_sentence_errors, progress_line, write_text
+
+EPISODES = 10
+"""Where the agent's run does not say how many."""
+
+
+def main(config: EvaluateAgentConfig) -> int:
+    """Play, write and print the scores."""
+    if config.film is not None and Path(config.film).suffix != ".mp4":
+        raise RecipeError(f"--film is an mp4 file to write, got {config.film}")
+    saved = find_agent(config.agent)
+    seeds = seeds_of(config, saved)
+    agent = saved.load(device=config.device)
+    env_config = saved.environment(config.task, image_size=agent.image_size, changes=config.env)
+    trained = saved.trained_on
+    other = differences(env_config, trained) if trained is not None else {}
+    for name, (here, there) in other.items():
+        print(f"other than in training: env.{name} is {here!r}, was {there!r}")
+
+    env = make_env(**asdict(env_config))
+    check_fits(agent, env, task=env_config.name)
+    policies: dict[str, tuple[Policy, bool]] = {"mode": (agent, False)}
+    if config.sampled:
+        policies["sampled"] = (agent, True)
+    records: dict[str, list[EpisodeRecord]] = {name: [] for name in policies}
+    filmed: list[np.ndarray] = []
+    for name, record, frames in each_episode(env, policies, seeds=seeds):
+        records[name].append(record)
+        if name == "mode" and len(filmed) < FILMED_EPISODES:
+            filmed.append(frames)
+        done = sum(map(len, records.values()))
+        text = f"{done} / {len(policies) * len(seeds)} episodes  {name} {record.score:.2f}"
+        progress_line(text, last=done == len(policies) * len(seeds))
+    env.close()
+
+    rows = episode_rows(records, task=env_config.name)
+    scores = summary(rows)
+    out = Path(config.out)
+    write_text(out / "episodes.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    told = {
+        "agent": saved.checkpoint.identity() | {"agent_steps": saved.agent_steps},
+        "env": asdict(env_config),
+        "other_than_in_training": other,
+        "seeds": seeds,
+        "policies": scores,
+        "provenance": provenance(),
+    }
+    write_text(out / "summary.json", json.dumps(told, indent=1))
+    if config.film is not None:
+        write_film(config.film, filmed, frames_per_second=env.metadata["render_fps"])
+    for name, of_policy in scores.items():
+        print(f"{env_config.name}, {name}: {sentence(of_policy)}")
+    return 0
+
+
+def seeds_of(config: EvaluateAgentConfig, saved: SavedAgent) -> list[int]:
+    """The seeds given, or the first of those of every evaluation."""
+    if config.seeds is not None:
+        if config.episodes is not None:
+            raise RecipeError("give --seeds or --episodes: seeds are their own number of episodes")
+        if not config.seeds or min(config.seeds) < 0:
+            raise RecipeError(f"--seeds are numbers from 0, got {config.seeds}")
+        return config.seeds
+    episodes = (
+        config.episodes
+        if config.episodes is not None
+        else saved.settings.get("evaluation_episodes", EPISODES)
+    )
+    if episodes < 1:
+        raise RecipeError(f"--episodes is at least 1, got {episodes}")
+    return evaluation_seeds(episodes)
+
+
+def sentence(scores: dict[str, Any]) -> str:
+    """`return 211.4 [205.0, 217.1], success 100 % [100, 100] over 20 episodes`."""
+
+    def ends(numbers: dict[str, float], form: str, scale: int = 1) -> str:
+        return (
+            f" [{scale * numbers['low']:{form}}, {scale * numbers['high']:{form}}]"
+            if "low" in numbers
+            else ""
+        )
+
+    score, success = scores["score"], scores["success_rate"]
+    return (
+        f"return {score['mean']:.2f}{ends(score, '.2f')}, success {100 * success['mean']:.0f} %"
+        f"{ends(success, '.0f', 100)} over {scores['episodes']} episodes"
+    )
+
+
+if __name__ == "__main__":
+    with one_sentence_errors():
+        sys.exit(main(CONFIG))

@@ -1,0 +1,73 @@
+"""Shot cuts: found in marked videos, kept right in the pieces of a long one, left alone where nobody wants them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_scenes import marked_videos, real
+from made_videos import write_video
+
+from cwm_hub.shards.cells import frame_cells
+from cwm_hub.shards.index import read_index
+from dataprep.__main__ import main
+from dataprep.decode.cuts import find_cuts
+from dataprep.sharding.worker import join_cuts
+
+MARKED = marked_videos()
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_the_cuts_of_a_marked_video(name: str) -> None:
+    frames, cuts = MARKED[name]
+    assert list(find_cuts(frame_cells(frames), 25)) == cuts
+
+
+def test_frames_of_any_size_and_clips_of_any_length() -> None:
+    frames = MARKED["three recordings"][0]
+    for size in (8, 20, 100, 256):
+        larger = frames[:, np.arange(size) * 64 // size][:, :, np.arange(size) * 64 // size]
+        assert find_cuts(frame_cells(larger), 25) == (40, 70)
+    assert find_cuts(frame_cells(frames[39:41]), 25) == (1,)
+    assert find_cuts(frame_cells(frames[40:41]), 25) == ()
+
+
+def test_cuts_of_pieces_joined_by_hand() -> None:
+    """The overlap is 20 to 29: its middle, 25, divides what is believed."""
+    assert join_cuts([(0, 30, (4, 24, 26)), (20, 30, (3, 5, 29))]) == [4, 24, 25, 49]
+    assert join_cuts([(0, 30, (4,))]) == [4]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One film of shots that begin at 0, 40, 70 and 100, under the name that Something-Something-v2 would give it."""
+    folder = tmp_path_factory.mktemp("videos")
+    shots = [real("hand_box_0.webm", 40), real("outdoor_0.webm", 30), real("hand_cup_0.webm", 30)]
+    shots.append(real("balance_multi_cam1.mp4", 50))
+    write_video(folder / "7.webm", np.concatenate(shots), fps=12, codec="libvpx-vp9")
+    return folder
+
+
+def cuts_of(out: Path) -> dict[int, tuple[int, ...]]:
+    return {row.start_frame: row.cuts for row in read_index(out)}
+
+
+def test_pieces_of_a_long_video_keep_their_cuts(videos: Path, tmp_path: Path) -> None:
+    command = ["folder", str(videos), "--workers", "0", "--max-clip-frames", "60", "--overlap-frames", "24"]
+    assert main([*command, "--out", str(tmp_path / "found")]) == 0
+    # the last piece begins with the shot of 100 inside it; 108 is where a piece of its own begins
+    assert cuts_of(tmp_path / "found") == {0: (40,), 36: (4, 34), 72: (28,), 108: ()}
+    assert main([*command, "--out", str(tmp_path / "kept"), "--keep-cuts"]) == 0
+    assert set(cuts_of(tmp_path / "kept").values()) == {()}
+
+
+def test_paper_exact_looks_for_no_cuts(videos: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    (labels / "labels.json").write_text('{"Holding it": "0"}')
+    (labels / "train.json").write_text('[{"id": "7", "label": "holding it", "template": "Holding [it]"}]')
+    (labels / "validation.json").write_text("[]")
+    command = ["ssv2", "--videos", str(videos), "--labels", str(labels), "--workers", "0"]
+    assert main([*command, "--out", str(tmp_path / "exact"), "--paper-exact"]) == 0
+    assert cuts_of(tmp_path / "exact") == {0: ()}
+    assert main([*command, "--out", str(tmp_path / "ours")]) == 0
+    assert cuts_of(tmp_path / "ours") == {0: (40, 70, 100)}

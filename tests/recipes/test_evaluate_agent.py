@@ -1,0 +1,113 @@
+"""Scoring saved agents: those of a run, of a folder and of the Hub; the task of training and another; refusals."""
+
+import json
+import shutil
+from pathlib import Path
+
+import av
+import pytest
+import torch
+from test_finetune import arguments, main, rows
+
+from cwm_hub import create_model, save_pretrained
+from cwm_hub.agents.rollout import evaluation_seeds
+from recipes import evaluate_agent
+from recipes.evaluate_agent import EvaluateAgentConfig
+from recipes.run.command_line import parse_config
+
+
+def score(agent: Path | str, out: Path, *options: str) -> dict:
+    words = ["--agent", str(agent), "--out", str(out), "--device", "cpu", *options]
+    assert evaluate_agent.main(parse_config(EvaluateAgentConfig, words)) == 0
+    return json.loads((out / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, whose result and whose only checkpoint are of step 120."""
+    run = tmp_path_factory.mktemp("agents") / "run"
+    assert main(arguments(run, agent_steps=60)) == 0
+    return run
+
+
+def test_a_finished_run_scores_as_in_its_last_evaluation(run: Path, tmp_path: Path) -> None:
+    told = score(run, tmp_path, "--sampled", "--film", str(tmp_path / "film.mp4"))
+    last = [row for row in rows(run / "eval.jsonl") if row["agent_steps"] == 120]
+    where = ("agent_steps", "env_frames", "updates")
+    expected = [{name: value for name, value in row.items() if name not in where} for row in last]
+    assert [row["policy"] for row in expected] == ["mode"] * 2 + ["sampled"] * 2
+    assert rows(tmp_path / "episodes.jsonl") == expected
+    assert {row["task"] for row in expected} == {"dummy"}
+    assert told["agent"]["agent_steps"] == 120 and told["other_than_in_training"] == {}
+    assert told["seeds"] == evaluation_seeds(2)
+    mean = sum(row["score"] for row in expected[:2]) / 2
+    assert told["policies"]["mode"]["score"]["mean"] == pytest.approx(mean)
+    with av.open(str(tmp_path / "film.mp4")) as film:
+        assert film.streams.video[0].width == 2 * 128 + 4
+
+
+def test_a_running_run_is_scored_by_its_newest_checkpoint(run: Path, tmp_path: Path) -> None:
+    running = tmp_path / "running"
+    shutil.copytree(run, running)
+    checkpoints = running / "checkpoints"
+    assert [path.name for path in checkpoints.iterdir()] == ["step-00000120"]
+    for at in (9, 130):  # it goes on beyond its result
+        shutil.copytree(checkpoints / "step-00000120", checkpoints / f"step-{at:08d}")
+    assert score(running, tmp_path / "out")["agent"]["agent_steps"] == 130
+    shutil.rmtree(running / "agent")
+    shutil.rmtree(checkpoints / "step-00000130")
+    assert score(running, tmp_path / "out")["agent"]["agent_steps"] == 120
+
+
+def test_an_agent_folder_brings_its_task_along(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "agent", tmp_path / "agent")
+    told = score(tmp_path / "agent", tmp_path / "out", "--seeds", "5", "6", "7")
+    assert [row["seed"] for row in rows(tmp_path / "out" / "episodes.jsonl")] == [5, 6, 7]
+    assert told["env"]["name"] == "dummy" and told["policies"].keys() == {"mode"}
+
+
+def test_another_task_is_said(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    told = score(run, tmp_path, "--task", "scenes", "--episodes", "1", "--env", "{episode_frames: 5}")
+    printed = capsys.readouterr().out
+    assert "other than in training: env.name is 'scenes', was 'dummy'" in printed
+    assert "scenes, mode: return" in printed and "over 1 episodes" in printed
+    assert told["other_than_in_training"] == {"name": ["scenes", "dummy"], "episode_frames": [5, None]}
+    (row,) = rows(tmp_path / "episodes.jsonl")
+    assert (row["task"], row["episode_steps"]) == ("scenes", 5)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--task", "gym:Reacher-v5"), "the agent's actions have 1 numbers and gym:Reacher-v5 takes 2"),
+        (("--env.image_size", "16"), "the agent sees 32 pixels a side and dummy draws 16"),
+        (("--env.image_sise", "16"), "did you mean 'image_size'"),
+        (("--task", "dumy"), "unknown environment 'dumy'; did you mean 'dummy'"),
+        (("--episodes", "0"), "--episodes is at least 1, got 0"),
+        (("--episodes", "2", "--seeds", "1"), "give --seeds or --episodes"),
+        (("--seeds", "-1"), r"--seeds are numbers from 0, got \[-1\]"),
+        (("--film", "film.gif"), "--film is an mp4 file to write, got film.gif"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence_and_leaves_nothing(
+    run: Path, tmp_path: Path, options: tuple[str, ...], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence) as error:
+        score(run, tmp_path / "out", *options)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_agent_is_one_sentence(run: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = save_pretrained(create_model("contextwm-debug").eval(), tmp_path / "model")
+    with pytest.raises(ValueError, match="holds a VideoWorldModel, which is no agent"):
+        score(model, tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty is no checkpoint and no run with an agent"):
+        score(tmp_path / "empty", tmp_path / "out")
+    shutil.copytree(run / "agent", tmp_path / "bare")
+    (tmp_path / "bare" / "train.json").unlink()
+    with pytest.raises(ValueError, match="does not say what it was trained on: give --task"):
+        score(tmp_path / "bare", tmp_path / "out")
+    assert score(tmp_path / "bare", tmp_path / "out", "--task", "dummy")["env"]["image_size"] == 32
