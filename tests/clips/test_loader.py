@@ -452,7 +452,7 @@ def test_bad_input_is_one_sentence(root, tmp_path):
     (own / INDEX).write_bytes(index_bytes(table))
     fast = loader(ClipSource(str(own), where={"speed": (1.0, 3.0)}))
     assert fast.diets() == [["s003"]]
-    with pytest.raises(ValueError, match=r"cannot filter by 'robot', choose one of .*luma, speed"):
+    with pytest.raises(ValueError, match=r"cannot filter by 'robot', choose one of .*moving, speed"):
         loader(ClipSource(str(own), where={"robot": (0.0, 1.0)}))
     with pytest.raises(ValueError, match="it has: train; cwm-dataprep split makes one"):
         loader(ClipSource(str(root), split="validation"))
