@@ -23,6 +23,7 @@ REDUCED = {
         "--env.name dummy --agent_steps 60 --prefill_steps 50 --warmup_updates 1 --update_every_steps 50 "
         "--evaluate_every_steps 60 --evaluation_episodes 1 --agent.batch_sequences 8 --agent.sequence_steps 6 --run",
     ),
+    "python recipes/evaluate_agent.py": ("--out", "--episodes 1 --out"),
     "cwm-dataprep lerobot": ("owner/name", "tests/fixtures/lerobot/v3_two_cameras --size 32"),
     "cwm-hub bench shards/mine": ("shards/mine", "shards/mine --seconds 0.2 --batch-clips 2"),
     "python recipes/pretrain.py --config C.yaml": ("--run", f"{FEW} --evaluation.windows 4 --run"),
@@ -57,6 +58,9 @@ NOT_RUN = {
     "python benchmarks/": "measures an idle machine for minutes",
     "python tests/parity_check.py DIR": "is run with a directory above",
     "python recipes/evaluate.py --checkpoint contextwm-tiny ...": "is run on another model above",
+    "python recipes/sweep.py": "trains for hours; tests/recipes/test_sweep.py runs one that is small",
+    "python recipes/report.py --runs": "needs that sweep; tests/recipes/test_runs_report.py makes such a page",
+    "cwm-hub watch": "needs that sweep; tests/hub/test_watch.py films an agent",
     "pytest -m slow tests/recipes/test_finetune.py": "is a test of its own",
 }
 """The beginning of a command -> why it is not run here."""
