@@ -1,10 +1,11 @@
 """Pre-train a world model on shards of clips: of video or, with a preset such as `action-contextwm`, of logged actions.
 
-    accelerate launch recipes/pretrain.py --config recipes/configs/pretrain/demo.yaml --data '[{root: shards/mine}]'
+    python recipes/pretrain.py --config recipes/configs/pretrain/small.yaml --data '[{root: shards/mine}]' --run runs/mine
 
-Two processes on CPUs: `accelerate launch --multi_gpu --num_processes 2 recipes/pretrain.py --cpu true ...` or
-`ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 -- recipes/pretrain.py ...`. Several GPUs: `accelerate launch
---multi_gpu --num_processes 8 recipes/pretrain.py ...`. The same command again resumes; a finished run says so.
+Two processes on CPUs: `accelerate launch --quiet --multi_gpu --num_processes 2 recipes/pretrain.py --cpu true ...` or
+`ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 -- recipes/pretrain.py ...`. Several GPUs: `accelerate launch --quiet
+--multi_gpu --num_processes 8 recipes/pretrain.py ...`; without `--quiet` the launcher adds its own traceback to an error.
+The same command again resumes; a finished run says so.
 
 A preset with actions is trained on sets that hold them (`cwm-dataprep lerobot`), as they were logged, its reward heads where
 rewards were; `--init` then takes a video world model, whose parts it continues, as well as one of its own kind. Its
@@ -20,6 +21,7 @@ import json
 import math
 import signal
 import sys
+import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -37,6 +39,7 @@ if __name__ == "__main__":  # before torch is imported, so that --help and a typ
 import torch
 import yaml
 from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import (
     DistributedDataParallelKwargs,
     ProjectConfiguration,
@@ -45,7 +48,7 @@ from accelerate.utils import (
 )
 
 from cwm_hub.clips.loader import ClipBatch, ClipLoader
-from cwm_hub.config import merged
+from cwm_hub.config import merged, nearest
 from cwm_hub.evaluation.predict import WorldModel
 from cwm_hub.hub.checkpoint import save_pretrained
 from cwm_hub.hub.names import find_checkpoint
@@ -54,6 +57,14 @@ from cwm_hub.models.registry import create_model, model_config
 from cwm_hub.models.running_statistics import RunningStatistics
 from cwm_hub.models.video_world_model import VideoWorldModel
 from cwm_hub.provenance import provenance
+from recipes.run.advice import (
+    LARGE_PARAMETERS,
+    Advice,
+    data_lines,
+    duration,
+    first_update,
+    large_on_cpu,
+)
 from recipes.run.folder import (
     RecipeError,
     StopSignal,
@@ -118,6 +129,8 @@ def main(config: PretrainConfig) -> int:
     meter = Meter(state, accelerator.device, times=["data_wait"], mean_of_processes=mean_of_processes)
     statistics = RunningStatistics(world_model)
     used_clips: list[str] = []
+    advice = Advice(run, fresh=init is None and state.init is None)
+    began, began_at = time.perf_counter(), state.updates
     model.train()
     while state.updates < config.updates:
         world_model.set_update(state.updates)
@@ -145,9 +158,15 @@ def main(config: PretrainConfig) -> int:
         meter.count(bad)
         state.updates += 1
         last_update = state.updates == config.updates
+        if state.updates == began_at + 1:
+            float(norm)  # waits for the device, once
+            accelerator.print(
+                first_update(time.perf_counter() - began, config.updates - began_at), flush=True
+            )
 
         if last_update or state.updates % config.log_every == 0:
-            log_interval(run, meter.row() | {"grad_norm": finite(float(norm))}, config, accelerator)
+            row = log_interval(run, meter.row() | {"grad_norm": finite(float(norm))}, config, accelerator)
+            advice.look_at(row)
             if meter.bad_in_a_row >= config.max_bad_updates:
                 raise RecipeError(
                     f"{int(meter.bad_in_a_row)} updates in a row had a non-finite gradient; "
@@ -189,6 +208,7 @@ def make_accelerator(config: PretrainConfig) -> Accelerator:
     Raises:
         RecipeError: a precision that the device does not have, or a world of another size than promised.
     """
+    check_trackers(config.trackers)
     gpu = torch.cuda.is_available() and not config.cpu
     if not gpu:
         keep_memory()
@@ -211,6 +231,20 @@ def make_accelerator(config: PretrainConfig) -> Accelerator:
     check_world(accelerator.num_processes, promised=config.processes)
     clips_per_process(config, accelerator.num_processes)
     return accelerator
+
+
+def check_trackers(names: list[str]) -> None:
+    """Refuse a tracker that accelerate would leave out with a warning."""
+    for name in names:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
+            raise RecipeError(
+                f"there is no tracker {name!r}{nearest(name, LOGGER_TYPE_TO_CLASS)}; there are {known}"
+            )
+        if name not in get_available_trackers():
+            raise RecipeError(
+                f"the tracker {name} is not installed: pip install {name}, or leave it out of --trackers"
+            )
 
 
 def clips_per_process(config: PretrainConfig, world: int) -> int:
@@ -315,9 +349,13 @@ def begin_folder(
 
 
 def print_header(
-    config: PretrainConfig, state: TrainState, model: WorldModel, loader: ClipLoader, accelerator: Accelerator
+    config: PretrainConfig,
+    state: TrainState,
+    model: WorldModel,
+    loader: ClipLoader,
+    accelerator: Accelerator,
 ) -> None:
-    """What is trained, where, and how far."""
+    """What is trained, where, on what, and how far."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     accelerator.print(
         f"{config.model}: {parameters:,} parameters on {accelerator.device} x {accelerator.num_processes}, "
@@ -326,16 +364,23 @@ def print_header(
         f"{''.join(f', {name} {list(shape)}' for name, shape in loader.logged.items())}; "
         f"updates {state.updates:,} to {config.updates:,}"
     )
+    for line in data_lines(loader.usage(), config.window_frames):
+        accelerator.print(line)
+    if accelerator.device.type == "cpu" and parameters > LARGE_PARAMETERS:
+        accelerator.print(large_on_cpu(config.model), flush=True)
 
 
-def log_interval(run: Path, row: dict[str, Any], config: PretrainConfig, accelerator: Accelerator) -> None:
-    """A row of metrics.jsonl, a printed line, and the trackers; the main process's work."""
+def log_interval(
+    run: Path, row: dict[str, Any], config: PretrainConfig, accelerator: Accelerator
+) -> dict[str, Any] | None:
+    """A row of metrics.jsonl, a printed line, and the trackers; the main process's work, whose row it returns."""
     if not accelerator.is_main_process:
-        return
+        return None
     row = row | {"broken_clips": len(read_rows(run / "unreadable.jsonl"))}
     append_row(run / "metrics.jsonl", row)
     print_progress(row, config.updates)
     track(row, config, accelerator)
+    return row
 
 
 def track(row: dict[str, Any], config: PretrainConfig, accelerator: Accelerator) -> None:
@@ -453,19 +498,11 @@ def print_progress(row: dict[str, Any], updates: int) -> None:
     text = (
         f"{row['updates']:>9,} / {updates:,}  loss {loss:>8}  image {image:>8}  "
         f"kl {kl:>6}  {row['updates_per_second']:6.2f} updates/s  "
-        f"data wait {100 * row['data_wait_share']:3.0f} %  left {_duration(left)}"
+        f"data wait {100 * row['data_wait_share']:3.0f} %  left {duration(left) if math.isfinite(left) else '?'}"
     )
     text += f"  skipped {row['skipped_updates']}" if row["skipped_updates"] else ""
     text += f"  unreadable {row['broken_clips']}" if row["broken_clips"] else ""
     progress_line(text, last=row["updates"] >= updates)
-
-
-def _duration(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"
 
 
 if __name__ == "__main__":

@@ -15,13 +15,14 @@ from cwm_hub.clips import sampling
 from cwm_hub.clips.sampling import Ints, WindowTable
 from cwm_hub.config import check_range
 from cwm_hub.shards.codecs import ShardError
+from cwm_hub.shards.extra_columns import OURS
 from cwm_hub.shards.manifest import Manifest, ShardRecord
 
 if TYPE_CHECKING:
     import pyarrow
 
 FILTERS = ("num_frames", "fps", "source_frames", "label", "motion", "luma", "frozen", "black", "moving")
-"""Index columns that `ClipSource.where` can bound."""
+"""Index columns that `ClipSource.where` can bound, beside those of the user's own that hold numbers."""
 
 LOGGED = ("action", "reward", "is_terminal")
 """What a batch has of the arrays beside the clips (see `cwm_hub.shards.arrays`)."""
@@ -53,6 +54,30 @@ class ClipSource:
             check_range(self, "block_shards", at_least=0)
 
 
+@dataclass(frozen=True)
+class Usage:
+    """How much of a set's split training can draw from, and what each rule leaves out."""
+
+    root: str
+    split: str
+    all_clips: int
+    all_sources: int
+    clips: int
+    sources: int
+    seconds: float
+    """Of the clips that are used, overlaps included."""
+    filtered: int
+    """Clips outside `where`."""
+    short: int
+    """Of the others, clips of fewer frames than a window."""
+    covered: int
+    """Of the others, clips whose windows are all in an earlier piece of their video, or all cross a cut."""
+    unchosen: int
+    """Of the others, clips of source videos that `subset` did not choose."""
+    median_frames: int
+    """Of all clips."""
+
+
 class ClipIndex:
     """The usable clips of one `ClipSource`, one entry per index row that passed its filters."""
 
@@ -77,11 +102,14 @@ class ClipIndex:
         records = manifest.splits.get(source.split, ())
         if not records:
             splits = ", ".join(manifest.splits) or "none"
-            held_out = "; cwm-dataprep's --validation-share makes one" if source.split == "validation" else ""
+            held_out = "; cwm-dataprep split makes one" if source.split == "validation" else ""
             raise ValueError(f"{source.root} has no split {source.split!r}; it has: {splits}{held_out}")
         table = table.filter(pc.equal(table["split"], source.split)).combine_chunks()
         rows = table.filter(_within(table, source.where))
         self.filtered_clips = len(table) - len(rows)
+        self._all_clips, self._all_sources = len(table), len(table["source"].unique())
+        self._median_frames = int(np.median(table["num_frames"].to_numpy()))
+        self._fps = rows["fps"].to_numpy()
         self._read_columns(rows, records)
         names, number = _number_sources(rows["source"])
         cuts = None if source.keep_cuts or "cuts" not in rows.column_names else _cuts(rows["cuts"])
@@ -94,6 +122,7 @@ class ClipIndex:
                 f"{source.root} has no {source.split} clip of at least {window_frames} frames"
                 + (f" within {source.where}" if source.where else "")
             )
+        self._long_clips = len(np.unique(self.windows.row))
         if source.subset is not None:
             self.windows = self._subset(names.take(self.windows.sources).to_pylist(), source.subset)
         self.source_names = names.take(self.windows.sources)
@@ -147,6 +176,26 @@ class ClipIndex:
             "short_sources": self.windows.short_sources,
             "filtered_clips": self.filtered_clips,
         } | ({"commit": self.commit} if self.commit else {})
+
+    def usage(self, window_frames: int) -> Usage:
+        """What a person is told of the set at the start of training; `window_frames` as the index was made with."""
+        rows = np.unique(self.windows.row)  # a clip with a cut owns windows in several stretches
+        short = int((self.frames < window_frames).sum())
+        rates = self._fps[rows]
+        return Usage(
+            root=self.source.root,
+            split=self.source.split,
+            all_clips=self._all_clips,
+            all_sources=self._all_sources,
+            clips=len(rows),
+            sources=len(self.source_names),
+            seconds=float((self.frames[rows][rates > 0] / rates[rates > 0]).sum()),
+            filtered=self.filtered_clips,
+            short=short,
+            covered=len(self.frames) - short - self._long_clips,
+            unchosen=self._long_clips - len(rows),
+            median_frames=self._median_frames,
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides this set's part of the stream; the root may move."""
@@ -205,9 +254,14 @@ def _cuts(column: "pyarrow.ChunkedArray") -> tuple[Ints, Ints]:
 
 def _within(table: "pyarrow.Table", where: Mapping[str, tuple[float, float]]) -> NDArray[np.bool_]:
     kept = np.ones(len(table), bool)
+    own = [
+        name
+        for name in table.column_names
+        if name not in OURS and str(table.schema.field(name).type) == "double"
+    ]
     for column, (low, high) in where.items():
-        if column not in FILTERS:
-            raise ValueError(f"cannot filter by {column!r}, choose one of {', '.join(FILTERS)}")
+        if column not in (*FILTERS, *own):
+            raise ValueError(f"cannot filter by {column!r}, choose one of {', '.join((*FILTERS, *own))}")
         if column not in table.column_names:
             raise ValueError(f"cannot filter by {column!r}: it was not measured when this set was made")
         values = table[column].to_numpy()

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cwm_hub.clips import sampling
-from cwm_hub.clips.clip_index import LOGGED, ClipSource, common_arrays
+from cwm_hub.clips.clip_index import LOGGED, ClipSource, Usage, common_arrays
 from cwm_hub.clips.local_shards import BrokenCount
 from cwm_hub.clips.retries import FetchConfig
 from cwm_hub.clips.sampling import Sampling
@@ -202,6 +202,10 @@ class ClipLoader:
         """Per source what is used and left out: root, name, manifest_hash, split, sources, clips, frames, ..."""
         return [clips.index.facts() for clips in self._batches.sets]
 
+    def usage(self) -> list[Usage]:
+        """Per source how much of it is used, for people."""
+        return [clips.index.usage(self._batches.window_frames) for clips in self._batches.sets]
+
     def diets(self) -> list[list[str]]:
         """Per source the ids of the source videos that are sampled, sorted: the list to record with a subset."""
         return [clips.index.source_names.to_pylist() for clips in self._batches.sets]
@@ -218,12 +222,14 @@ def validation_windows(
     window_frames: int,
     seed: int,
     batch_clips: int = 16,
+    or_fewer: bool = False,
     fetch: FetchConfig | None = None,
     with_actions: bool = False,
 ) -> list[ClipBatch]:
     """A fixed list of `count` distinct windows for evaluation, in batches of at most `batch_clips`.
 
-    They come from as many source videos as possible: one window each before any gives a second one.
+    They come from as many source videos as possible: one window each before any gives a second one. With `or_fewer` a
+    split that has less gives all that it has.
 
     Raises:
         ShardError, ValueError: as `ClipLoader`, or fewer windows than asked for.
@@ -243,6 +249,7 @@ def validation_windows(
     )
     clips = batches.sets[0]
     windows = len(clips.index.windows)
+    count = min(count, windows) if or_fewer else count
     if not 0 < count <= windows:
         raise ValueError(
             f"{count} validation windows were asked for, and {source.root} has {windows} of {window_frames} frames "
@@ -324,7 +331,7 @@ class _Batches(Dataset[ClipBatch | ShardError]):
     ) -> None:
         self._broken, self._memory = BrokenCount(max_broken), _BatchMemory()
         self._shares = sampling.mixture_shares([source.weight for source in sources])
-        self._batch_clips, self._window_frames, self._seed = batch_clips, window_frames, seed
+        self._batch_clips, self.window_frames, self._seed = batch_clips, window_frames, seed
         self._rank, self._world_size, self._unit = rank, world_size, unit
         self.sets = [
             open_clip_set(
@@ -360,7 +367,7 @@ class _Batches(Dataset[ClipBatch | ShardError]):
 
     def collect(self, samples: Sequence[tuple[ClipSet, int]]) -> ClipBatch:
         """Read these samples into one batch."""
-        frames = self._memory.take((len(samples), self._window_frames, *self.image_size, 3))
+        frames = self._memory.take((len(samples), self.window_frames, *self.image_size, 3))
         out = frames.numpy()
         windows = [clips.read(sample, out[i], self._broken) for i, (clips, sample) in enumerate(samples)]
         is_first = torch.zeros(frames.shape[:2], dtype=torch.bool)
@@ -378,7 +385,7 @@ class _Batches(Dataset[ClipBatch | ShardError]):
     def _rows(self, name: str, windows: Sequence[Window]) -> Tensor:
         """What was logged beside the frames, [B, T, ...]."""
         rows = np.frombuffer(bytearray().join(window.logged[name] for window in windows), MEMBERS[name][0])
-        return torch.from_numpy(rows.reshape(len(windows), self._window_frames, *self.logged[name]))
+        return torch.from_numpy(rows.reshape(len(windows), self.window_frames, *self.logged[name]))
 
     def fingerprint(self) -> dict[str, Any]:
         """See `ClipLoader.fingerprint`; roots may move, so they are not part of it."""
@@ -386,7 +393,7 @@ class _Batches(Dataset[ClipBatch | ShardError]):
             "version": FINGERPRINT_VERSION,
             "seed": self._seed,
             "sampling": self._unit,
-            "window_frames": self._window_frames,
+            "window_frames": self.window_frames,
             "batch_clips": self._batch_clips,
             "world_size": self._world_size,
             "sources": [clips.fingerprint() for clips in self.sets],

@@ -14,7 +14,7 @@ from cwm_hub.clips.clip_index import ClipSource
 from cwm_hub.clips.loader import ClipLoader, validation_windows
 from cwm_hub.clips.remote_shards import pin_revision
 from cwm_hub.clips.retries import FetchConfig, with_retries
-from cwm_hub.evaluation.protocol import Protocol, ProtocolError, ScoringConfig
+from cwm_hub.evaluation.protocol import WINDOWS, Protocol, ProtocolError, ScoringConfig
 from cwm_hub.evaluation.scorecard import picture_hash
 from cwm_hub.shards.codecs import ShardError
 from cwm_hub.shards.index import read_index_table
@@ -81,7 +81,8 @@ def read_held_out(
         manifests[name] = manifest.hash
         batches = validation_windows(
             ClipSource(root, split=config.split),
-            count=config.windows,
+            count=config.windows or WINDOWS,
+            or_fewer=config.windows is None,
             window_frames=config.observed_frames + config.horizon,
             seed=config.seed,
             with_actions=with_actions,

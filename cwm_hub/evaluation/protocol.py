@@ -8,6 +8,8 @@ from typing import Any, Literal
 from cwm_hub.config import check_range
 
 SCORECARD_VERSION = 2
+WINDOWS = 16
+"""Windows of a shard directory where nobody says how many."""
 METRICS = ("psnr_db", "ssim")
 """What every scorecard has; `words.METRICS` knows the others."""
 
@@ -18,8 +20,8 @@ class ScoringConfig:
 
     split: str = "validation"
     """Split whose windows are predicted; the mean frame always comes from `train`."""
-    windows: int = 16
-    """Windows of every shard directory."""
+    windows: int | None = None
+    """Windows of every shard directory; none: 16, or all of a directory that has fewer."""
     observed_frames: int = 5
     """Frames the model sees."""
     horizon: int = 20
@@ -39,7 +41,8 @@ class ScoringConfig:
     """Training frames, drawn uniformly, behind the mean frame of a shard directory."""
 
     def __post_init__(self) -> None:
-        check_range(self, "windows", at_least=2)
+        if self.windows is not None:
+            check_range(self, "windows", at_least=2)
         check_range(self, "observed_frames", "horizon", "samples", "mean_frame_frames", at_least=1)
         check_range(self, "seed", at_least=0)
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from cwm_hub.shards.arrays import Sums, describe_arrays
-from cwm_hub.shards.index import INDEX, ClipRow, index_bytes, read_index
-from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, shard_name
+from cwm_hub.shards.extra_columns import OURS, Columns, read_columns
+from cwm_hub.shards.index import ClipRow, read_index, read_index_table
+from cwm_hub.shards.manifest import Manifest, read_failures
 from cwm_hub.shards.storage import Root
-from cwm_hub.shards.writer import ShardWriter
 from dataprep.command_line import EXIT_DONE, add_options, option, positional, read_options
+from dataprep.curation.copying import Clip, new_set, write_copy
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
@@ -33,7 +33,7 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "~": lambda value, part: part in value,
 }
 """By how a condition writes them; `~` is "contains" and for text only."""
-CONDITION = re.compile(r"\s*(\w+)\s*(>=|<=|!=|=|>|<|~)\s*(.*?)\s*")
+CONDITION = re.compile(r"\s*([\w .-]*\w)\s*(>=|<=|!=|=|>|<|~)\s*(.*?)\s*")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Condition:
     """`moving>=0.015`, `label=93`, `label_text~left`."""
 
     column: str
-    """A field of `ClipRow`."""
+    """A field of `ClipRow`, or a column of the user's own."""
     comparison: str
     """A key of `COMPARISONS`."""
     value: str | int | float
@@ -49,19 +49,29 @@ class Condition:
     def __str__(self) -> str:
         return f"{self.column}{self.comparison}{self.value}"
 
-    def holds(self, row: ClipRow) -> bool:
-        """Whether the clip stays; of `cuts` their number is compared, and what was not measured fits nothing."""
-        value = getattr(row, self.column)
-        return COMPARISONS[self.comparison](len(value) if isinstance(value, tuple) else value, self.value)
+    def holds(self, row: ClipRow, columns: Columns | None = None) -> bool:
+        """Whether the clip stays; of `cuts` their number is compared, and what was not measured fits nothing.
+
+        Args:
+            row: of the index.
+            columns: the user's own; a video without a value is left out by every condition on one.
+        """
+        if self.column in OURS:
+            value = getattr(row, self.column)
+            return COMPARISONS[self.comparison](len(value) if isinstance(value, tuple) else value, self.value)
+        own = (columns or {})[self.column].get(row.source)
+        return own is not None and own == own and COMPARISONS[self.comparison](own, self.value)
 
     @classmethod
-    def parse(cls, text: str) -> "Condition":
-        """Read what a person wrote.
+    def parse(cls, text: str, columns: Columns | None = None) -> "Condition":
+        """Read what a person wrote; `columns` are the user's own.
 
         Raises:
             ValueError: It is no condition, or the column is unknown or of another type.
         """
         types: dict[str, Any] = {field.name: field.type for field in fields(ClipRow)} | {"cuts": int}
+        for name, values in (columns or {}).items():
+            types[name] = str if any(isinstance(value, str) for value in values.values()) else float
         match = CONDITION.fullmatch(text)
         if match is None:
             raise ValueError(f"expected a condition such as moving>=0.015 or label_text~left, got {text!r}")
@@ -99,8 +109,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Copy what fits; exit code 0."""
+    columns = read_columns(read_index_table(args.root))
     options = read_options(FilterOptions, args)
-    conditions = [Condition.parse(text) for text in options.where]
+    conditions = [Condition.parse(text, columns) for text in options.where]
     if options.min_motion is not None:
         conditions.append(Condition("moving", ">=", options.min_motion))
     if not conditions:
@@ -133,65 +144,30 @@ def filter_shards(
     """
     root, out = Root.parse(root), Root.parse(out)
     manifest, rows = Manifest.load(root), read_index(root)
-    home = out.home
-    if home is None:
-        raise ValueError(f"filter writes to a local directory, got {out}")
-    if out.files("data") or out.files("meta"):
-        raise ValueError(f"{out} already holds a data set: choose another --out")
-    for column in sorted({condition.column for condition in conditions}):
+    for column in sorted({condition.column for condition in conditions} & OURS):
         if any(getattr(row, column) != getattr(row, column) for row in rows):  # NaN
             raise ValueError(
                 f"{column} was not measured when {root} was made: shard its videos again to filter by it"
             )
-    kept = [row for row in rows if all(condition.holds(row) for condition in conditions)]
-    if not kept:
-        raise ValueError(f"no clip of {root} has {' and '.join(map(str, conditions))}")
-    groups: dict[str, dict[str, list[ClipRow]]] = {}
+    columns = read_columns(read_index_table(root))
+    kept = [row for row in rows if all(condition.holds(row, columns) for condition in conditions)]
+    groups: dict[str, dict[str, list[Clip]]] = {}
     for row in kept:
-        groups.setdefault(row.split, {}).setdefault(row.shard, []).append(row)
-    splits: dict[str, tuple[ShardRecord, ...]] = {}
-    written: list[ClipRow] = []
-    sums: dict[str, list[Sums]] = {}
-    for split, shards in groups.items():
-        records = []
-        for number, clips in enumerate(shards.values()):
-            writer = ShardWriter(home / shard_name(split, number, len(shards)), codec=manifest.codec)
-            records.append(_copy(root, clips, writer))
-            written += writer.rows
-            sums.setdefault(split, []).append(writer.sums)
-        splits[split] = tuple(records)
+        groups.setdefault(row.split, {}).setdefault(row.shard, []).append(Clip(root, row))
     filtered = replace(
         manifest,
         name=name or manifest.name,
-        splits=splits,
-        config=_with_filter(manifest, conditions)
-        | describe_arrays(sums, {name: facts.names for name, facts in manifest.arrays.items()}),
+        config=_with_filter(manifest, conditions),
         plan_hash=hashlib.sha256(json.dumps([manifest.hash, *map(str, conditions)]).encode()).hexdigest(),
     )
-    out.write(INDEX, index_bytes(written))
-    _copy_failures(root, out)
-    filtered.save(out)
-    return filtered
-
-
-def _copy(root: Root, clips: Sequence[ClipRow], writer: ShardWriter) -> ShardRecord:
-    with writer:
-        for row in clips:
-            arrays = root.read_range(row.shard, row.arrays_offset, row.arrays_size) if row.arrays else b""
-            writer.append(row, root.read_range(row.shard, row.offset, row.size), arrays)
-    assert writer.record is not None
-    return writer.record
+    with new_set(out) as home:
+        if not kept:
+            raise ValueError(f"no clip of {root} has {' and '.join(map(str, conditions))}")
+        shards = {split: [*by_shard.values()] for split, by_shard in groups.items()}
+        return write_copy(home, filtered, shards, read_failures(root))
 
 
 def _with_filter(manifest: Manifest, conditions: Sequence[Condition]) -> dict[str, Any]:
     """The configuration as it was, and what was done since."""
     done = {"parent": manifest.hash, "where": [str(condition) for condition in conditions]}
     return {**manifest.config, "filters": [*manifest.config.get("filters", []), done]}
-
-
-def _copy_failures(root: Root, out: Root) -> None:
-    try:
-        data = root.read(FAILURES)
-    except FileNotFoundError:
-        return
-    out.write(FAILURES, data)

@@ -48,6 +48,8 @@ class VerifyOptions:
     """Shard directory or fsspec URL, e.g. hf://datasets/me/clips."""
     level: Level = "index"
     """How deep to look; each includes the ones before."""
+    repair: bool = False
+    """Write shards that have a problem again, by the command that made the set, from its videos."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,13 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print every problem; exit code 0 or 3, and 1 where there is no shard directory at all."""
-    try:
-        with remote_errors():
-            problems = verify(args.root, args.level, watch=_say)
-    except OSError as error:
-        raise ValueError(f"cannot read {args.root}: {error}") from error
-    for problem in problems:
-        print(f"{problem.where}: {problem.what}")
+    problems = _problems(args)
+    shards = {record.file for record in Manifest.load(args.root).shards}
+    broken = sorted({problem.where for problem in problems} & shards)
+    if args.repair and broken:
+        from dataprep.curation.repair import repair
+
+        repair(Root.parse(args.root), broken)
+        problems = _problems(args)
     if problems:
         print(f"{args.root}: {len(problems)} problems at level {args.level}", file=sys.stderr)
         return EXIT_VERIFY
@@ -73,6 +76,17 @@ def run(args: argparse.Namespace) -> int:
         f"{args.root}: {len(manifest.shards)} shards, {clips} clips, as the manifest {manifest.hash[:12]} says"
     )
     return EXIT_DONE
+
+
+def _problems(args: argparse.Namespace) -> list[Problem]:
+    try:
+        with remote_errors():
+            problems = verify(args.root, args.level, watch=_say)
+    except OSError as error:
+        raise ValueError(f"cannot read {args.root}: {error}") from error
+    for problem in problems:
+        print(f"{problem.where}: {problem.what}")
+    return problems
 
 
 def verify(

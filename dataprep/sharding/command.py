@@ -2,32 +2,37 @@
 
 import argparse
 import contextlib
+import json
 import re
 import shlex
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
 from cwm_hub.provenance import usable_cores
-from cwm_hub.shards.manifest import FAILURES
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import EXIT_DONE, EXIT_FAILURES, add_options, option, read_options
+from dataprep.command_line import EXIT_DONE, add_options, option, read_options
 from dataprep.decode.frames import DecodeSettings
 from dataprep.sharding import ledger
+from dataprep.sharding.additions import plan_addition
 from dataprep.sharding.dry_run import estimate
-from dataprep.sharding.ledger import Origin, Outcome
+from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import Listing, Plan, ShardConfig, count_reasons, make_plan
 from dataprep.sharding.progress import ProgressLine, clock
+from dataprep.sharding.summary import Tolerance, report, say
 from dataprep.sharding.supervisor import RunOptions, run_jobs
-from dataprep.sharding.worker import Opener, ShardJob, make_jobs
+from dataprep.sharding.worker import Opener, ShardJob, make_jobs, output_errors
 
-PROGRESS = ".state/progress.json"
+COMMAND = ".state/command.json"
+"""The words of the command that a set began with, and the folder that it was given in, for `verify --repair`."""
+PROGRESS = ".state/progress{}.json"
+"""Of a whole run, or of a part: `progress-0-of-4.json`."""
 
 
 def _part(text: str) -> str:
@@ -35,24 +40,6 @@ def _part(text: str) -> str:
     if not (part.isdigit() and parts.isdigit() and int(part) < int(parts)):
         raise argparse.ArgumentTypeError(f"expected I/N with I from 0 to N - 1, got {text!r}")
     return text
-
-
-def _share_or_count(text: str) -> str:
-    try:
-        valid = float(text[:-1]) >= 0 if text.endswith("%") else int(text) >= 0
-    except ValueError:
-        valid = False
-    if not valid:
-        raise argparse.ArgumentTypeError(f"expected a count or a percentage such as 1%, got {text!r}")
-    return text
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What tells exit code 0 from 2."""
-
-    max_failures: str = option("1%", metavar="N", parse=_share_or_count)
-    """A count or a percentage of the videos; more failures end in exit code 2."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +56,14 @@ class SourceOptions:
     """Write nothing; tell the plan, and size and time from a probe."""
     overwrite: bool = False
     """Remove an earlier run's work first."""
+    append: bool = False
+    """Add the videos that a finished set does not have, in new shards; what is there keeps its bytes."""
+    retry_failures: bool = False
+    """Try the videos again that a finished set lists in meta/failures.jsonl, in new shards."""
+
+    def __post_init__(self) -> None:
+        if self.overwrite and (self.append or self.retry_failures):
+            raise ValueError("--overwrite removes what --append and --retry-failures add to")
 
 
 def add_arguments(
@@ -122,17 +117,23 @@ def make_shards(
         OutputError: the output cannot be written.
     """
     options, run_options = read_options(SourceOptions, args), read_options(RunOptions, args)
-    root, plan = Root.parse(options.out), make_plan(listing, config)
+    root = Root.parse(options.out)
+    plan, number = _plan(options, root, listing, config)
+    if plan is None:
+        say("there is nothing to add")
+        return EXIT_DONE
     if options.dry_run:
         return _dry_run(run_options, plan, listing, opener)
     part, parts = map(int, options.shard_range.split("/"))
     with ledger.run_lock(root, f"{part}-of-{parts}" if parts > 1 else ""):
         if options.overwrite:
             ledger.clear(root)
-        ledger.begin(root, plan, origin)
+        ledger.begin(root, plan, origin, listing.columns, addition=number)
+        if not number:
+            _record_command(root, args.words)
         mine = plan.tasks[part::parts]
         tasks = ledger.unfinished(root, mine, plan.hash)
-        _say(
+        say(
             f"{plan.videos} videos in {len(plan.tasks)} shards; {len(mine) - len(tasks)} of {len(mine)} already written"
         )
         _tell_listing(listing)
@@ -140,27 +141,51 @@ def make_shards(
         run = run_jobs
         if options.engine == "ray":
             from dataprep.sharding.ray_engine import run_on_ray as run
-        _run(run, run_options, make_jobs(tasks, plan, root=root, opener=opener), root)
+        jobs = make_jobs(tasks, plan, root=root, opener=opener)
+        _run(run, run_options, jobs, root, PROGRESS.format(f"-{part}-of-{parts}" if parts > 1 else ""))
         if parts > 1:
-            _say(
-                f"part {part}/{parts} is written; when all are: cwm-dataprep finalize {shlex.quote(options.out)}"
+            say(
+                f"part {part}/{parts} is written; when all are: cwm-dataprep finalize {shlex.quote(options.out)} "
+                "(cwm-dataprep status tells how far they are)"
             )
             return EXIT_DONE
         outcome = ledger.finalize(root)
-    report(outcome, root, seconds=time.monotonic() - started)
-    return exit_code(outcome, read_options(Tolerance, args))
+    already = len(mine) > 0 and not tasks
+    seconds = None if already else time.monotonic() - started
+    return report(outcome, root, read_options(Tolerance, args), seconds=seconds, already=already)
+
+
+def _plan(
+    options: SourceOptions, root: Root, listing: Listing, config: ShardConfig
+) -> tuple[Plan | None, int]:
+    """What is to be written, and the number of the addition that it is: 0 for a set's beginning."""
+    if not (options.append or options.retry_failures):
+        return make_plan(listing, config), 0
+    addition = plan_addition(
+        root, listing, config, append=options.append, retry_failures=options.retry_failures
+    )
+    say(f"{addition.left_alone} videos are in {root} and left alone")
+    return addition.plan, addition.number
+
+
+def _record_command(root: Root, words: Sequence[str]) -> None:
+    """Keep the command for `verify --repair`: all parts, and nothing removed first."""
+    again = [word for word in words if not (len(word) > 2 and "--overwrite".startswith(word))]
+    record = {"arguments": [*again, "--shard-range", "0/1"], "folder": str(Path.cwd())}
+    with output_errors(root):
+        root.write(COMMAND, json.dumps(record).encode())
 
 
 def _dry_run(options: RunOptions, plan: Plan, listing: Listing, opener: Opener) -> int:
     for split, tasks in groupby(plan, key=lambda task: task.split):
         counts = [len(task.sources) for task in tasks]
-        _say(f"{split}: {sum(counts)} videos would go into {len(counts)} shards")
+        say(f"{split}: {sum(counts)} videos would go into {len(counts)} shards")
     _tell_listing(listing)
     if listing.failures:
-        _say(f"could not be listed: {count_reasons(Counter(f.reason for f in listing.failures))}")
+        say(f"could not be listed: {count_reasons(Counter(f.reason for f in listing.failures))}")
     guess = estimate(plan, opener, timeout_seconds=options.timeout_seconds, few_files=listing.share_files)
     workers = max(1, min(options.workers, len(plan.tasks)))
-    _say(
+    say(
         f"about {guess.frames:.0f} frames, {guess.bytes / 1e6:.1f} MB and {clock(guess.worker_seconds / workers)} "
         f"with {workers} workers, judged by {guess.probed} videos of which {guess.failed} failed; nothing was written"
     )
@@ -169,17 +194,19 @@ def _dry_run(options: RunOptions, plan: Plan, listing: Listing, opener: Opener) 
 
 def _tell_listing(listing: Listing) -> None:
     for note in listing.notes:
-        _say(note)
+        say(note)
     listed = Counter(source.split for source in listing.sources)
     for split, official in listing.official_counts.items():
-        _say(f"{split}: {listed[split]} videos found, {official} in the official list")
+        say(f"{split}: {listed[split]} videos found, {official} in the official list")
 
 
-def _run(run: Callable[..., None], options: RunOptions, jobs: Sequence[ShardJob], root: Root) -> None:
+def _run(
+    run: Callable[..., None], options: RunOptions, jobs: Sequence[ShardJob], root: Root, name: str
+) -> None:
     if not jobs:
         return
     videos = sum(len(job.task.sources) for job in jobs)
-    progress = ProgressLine(videos, save=lambda data: root.write(PROGRESS, data))
+    progress = ProgressLine(videos, save=lambda data: root.write(name, data))
     with _term_interrupts():
         try:
             run(jobs, options, progress)
@@ -200,31 +227,3 @@ def _term_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def report(outcome: Outcome, root: Root, *, seconds: float | None = None) -> None:
-    """Tell on standard error what the finished set holds."""
-    for split, records in outcome.manifest.splits.items():
-        _say(
-            f"{split}: {sum(r.samples for r in records)} clips, {sum(r.frames for r in records)} frames, "
-            f"{sum(r.bytes for r in records) / 1e6:.1f} MB in {len(records)} shards"
-        )
-    if outcome.reasons:
-        _say(f"{count_reasons(outcome.reasons)}: see {root}/{FAILURES}")
-    took = "" if seconds is None else f", {clock(seconds)}"
-    _say(f"{root} is complete: {outcome.videos} videos, manifest {outcome.manifest.hash[:12]}{took}")
-
-
-def exit_code(outcome: Outcome, tolerance: Tolerance) -> int:
-    """0, or 2 with a sentence where more videos failed than is tolerated."""
-    max_failures = tolerance.max_failures
-    total = outcome.videos + outcome.failures + outcome.skips
-    allowed = total * float(max_failures[:-1]) / 100 if max_failures.endswith("%") else int(max_failures)
-    if outcome.failures <= allowed:
-        return EXIT_DONE
-    _say(f"error: {outcome.failures} of {total} videos failed, more than --max-failures {max_failures}")
-    return EXIT_FAILURES
-
-
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from cwm_hub.shards.storage import Root
 from dataprep.command_line import add_options, positional, read_options
 from dataprep.sharding import ledger
-from dataprep.sharding.command import Tolerance, exit_code, report
+from dataprep.sharding.summary import Tolerance, report
 
 
 @dataclass(frozen=True)
@@ -28,5 +28,4 @@ def run(args: argparse.Namespace) -> int:
     root = Root.parse(read_options(FinalizeOptions, args).out)
     with ledger.run_lock(root):
         outcome = ledger.finalize(root)
-    report(outcome, root)
-    return exit_code(outcome, read_options(Tolerance, args))
+    return report(outcome, root, read_options(Tolerance, args))

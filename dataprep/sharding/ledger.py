@@ -2,6 +2,8 @@
 
     .state/run.lock                     held while a run writes; released by the system however the run ends
     .state/plan.json                    configuration, source list's hash, library versions, shards of each split
+    .state/plan-added-001.json          the same of what was added to the finished set, see `additions`
+    .state/columns.json                 the user's own columns of the index, by name and source video
     .state/shards/train-00000-of-N.json one for every finished shard (see `worker.ShardState`)
 
 `finalize` needs nothing but these files, so it can run after shards were written by many machines.
@@ -9,11 +11,12 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,16 +27,20 @@ import pyarrow as pa
 import cwm_hub
 from cwm_hub.config import to_dict
 from cwm_hub.shards.arrays import Sums, describe_arrays
+from cwm_hub.shards.extra_columns import Columns, add_columns
 from cwm_hub.shards.index import INDEX, index_bytes, index_table
 from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, failures_bytes, shard_name
 from cwm_hub.shards.measures import MEASURES_VERSION
 from cwm_hub.shards.storage import Root, lock
+from dataprep.sharding.changes import refuse_changes
 from dataprep.sharding.plan import SKIPS, Failure, Plan, ShardTask, count_reasons
 from dataprep.sharding.worker import OutputError, ShardState, output_errors, remove_leftovers
 
 PLAN = ".state/plan.json"
+ADDED_PLAN = ".state/plan-added-{:03d}.json"
 LOCK = ".state/run.lock"
 STATES = ".state/shards"
+COLUMNS = ".state/columns.json"
 PLAN_FIELDS = frozenset(
     "plan_hash sources_hash videos config versions shards failures licence redistributable".split()
 )
@@ -104,12 +111,46 @@ def library_versions() -> dict[str, str]:
     return ours | {"python": platform.python_version()} | {n: version(n) for n in names}
 
 
-def begin(root: Root, plan: Plan, origin: Origin) -> None:
-    """Record the plan in an empty output, or check that it is the one recorded there.
+def begin(
+    root: Root,
+    plan: Plan,
+    origin: Origin,
+    columns: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    addition: int = 0,
+) -> None:
+    """Record the plan in an empty output, or check that it is the one recorded there; `columns` may be new ones.
+
+    Args:
+        root: the output.
+        plan: of the run, its shards numbered after those that are there.
+        origin: of the videos.
+        columns: the user's own, of the index; those of an addition are put beside the set's.
+        addition: number of the addition, 0 for what the set began with.
 
     Raises:
         ValueError: the output holds other work; the sentence names what differs.
     """
+    record = _record(plan, origin, numbered_on=addition > 0)
+    name = ADDED_PLAN.format(addition) if addition else PLAN
+    before = read_plan(root, name)
+    if before is None and not addition and root.files("data"):
+        raise ValueError(f"{root}/data already holds files that no recorded run wrote: choose another --out")
+    if before is not None and before != record:
+        refuse_changes(root, before, record)
+    with output_errors(root):
+        if before is None:
+            root.write(name, json.dumps(record, indent=1).encode())
+        if columns is not None:
+            has_additions = addition or read_plan(root, ADDED_PLAN.format(1)) is not None
+            old = _read_columns(root) if has_additions else {}
+            names = dict.fromkeys([*old, *columns])
+            both = {name: {**old.get(name, {}), **columns.get(name, {})} for name in names}
+            root.write(COLUMNS, json.dumps(both).encode())
+
+
+def _record(plan: Plan, origin: Origin, *, numbered_on: bool) -> dict[str, Any]:
+    """The plan as json holds it; of an addition also the number of its first shard of each split."""
     record = {
         "plan_hash": plan.hash,
         "sources_hash": plan.sources_hash,
@@ -121,18 +162,9 @@ def begin(root: Root, plan: Plan, origin: Origin) -> None:
         "licence": origin.licence,
         "redistributable": origin.redistributable,
     }
-    record = json.loads(json.dumps(record))
-    before = _read_plan(root)
-    if before is None:
-        if root.files("data"):
-            raise ValueError(
-                f"{root}/data already holds files that no recorded run wrote: choose another --out"
-            )
-    elif before != record:
-        _refuse(root, before, record)
-    if before is None:
-        with output_errors(root):
-            root.write(PLAN, json.dumps(record, indent=1).encode())
+    if numbered_on:
+        record["firsts"] = {task.split: task.index for task in reversed(plan.tasks)}
+    return json.loads(json.dumps(record))
 
 
 def unfinished(root: Root, tasks: Sequence[ShardTask], plan_hash: str) -> list[ShardTask]:
@@ -154,7 +186,8 @@ def clear(root: Root) -> None:
     home = root.home
     if home is None:
         raise ValueError("--overwrite works on local outputs only: remove the remote files yourself")
-    if home.exists() and any(home.iterdir()) and not (home / PLAN).is_file():
+    held = [path.name for path in home.iterdir() if path.name != ".state"] if home.exists() else []
+    if held and not (home / PLAN).is_file():  # .state alone: of this run's own lock
         raise ValueError(f"{root} holds files that no run of cwm-dataprep wrote: nothing was removed")
     for part in ("data", "meta", ".state"):
         shutil.rmtree(home / part, ignore_errors=True)
@@ -167,22 +200,25 @@ def finalize(root: Root) -> Outcome:
         ValueError: no run was recorded, shards are missing, or no video could be used.
         OutputError: the output cannot be written.
     """
-    plan = _read_plan(root)
-    if plan is None:
-        raise ValueError(f"{root} holds no recorded run: it has no {PLAN}")
+    plan, *added = read_plans(root)
     splits: dict[str, list[ShardRecord]] = {}
-    failures = [Failure(*values) for values in plan["failures"]]
+    failures = [Failure(*values) for one in (plan, *added) for values in one["failures"]]
     tables: list[pa.Table] = []
     sums: dict[str, list[Sums]] = {}
     sources: set[str] = set()
-    for split, state in _read_states(root, plan):
+    paths: set[str] = set()
+    for split, state in (found for one in (plan, *added) for found in _read_states(root, one)):
         failures.extend(state.failures)
         if state.record is not None:
             splits.setdefault(split, []).append(state.record)
             tables.append(index_table(state.rows))
             sums.setdefault(split, []).append(state.sums)
             sources.update(row.source for row in state.rows)
-    failures.sort(key=lambda failure: failure.source_path)
+            paths.update(row.source_path for row in state.rows)
+    newest = {
+        failure.source_path: failure for failure in failures if failure.source_path not in paths or not added
+    }
+    failures = sorted(newest.values() if added else failures, key=lambda failure: failure.source_path)
     reasons = Counter(failure.reason for failure in failures)
     with output_errors(root):
         if home := root.home:  # what a run that was killed here left
@@ -192,15 +228,17 @@ def finalize(root: Root) -> Outcome:
         root.write(FAILURES, failures_bytes(dataclasses.asdict(failure) for failure in failures))
         if not sources:
             raise ValueError(f"no video could be used: {count_reasons(reasons)}; see {root}/{FAILURES}")
-        root.write(INDEX, index_bytes(pa.concat_tables(tables)))
+        root.write(INDEX, index_bytes(add_columns(pa.concat_tables(tables), _read_columns(root))))
         manifest = Manifest(
             name=plan["config"]["name"],
             codec=plan["config"]["codec"],
             image_size=plan["config"]["decode"]["size"],
             splits={split: tuple(records) for split, records in splits.items()},
-            config=plan["config"] | describe_arrays(sums, plan["config"]["source"].get("arrays", {})),
+            config=plan["config"]
+            | describe_arrays(sums, plan["config"]["source"].get("arrays", {}))
+            | ({"additions": [_addition(one) for one in added]} if added else {}),
             versions=plan["versions"],
-            plan_hash=plan["plan_hash"],
+            plan_hash=_joint_hash([plan, *added]),
             licence=plan["licence"],
             redistributable=plan["redistributable"],
         )
@@ -209,19 +247,59 @@ def finalize(root: Root) -> Outcome:
     return Outcome(manifest, len(sources), len(failures) - skips, skips, dict(reasons))
 
 
-def _read_plan(root: Root) -> dict[str, Any] | None:
+def _addition(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest says of a later run."""
+    return {name: plan[name] for name in ("plan_hash", "videos", "versions")} | {
+        "source": plan["config"]["source"]
+    }
+
+
+def _joint_hash(plans: Sequence[Mapping[str, Any]]) -> str:
+    """The hash of the one plan, or of all."""
+    hashes = [plan["plan_hash"] for plan in plans]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def read_plans(root: Root) -> list[dict[str, Any]]:
+    """The recorded plan, and those of every addition after it.
+
+    Raises:
+        ValueError: there is none, or one is damaged.
+    """
+    first = read_plan(root)
+    if first is None:
+        raise ValueError(f"{root} holds no recorded run: it has no {PLAN}")
+    plans = [first]
+    while (added := read_plan(root, ADDED_PLAN.format(len(plans)))) is not None:
+        plans.append(added)
+    return plans
+
+
+def read_plan(root: Root, name: str = PLAN) -> dict[str, Any] | None:
+    """One of them, None where there is none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     try:
-        plan = json.loads(root.read(PLAN))
+        plan = json.loads(root.read(name))
     except FileNotFoundError:
         return None
     except (json.JSONDecodeError, UnicodeDecodeError):
         plan = None
-    if not isinstance(plan, dict) or plan.keys() != PLAN_FIELDS:
-        raise ValueError(f"{root}/{PLAN} is damaged: use --overwrite or another --out")
+    if not isinstance(plan, dict) or plan.keys() - {"firsts"} != PLAN_FIELDS:
+        raise ValueError(f"{root}/{name} is damaged: use --overwrite or another --out")
     return plan
 
 
-def _read_state(root: Root, name: str) -> ShardState | None:
+def _read_columns(root: Root) -> Columns:
+    try:
+        return json.loads(root.read(COLUMNS))
+    except FileNotFoundError:
+        return {}
+
+
+def read_state(root: Root, name: str) -> ShardState | None:
     """None where it is damaged: the shard counts as not written."""
     try:
         return ShardState.from_json(root.read(name))
@@ -229,13 +307,18 @@ def _read_state(root: Root, name: str) -> ShardState | None:
         return None
 
 
-def _read_states(root: Root, plan: dict[str, Any]) -> Iterator[tuple[str, ShardState]]:
-    present = root.files(STATES)
-    expected = [
-        (split, Path(shard_name(split, i, n)).stem + ".json")
+def expected_states(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(split, name of the commit marker) of every shard of a recorded plan."""
+    firsts = plan.get("firsts", {})
+    return [
+        (split, Path(shard_name(split, i, firsts.get(split, 0) + n)).stem + ".json")
         for split, n in plan["shards"].items()
-        for i in range(n)
+        for i in range(firsts.get(split, 0), firsts.get(split, 0) + n)
     ]
+
+
+def _read_states(root: Root, plan: dict[str, Any]) -> Iterator[tuple[str, ShardState]]:
+    present, expected = root.files(STATES), expected_states(plan)
     missing = [name.removesuffix(".json") for _, name in expected if name not in present]
     if missing:
         raise ValueError(
@@ -243,7 +326,7 @@ def _read_states(root: Root, plan: dict[str, Any]) -> Iterator[tuple[str, ShardS
             "run the same command again, or the missing part of the shard range"
         )
     for split, name in expected:
-        state = _read_state(root, f"{STATES}/{name}")
+        state = read_state(root, f"{STATES}/{name}")
         if state is None:
             raise ValueError(
                 f"{root}/{STATES}/{name} is damaged: run the same command again, it mends the shard"
@@ -260,31 +343,7 @@ def _is_done(
 ) -> bool:
     if Path(task.state_file).name not in states:
         return False
-    state = _read_state(root, task.state_file)
+    state = read_state(root, task.state_file)
     if state is None or state.plan_hash != plan_hash:
         return False
     return state.record is None or tars.get(Path(task.file).name) == state.record.bytes
-
-
-def _refuse(root: Root, before: dict[str, Any], now: dict[str, Any]) -> None:
-    changed = [
-        f"{name.removeprefix('config.')} (was {old!r}, now {new!r})"
-        for name, old, new in _differences(before, now)
-        if name.startswith(("config.", "versions.", "licence", "redistributable"))
-    ]
-    if before["sources_hash"] != now["sources_hash"]:
-        changed.append(f"the source videos (were {before['videos']}, now {now['videos']}, or other files)")
-    if before["failures"] != now["failures"]:
-        changed.append("the files that could not be listed")
-    raise ValueError(
-        f"{root} was begun with another configuration, changed: {'; '.join(changed)}. "
-        "Restore it, use --overwrite, or choose another --out"
-    )
-
-
-def _differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(set(before) | set(now)):
-            yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
-    elif before != now:
-        yield name, before, now

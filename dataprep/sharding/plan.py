@@ -73,6 +73,8 @@ class Listing:
     """Sentences for the summary: what was ignored and why."""
     official_counts: Mapping[str, int] = field(default_factory=dict)
     """Videos of each split by the data set's own lists, reported beside ours."""
+    columns: Mapping[str, Mapping[str, str | float | None]] = field(default_factory=dict)
+    """Columns of the user's own for the index: by name, the value of each source by its id. No part of the plan hash."""
     share_files: bool = False
     """Videos with one `path` lie in that file one after another, in the order of their ids: they are dealt to a shard
     together, up to `videos_per_shard` of them, so that its worker decodes the file once."""

@@ -64,7 +64,12 @@ class ProgressLine:
     def _json(self) -> bytes:
         seconds = round(time.monotonic() - self.started, 1)
         return json.dumps(
-            {**asdict(self.latest), "total_videos": self.total_videos, "seconds": seconds}
+            {
+                **asdict(self.latest),
+                "total_videos": self.total_videos,
+                "seconds": seconds,
+                "time": round(time.time()),
+            }
         ).encode()
 
 

@@ -13,21 +13,24 @@ import os
 import re
 import stat
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cwm_hub.config import check_range
+from cwm_hub.shards.extra_columns import parse_columns
+from cwm_hub.shards.storage import Root
 from dataprep.command_line import add_options, option, positional, read_options
 from dataprep.decode.video_file import has_only_the_name
+from dataprep.sharding.additions import settled_splits
 from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import dataset_name, make_shards, shard_config
 from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import Failure, Listing, SourceVideo, printable
+from dataprep.sharding.recordings import File, choose_splits
 from dataprep.sharding.worker import open_file
 from dataprep.sources.labels import Label, Labels, read_labels
 from dataprep.sources.lerobot_tables import lerobot_version
-from dataprep.sources.recordings import File, choose_splits
 
 VIDEO_SUFFIXES = frozenset(
     (
@@ -44,17 +47,20 @@ class FolderOptions:
     directory: str = positional("DIR")
     """Searched for videos with all its folders."""
     labels: str | None = option(None, metavar="FILE")
-    """csv (with a header) or jsonl: path, and label, label_text, split where known."""
+    """csv (with a header) or jsonl: path, and label, label_text, split where known; other columns are kept in the
+    index."""
     name: str | None = None
     """Of the data set; none: the directory's."""
-    validation_share: float = option(0.0, metavar="SHARE")
-    """Of the recordings without a split, chosen by a hash of the path."""
+    validation_share: float | None = option(None, metavar="SHARE")
+    """Of the recordings without a split, chosen by a hash of the path; none: a tenth, and at least one, where there are
+    three or more and the labels file names no validation split."""
     group_by: str | None = option(None, metavar="REGEX")
     """What of a path names its recording, which is kept in one split; none: the path without words for cameras and parts,
     such as left, cam2, part1."""
 
     def __post_init__(self) -> None:
-        check_range(self, "validation_share", at_least=0, below=1)
+        if self.validation_share is not None:
+            check_range(self, "validation_share", at_least=0, below=1)
         try:
             re.compile(self.group_by or "")
         except re.error as error:
@@ -74,8 +80,13 @@ def run(args: argparse.Namespace) -> int:
     directory = Path(options.directory)
     labels = None if options.labels is None else read_labels(Path(options.labels))
     group_by = None if options.group_by is None else re.compile(options.group_by)
+    settled = settled_splits(Root.parse(args.out)) if args.append or args.retry_failures else None
     listing = list_videos(
-        directory, labels=labels, validation_share=options.validation_share, group_by=group_by
+        directory,
+        labels=labels,
+        validation_share=options.validation_share,
+        group_by=group_by,
+        settled=settled,
     )
     name = options.name or dataset_name(directory.resolve().name, default="folder")
     facts = {"validation_share": options.validation_share}
@@ -87,16 +98,18 @@ def list_videos(
     directory: Path,
     *,
     labels: Labels | None = None,
-    validation_share: float = 0.0,
+    validation_share: float | None = 0.0,
     group_by: re.Pattern[str] | None = None,
+    settled: Mapping[str, str] | None = None,
 ) -> Listing:
     """Every video below `directory`, sorted by the bytes of its path.
 
     Args:
         directory: the input folder.
         labels: by path below the folder (as `printable` writes it), from `read_labels`.
-        validation_share: of the recordings without a split.
+        validation_share: of the recordings without a split; None: see `recordings.choose_splits`.
         group_by: what of a path names its recording; None: see `recordings`.
+        settled: splits of what a set holds already, by path.
 
     Raises:
         ValueError: the directory is missing or no directory, it is a LeRobot data set, or no label is of a video that is
@@ -122,8 +135,10 @@ def list_videos(
             f"the folder holds {files[0].shown!r}"
         )
     asked = {path: label.split for path, label in given.items() if label.split and path in known}
-    splits = choose_splits(files, asked, validation_share=validation_share, group_by=group_by)
-    sources = []
+    splits = choose_splits(
+        files, asked, validation_share=validation_share, group_by=group_by, settled=settled
+    )
+    sources, extra = [], []
     for file, (relative, *_) in zip(files, tree.files, strict=True):
         if file.shown in splits.leaks:
             copy = splits.leaks[file.shown]
@@ -132,11 +147,13 @@ def list_videos(
         label, split = given.get(file.shown, Label()), splits.split[file.shown]
         texts = (file.shown, split, label.label, label.label_text)
         sources.append(SourceVideo(video_id(relative), file.path, *texts, file.bytes))
+        extra.append((sources[-1].id, dict(label.extra)))
     tree.failures.extend(Failure(path, "missing_file", "named in the labels file") for path in unknown)
     return Listing(
         tuple(sources),
         tuple(sorted(tree.failures, key=lambda f: f.source_path)),
         (*_notes(tree, sources, labels, unknown), *splits.notes),
+        columns=parse_columns(extra),
     )
 
 

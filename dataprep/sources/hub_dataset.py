@@ -29,14 +29,13 @@ from dataprep.sharding.command import dataset_name, make_shards, shard_config
 from dataprep.sharding.dry_run import PROBE_VIDEOS
 from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import SPLITS, Failure, Listing, ShardConfig, SourceVideo, printable
+from dataprep.sharding.recordings import File, find_copies, find_leaks
 from dataprep.sharding.worker import FrameReader
 from dataprep.sources.folder import video_id
-from dataprep.sources.labels import number_classes
+from dataprep.sources.labels import SPLIT_NAMES, number_classes
 from dataprep.sources.lerobot_tables import lerobot_version, version_on_hub
-from dataprep.sources.recordings import File, find_copies, find_leaks
 from dataprep.sources.video2dataset import find_tars, load_tars
 
-SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation", "eval": "validation"}
 LISTING = "listing.json"
 
 

@@ -2,16 +2,19 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from cwm_hub.shards.extra_columns import OURS
 from dataprep.sharding.plan import SPLITS
 from dataprep.sources.text_files import read_rows
 
 COLUMNS = ("path", "label", "label_text", "split")
+SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation", "eval": "validation"}
+"""What others call our splits."""
 LARGEST = 2**63 - 1
 """The index keeps labels in 64 bits."""
 
@@ -23,6 +26,8 @@ class Label:
     label: int = -1
     label_text: str = ""
     split: str | None = None
+    extra: tuple[tuple[str, Any], ...] = ()
+    """(column, value) of the columns that are the user's own."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +37,13 @@ class Labels:
     by_path: Mapping[str, Label] = field(default_factory=dict)
     """By path below the input folder."""
     notes: tuple[str, ...] = ()
-    """Columns that were not used."""
+    """Columns that were kept as the user's own, or not used."""
 
 
 def read_labels(path: Path) -> Labels:
     """Labels by video path from a csv with a header, or jsonl; columns `path`, `label`, `label_text`, `split`.
 
-    Labels are whole numbers, or words that are numbered in alphabetical order and taken as the text too.
+    Other columns are kept for the index, but for those that bear the name of one of its own. Labels are whole numbers, or words that are numbered in alphabetical order and taken as the text too.
 
     Raises:
         ValueError: the file cannot be read, has no `path`, names an unknown split, holds a label that is no class, or
@@ -57,16 +62,26 @@ def read_labels(path: Path) -> Labels:
     labels: dict[str, Label] = {}
     said: dict[str, int] = {}
     for number, (row, (label, word)) in enumerate(zip(rows, classes, strict=True), start=1):
-        split = row.get("split") or None
+        split = str(row.get("split") or "").strip() or None
+        split = SPLIT_NAMES.get(split.lower(), split) if split else None
         if split not in (None, *SPLITS):
             raise ValueError(f"{path}: row {number} has split {split!r}, expected {', '.join(SPLITS)}")
-        name, new = os.path.normpath(row["path"]), Label(label, _text(row.get("label_text")) or word, split)
+        extra = tuple((column, row[column]) for column in row if column not in OURS | set(COLUMNS))
+        text = _text(row.get("label_text")) or word
+        name, new = os.path.normpath(row["path"]), Label(label, text, split, extra)
         if labels.setdefault(name, new) != new:
             raise ValueError(f"{path}: rows {said[name]} and {number} say different things of {name}")
         said.setdefault(name, number)
-    unused = sorted({column for row in rows for column in row} - set(COLUMNS))
-    note = f"{path.name}: columns {', '.join(map(repr, unused))} are not used, only {', '.join(COLUMNS)} are"
-    return Labels(labels, (note,) if unused else ())
+    others = {column for row in rows for column in row} - set(COLUMNS)
+    return Labels(labels, tuple(_notes(path, others - OURS, others & OURS)))
+
+
+def _notes(path: Path, kept: set[str], refused: set[str]) -> Iterator[str]:
+    if kept:
+        yield f"{path.name}: columns {', '.join(map(repr, sorted(kept)))} are kept in the index (`filter --where`)"
+    if refused:
+        names = ", ".join(map(repr, sorted(refused)))
+        yield f"{path.name}: columns {names} are not used: the index has columns of these names"
 
 
 def number_classes(values: Sequence[Any]) -> list[tuple[int, str]]:

@@ -18,6 +18,7 @@ from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import dataset_name, make_shards, shard_config
 from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import SPLITS, Failure, Listing, SourceVideo
+from dataprep.sharding.recordings import draw_split
 from dataprep.sources.hub_dataset import SPLIT_NAMES
 from dataprep.sources.lerobot_frames import open_episode
 from dataprep.sources.lerobot_tables import (
@@ -31,7 +32,6 @@ from dataprep.sources.lerobot_tables import (
     read_info,
     read_tasks,
 )
-from dataprep.sources.recordings import draw_split
 from dataprep.sources.repository import Repository, open_repository
 
 

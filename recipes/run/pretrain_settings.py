@@ -20,8 +20,8 @@ class PretrainConfig:
     run: str = "runs/pretrain"
     """Run folder. A folder with checkpoints is resumed."""
     model: str = "contextwm"
-    """Preset of a world model: contextwm, contextwm-concat or plainwm, each also as -tiny; contextwm and plainwm as
-    -mini. On data with logged actions action-contextwm, also as -tiny and -mini; or dreamerv2."""
+    """Preset of a world model: contextwm, contextwm-concat or plainwm, each also as -tiny (32 pixels); contextwm and plainwm as
+    -small (64 pixels, for a CPU) and -mini. On data with logged actions action-contextwm, also as -tiny and -mini; or dreamerv2."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Values of the preset to replace, by dotted name, such as `{rssm.deter: 256}`."""
     init: str | None = None

@@ -4,6 +4,7 @@ import errno
 import itertools
 import math
 import os
+import shutil
 import time
 from collections import Counter
 from dataclasses import replace
@@ -21,6 +22,7 @@ from cwm_hub.clips.loader import ClipBatch, ClipLoader, validation_windows
 from cwm_hub.clips.local_shards import LocalShards
 from cwm_hub.clips.sampling import WindowTable, resume_batch
 from cwm_hub.shards.codecs import ShardError, decode_clip
+from cwm_hub.shards.extra_columns import add_columns
 from cwm_hub.shards.index import INDEX, index_bytes, read_index, read_index_table
 from cwm_hub.shards.manifest import Manifest, ShardRecord, shard_name
 from cwm_hub.shards.storage import Root
@@ -427,6 +429,8 @@ def test_validation_windows_are_fixed_distinct_and_spread(root):
         ValueError, match=r"301 validation windows were asked for, and .* has 300 of 5 frames"
     ):
         validation_windows(ClipSource(str(root)), count=301, window_frames=WINDOW, seed=5)
+    every = validation_windows(ClipSource(str(root)), count=301, window_frames=WINDOW, seed=5, or_fewer=True)
+    assert sum(len(batch.source) for batch in every) == 300
 
 
 # What a user can get wrong
@@ -441,7 +445,16 @@ def test_bad_input_is_one_sentence(root, tmp_path):
         loader(ClipSource(str(root), where={"motion": (99.0, 255.0)}))
     with pytest.raises(ValueError, match="cannot filter by 'moton', choose one of num_frames"):
         loader(ClipSource(str(root), where={"moton": (0.0, 1.0)}))
-    with pytest.raises(ValueError, match="it has: train; cwm-dataprep's --validation-share makes one"):
+    table = add_columns(
+        read_index_table(root), {"speed": {"s003": 2.0, "s004": 5.0}, "robot": {"s003": "arm"}}
+    )
+    own = shutil.copytree(root, tmp_path / "own")
+    (own / INDEX).write_bytes(index_bytes(table))
+    fast = loader(ClipSource(str(own), where={"speed": (1.0, 3.0)}))
+    assert fast.diets() == [["s003"]]
+    with pytest.raises(ValueError, match=r"cannot filter by 'robot', choose one of .*moving, speed"):
+        loader(ClipSource(str(own), where={"robot": (0.0, 1.0)}))
+    with pytest.raises(ValueError, match="it has: train; cwm-dataprep split makes one"):
         loader(ClipSource(str(root), split="validation"))
     with pytest.raises(ValueError, match="a subset of 25 sources was asked for, and there are 24"):
         loader(ClipSource(str(root), subset=25))

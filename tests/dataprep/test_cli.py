@@ -3,8 +3,10 @@
 import contextlib
 import csv
 import json
+import math
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -15,8 +17,10 @@ from pathlib import Path
 import pytest
 from made_videos import counting_frames, write_video
 
+from cwm_hub.shards.index import read_index_table
 from cwm_hub.shards.manifest import Manifest
 from dataprep.__main__ import COMMANDS, main
+from dataprep.curation.verify import verify
 from dataprep.sources.table import SOURCES
 
 SAMPLES = Path(__file__).parents[2] / "dataprep/samples"
@@ -32,7 +36,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def folder_command(videos: Path, out: Path | str, *more: str) -> list[str]:
-    return ["folder", str(videos), "--out", str(out), "--size", "16", "--videos-per-shard", "2", *more]
+    small = ["--size", "16", "--videos-per-shard", "2", "--validation-share", "0"]
+    return ["folder", str(videos), "--out", str(out), *small, *more]
 
 
 def test_help_is_light() -> None:
@@ -145,21 +150,65 @@ def test_a_folder_without_a_usable_video_is_an_error(
     assert "error: no video could be used: 1 not_a_video; see" in capsys.readouterr().err
 
 
-def test_failures_above_the_limit_are_exit_code_2(
+def test_failures_above_the_limit_are_exit_code_2_and_the_last_line_says_what_holds(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mixed = tmp_path / "in"
+    mixed, out = tmp_path / "in", tmp_path / "out"
     mixed.mkdir()
     for path in videos.iterdir():
         (mixed / path.name).symlink_to(path)
     (mixed / "bad.mp4").write_bytes(b"no video at all")
+    (mixed / "link.mp4").symlink_to(mixed / "bad.mp4")
+    for limit, code, words in (
+        (["--max-failures", "0"], 2, "more than --max-failures 0"),
+        (["--max-failures", "9%"], 2, "more than --max-failures 9%"),
+        ([], 0, "within --max-failures 10%"),  # 1 of 10
+        (["--max-failures", "1"], 0, "within --max-failures 1"),
+    ):
+        assert main(folder_command(mixed, out, *limit)) == code
+        last = capsys.readouterr().err.rstrip().splitlines()[-1]
+        manifest = Manifest.load(out)
+        assert last.startswith(
+            f"{out} can be used: 8 of 10 videos, manifest {manifest.hash[:12]}; 1 passed over (1 duplicate); "
+            f"1 failed (1 not_a_video), {words}: named in {out}/meta/failures.jsonl"
+        )
+    assert sum(record.samples for record in manifest.shards) == 8
+
+
+def test_a_finished_set_is_checked_by_its_sizes_and_says_what_that_misses(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
-    assert main(folder_command(mixed, out)) == 2
-    assert "error: 1 of 9 videos failed, more than --max-failures 1%" in capsys.readouterr().err
-    assert sum(record.samples for record in Manifest.load(out).shards) == 8
-    assert main(folder_command(mixed, out, "--max-failures", "12%")) == 0
-    assert main(folder_command(mixed, out, "--max-failures", "1")) == 0
-    assert main(folder_command(mixed, out, "--max-failures", "0")) == 2
+    assert main(folder_command(videos, out)) == 0
+    first = capsys.readouterr().err
+    assert "nothing was left to do" not in first
+    assert f"no validation split: evaluate has nothing to score; cwm-dataprep split {out} --out NEW" in first
+    tar = sorted(out.glob("data/*.tar"))[0]
+    whole = tar.read_bytes()
+    tar.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    assert main(folder_command(videos, out)) == 0
+    told = capsys.readouterr().err
+    assert (
+        f"every shard is there with its size; what flipped bits would do to them, cwm-dataprep verify {out}"
+        in told
+    )
+    tar.write_bytes(whole[:-512])
+    assert main(folder_command(videos, out)) == 0
+    assert "nothing was left to do" not in capsys.readouterr().err
+    assert tar.read_bytes() == whole
+
+
+def test_a_set_of_another_licence_goes_on_as_it_is_described(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(folder_command(videos, out)) == 0
+    assert main(["describe", str(out), "--licence", "mit"]) == 0
+    described = Manifest.load(out)
+    assert main(folder_command(videos, out)) == 1
+    assert "--licence was 'mit', is 'unknown'" in capsys.readouterr().err
+    assert main(folder_command(videos, out, "--licence", "mit")) == 0
+    assert Manifest.load(out) == described
 
 
 def test_another_size_in_the_same_place_names_the_field(
@@ -167,20 +216,112 @@ def test_another_size_in_the_same_place_names_the_field(
 ) -> None:
     assert main(folder_command(videos, tmp_path / "out")) == 0
     assert main(folder_command(videos, tmp_path / "out", "--size", "32")) == 1
-    assert "changed: decode.size (was 16, now 32)" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"{tmp_path / 'out'} was begun otherwise: --size was 16, is 32. Restore that" in told
+    assert main(folder_command(videos, tmp_path / "out", "--validation-share", "0.5")) == 1
+    told = capsys.readouterr().err
+    assert "otherwise: --validation-share was 0.0, is 0.5. Restore" in told and "source videos" not in told
     assert main(folder_command(videos, tmp_path / "out", "--size", "32", "--overwrite")) == 0
     assert Manifest.load(tmp_path / "out").image_size == 32
+
+
+def test_what_changed_of_the_videos_is_said_where_no_option_did(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, out = tmp_path / "l.csv", tmp_path / "out"
+    labels.write_text("path,label\n0.mp4,1\n")
+    assert main(folder_command(videos, out, "--labels", str(labels))) == 0
+    labels.write_text("path,label\n0.mp4,2\n")
+    assert main(folder_command(videos, out, "--labels", str(labels))) == 1
+    told = capsys.readouterr().err
+    assert "of the 8 source videos some are other files, or have other labels or splits" in told
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few/0.mp4").symlink_to(videos / "0.mp4")
+    assert main(folder_command(tmp_path / "few", out, "--name", Manifest.load(out).name)) == 1
+    assert "there were 8 source videos and are 1" in capsys.readouterr().err
+
+
+def test_columns_of_the_labels_file_are_in_the_index_and_can_be_filtered_by(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, out, fast = tmp_path / "l.csv", tmp_path / "out", tmp_path / "fast"
+    labels.write_text("path,speed,robot\n0.mp4,1.5,arm\n1.mp4,3,arm\n2.mp4,,leg\n")
+    command = folder_command(videos, out, "--labels", str(labels))
+    assert main(command) == 0
+    before = Manifest.load(out)
+
+    def columns(root: Path) -> dict[str, tuple[float, str]]:
+        rows = read_index_table(root).select(["source_path", "speed", "robot"]).to_pylist()
+        return {row["source_path"]: (row["speed"], row["robot"]) for row in rows}
+
+    assert columns(out)["1.mp4"] == (3.0, "arm") and columns(out)["2.mp4"][1] == "leg"
+    assert math.isnan(columns(out)["2.mp4"][0]) and columns(out)["7.mp4"][1] == ""
+    assert verify(out, "full") == []
+    assert main(["filter", str(out), "--where", "speed>1", "--where", "robot=arm", "--out", str(fast)]) == 0
+    assert columns(fast) == {"0.mp4": (1.5, "arm"), "1.mp4": (3.0, "arm")}
+    assert main(["filter", str(out), "--where", "speed>fast", "--out", str(tmp_path / "no")]) == 1
+    assert "speed is a number, got 'fast'" in capsys.readouterr().err
+    labels.write_text("path,speed,robot\n0.mp4,9,arm\n")  # of no byte of the shards
+    assert main(command) == 0
+    assert columns(out)["0.mp4"] == (9.0, "arm") and Manifest.load(out) == before
+
+
+def test_a_corrupt_shard_is_written_again_from_its_videos(
+    videos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(folder_command(videos, out, "--overwrite")) == 0  # which the repair must not do again
+    tar = out / "data/train-00001-of-00004.tar"
+    whole, others = tar.read_bytes(), {p: p.stat().st_mtime_ns for p in out.glob("data/*") if p != tar}
+    tar.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
+    assert main(["verify", str(out), "--level", "full"]) == 3
+    assert main(["verify", str(out), "--level", "full", "--repair"]) == 0
+    told = capfd.readouterr()
+    assert (
+        "writing 1 shards again: cwm-dataprep folder" in told.err and "4 shards, 8 clips, as the" in told.out
+    )
+    assert tar.read_bytes() == whole and {p: p.stat().st_mtime_ns for p in others} == others
+    tar.unlink()
+    (out / ".state/command.json").unlink()
+    assert main(["verify", str(out), "--repair"]) == 1
+    assert (
+        "is not recorded there; fetch these files again: data/train-00001-of-00004.tar"
+        in capfd.readouterr().err
+    )
+
+
+def test_a_reader_that_has_seen_enough_ends_the_output_in_silence(videos: Path, tmp_path: Path) -> None:
+    assert main(folder_command(videos, tmp_path / "out")) == 0
+    ours, theirs = os.pipe()
+    os.close(ours)
+    result = subprocess.run([*CLI, "stats", str(tmp_path / "out")], stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+    assert (result.returncode, result.stderr) == (0, b"")
 
 
 def test_parts_and_finalize_equal_one_run(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parts, whole = tmp_path / "parts", tmp_path / "whole"
+    assert main(["status", str(parts)]) == 1
+    assert "holds no recorded run" in capsys.readouterr().err
     assert main(folder_command(videos, parts, "--shard-range", "1/2")) == 0
+    assert main(["status", str(parts)]) == 0
+    written, part, end = capsys.readouterr().out.splitlines()
+    assert re.match(r"2 of 4 shards are written: 4 of 8 videos, 4 clips, \d+ frames, 0.0 MB$", written)
+    assert re.match(r"part 1/2: 4 of 4 videos, 0 failed, after 0:\d\d; last heard of \d+:\d\d ago$", part)
+    assert end == "not finished: shards are missing"
     assert main(["finalize", str(parts)]) == 1
     assert "2 of 4 shards are not written yet" in capsys.readouterr().err
     assert main(folder_command(videos, parts, "--shard-range", "0/2")) == 0
+    capsys.readouterr()
+    assert main(["status", str(parts)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines[1:3]] == ["part 0/2", "part 1/2"]
+    assert lines[3] == "not finished: cwm-dataprep finalize, or the command of the run, ends it"
     assert main(["finalize", str(parts)]) == 0
+    assert main(["status", str(parts)]) == 0
+    assert f"finished: manifest {Manifest.load(parts).hash[:12]}" in capsys.readouterr().out
     assert main(folder_command(videos, whole)) == 0
     assert Manifest.load(parts) == Manifest.load(whole)
 
@@ -309,5 +450,6 @@ def test_file_systems_without_locks_and_folder_sync_give_one_line_each(videos: P
 def test_both_spellings_of_an_option_are_taken(videos: Path, tmp_path: Path) -> None:
     for spelling in ("--videos-per-shard=4", "--videos_per_shard=4"):
         command = ["folder", str(videos), "--out", str(tmp_path / spelling), "--size", "16", spelling]
+        command += ["--validation-share", "0"]
         assert main(command) == 0
         assert len(Manifest.load(tmp_path / spelling).shards) == 2

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -154,6 +155,40 @@ def test_a_run_folder_tells_everything(finished, shards):
 
 def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("large", [10**9, 10])
+def test_a_run_says_what_it_uses_and_how_long_it_takes(train, shards, tmp_path, capsys, monkeypatch, large):
+    monkeypatch.setattr("recipes.pretrain.LARGE_PARAMETERS", large)
+    assert train(tmp_path / "run", "--updates", "1", "--window_frames", "34") == 0
+    told = capsys.readouterr().out
+    assert (
+        f"{shards} (train): 1 of 6 clips, 1 of 6 videos, 4 seconds; left out: 5 clips shorter than 34" in told
+    )
+    assert f"warning: more than half of the clips of {shards} are left out" in told
+    assert re.search(r"first update after [\d.]+ s: 1 updates take about 0:\d\d:\d\d at that rate\n", told)
+    assert ("contextwm-debug takes days on a CPU; contextwm-small" in told) is (large == 10)
+
+
+@pytest.mark.slow
+def test_under_a_quiet_launcher_the_last_line_is_the_recipes_own(shards, tmp_path):
+    launcher = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--quiet",
+        "--cpu",
+        "--num_processes",
+        "1",
+    ]
+    result = launch(tmp_path / "run", tmp_path / "absent", launcher=launcher)
+    assert result.returncode == 1
+    assert (
+        result.stderr.rstrip()
+        .splitlines()[-1]
+        .startswith(f"error: {tmp_path / 'absent'} is not a finished shard")
+    )
+    assert "Traceback" not in result.stderr
 
 
 def test_finished_run_is_left_alone(train, finished, capsys):

@@ -192,10 +192,10 @@ def test_a_damaged_state_file_is_a_shard_to_write_again(tmp_path: Path) -> None:
         (
             numbered_listing(30, 30),
             {"codec": "jpeg", "seed": 7},
-            r"codec \(was 'raw', now 'jpeg'\); seed \(was 0, now 7\)",
+            "--codec was 'raw', is 'jpeg'; --seed was 0, is 7. Restore that, use",
         ),
-        (numbered_listing(30, 30), {"max_clip_frames": 99}, r"max_clip_frames \(was 256, now 99\)"),
-        (numbered_listing(30, 30, 30), {}, r"the source videos \(were 2, now 3, or other files\)"),
+        (numbered_listing(30, 30), {"max_clip_frames": 99}, "--max-clip-frames was 256, is 99"),
+        (numbered_listing(30, 30, 30), {}, "there were 2 source videos and are 3. Restore that, "),
     ],
 )
 def test_other_work_in_the_same_place_is_refused(
@@ -203,9 +203,7 @@ def test_other_work_in_the_same_place_is_refused(
 ) -> None:
     make_shards(tmp_path, numbered_listing(30, 30))
     before = fingerprint(tmp_path)
-    with pytest.raises(
-        ValueError, match=f"begun with another configuration, changed: {named}. Restore it, use --overwrite"
-    ):
+    with pytest.raises(ValueError, match=f"was begun otherwise: {named}"):
         make_shards(tmp_path, listing, raw_config(**changes))
     assert fingerprint(tmp_path) == before
 
@@ -213,7 +211,7 @@ def test_other_work_in_the_same_place_is_refused(
 def test_another_version_of_a_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_shards(tmp_path, numbered_listing(30))
     monkeypatch.setattr(ledger, "library_versions", lambda: {"av": "99"})
-    with pytest.raises(ValueError, match=r"versions.av \(was '.*', now '99'\)"):
+    with pytest.raises(ValueError, match=r"begun otherwise: av was '.*', is '99'"):
         make_shards(tmp_path, numbered_listing(30))
 
 

@@ -129,6 +129,37 @@ def test_a_validation_share_is_drawn_by_the_path(tmp_path: Path) -> None:
     assert all(splits[path] == split for path, split in later.items())
 
 
+@pytest.mark.parametrize(
+    ("count", "share", "held_out", "note"),
+    [
+        (1, None, 0, "no validation split: there is 1 recording"),
+        (2, None, 0, "no validation split: of 2 recordings one is held out with --validation-share 0.5"),
+        (3, None, 1, "1 of 3 recordings are held out for validation (--validation-share 0: none)"),
+        (3, 0.0, 0, None),
+        (2, 0.001, 1, None),
+        (2, 0.999, 1, None),
+        (1, 0.5, 0, "no validation split: there is 1 recording"),
+    ],
+)
+def test_of_few_videos_one_is_held_out_or_it_is_said_that_none_is(
+    tmp_path: Path, count: int, share: float | None, held_out: int, note: str | None
+) -> None:
+    for number in range(count):
+        touch(tmp_path / f"{number}.mp4", str(number).encode())
+    listing = list_videos(tmp_path, validation_share=share)
+    assert sum(source.split == "validation" for source in listing.sources) == held_out
+    assert len(listing.notes) == (note is not None)
+    assert note is None or listing.notes[0].startswith(note)
+
+
+def test_a_labels_file_that_names_a_validation_split_decides(tmp_path: Path) -> None:
+    for number in range(6):
+        touch(tmp_path / f"{number}.mp4", str(number).encode())
+    labels = Labels({"2.mp4": Label(split="validation")})
+    splits = splits_of(tmp_path, labels=labels, validation_share=None)
+    assert [path for path, split in splits.items() if split == "validation"] == ["2.mp4"]
+
+
 def test_labels_of_other_videos_are_refused_before_the_work(tmp_path: Path) -> None:
     touch(tmp_path / "a.mp4")
     with pytest.raises(ValueError, match=r"says 'clips/a\.mp4', the folder holds 'a\.mp4'"):

@@ -162,7 +162,17 @@ def test_the_same_row_twice_is_one_row(tmp_path: Path) -> None:
     assert read_labels(file).by_path == {"a.mp4": Label(3)}
 
 
-def test_columns_that_are_not_used_are_named(tmp_path: Path) -> None:
-    file = touch(tmp_path / "l.csv", b"path,Label,duration\na.mp4,3,4.5\n")
-    (note,) = read_labels(file).notes
-    assert "columns 'Label', 'duration' are not used, only path, label, label_text, split" in note
+def test_columns_of_the_users_own_are_kept_and_those_of_the_index_are_not(tmp_path: Path) -> None:
+    file = touch(tmp_path / "l.csv", b"path,Label,duration,motion\na.mp4,3,4.5,1\n")
+    labels = read_labels(file)
+    assert labels.by_path["a.mp4"].extra == (("Label", "3"), ("duration", "4.5"))
+    assert labels.notes == (
+        "l.csv: columns 'Label', 'duration' are kept in the index (`filter --where`)",
+        "l.csv: columns 'motion' are not used: the index has columns of these names",
+    )
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "dev", "Val", " validation "])
+def test_other_names_of_the_validation_split(tmp_path: Path, name: str) -> None:
+    file = touch(tmp_path / "l.jsonl", json.dumps({"path": "a.mp4", "split": name}).encode())
+    assert read_labels(file).by_path["a.mp4"].split == "validation"

@@ -26,6 +26,11 @@ CAMERA_OR_PART = re.compile(
 
 END_BYTES = 1 << 16
 
+DEFAULT_SHARE = 0.1
+"""Of the recordings, held out where nobody says how many."""
+FEWEST_RECORDINGS = 3
+"""Of which one is held out where nobody says so: of two it would be half of what there is to learn from."""
+
 
 @dataclass(frozen=True, slots=True)
 class File:
@@ -59,8 +64,24 @@ def recording(shown: str, group_by: re.Pattern[str] | None = None) -> str:
 
 def draw_split(recording: str, validation_share: float) -> str:
     """`validation` for this share of all recordings, by a hash of the name."""
-    draw = int.from_bytes(hashlib.sha256(recording.encode()).digest()[:8]) / 2**64
-    return "validation" if draw < validation_share else "train"
+    return "validation" if _draw(recording) < validation_share else "train"
+
+
+def hold_out(recordings: Iterable[str], validation_share: float) -> set[str]:
+    """Those that go to `validation`: as `draw_split` says, but of two or more at least one, and never all.
+
+    >>> len(hold_out(["a", "b"], 0.001)), len(hold_out(["a", "b"], 0.999)), len(hold_out(["a"], 0.999))
+    (1, 1, 0)
+    """
+    drawn = sorted((_draw(name), name) for name in set(recordings))
+    count = sum(draw < validation_share for draw, _ in drawn)
+    count = min(max(count, 1), len(drawn) - 1) if validation_share and drawn else 0
+    return {name for _, name in drawn[:count]}
+
+
+def _draw(recording: str) -> float:
+    """A number in [0, 1) that is the name's own."""
+    return int.from_bytes(hashlib.sha256(recording.encode()).digest()[:8]) / 2**64
 
 
 @dataclass(frozen=True)
@@ -78,33 +99,66 @@ def choose_splits(
     files: Sequence[File],
     given: Mapping[str, str],
     *,
-    validation_share: float,
+    validation_share: float | None,
     group_by: re.Pattern[str] | None = None,
+    settled: Mapping[str, str] | None = None,
 ) -> Splits:
     """A split for every file; nothing is read where all go to `train`.
 
     Args:
         files: Every video.
         given: Splits that the user gave, by path; the rest of a recording follows.
-        validation_share: Of the recordings without a split.
+        validation_share: Of the recordings without a split; None: `DEFAULT_SHARE` of `FEWEST_RECORDINGS` or more, and
+            none where `given` names a validation split.
         group_by: See `recording`.
+        settled: Splits of what a set holds already, by path: the rest of a recording follows, and whatever is new is
+            drawn by itself, as it would have been at the beginning of a large set.
     """
-    if not validation_share and not given:
+    labelled, given = given, {**given, **(settled or {})}
+    if validation_share == 0 and not given:
         return Splits(dict.fromkeys((file.shown for file in files), "train"), {})
     key = {file.shown: recording(file.shown, group_by) for file in files}
     copies = find_copies(files)
-    _join(key, copies)
+    join_copies(key, copies)
     together: dict[str, list[str]] = defaultdict(list)
     for file in files:
         together[key[file.shown]].append(file.shown)
+    asked = {name: {given[m] for m in members if m in given} for name, members in together.items()}
+    undecided = [name for name, splits in asked.items() if not splits]
+    if settled:
+        share = DEFAULT_SHARE if validation_share is None else validation_share
+        drawn = {name for name in undecided if draw_split(name, share) == "validation"}
+    else:
+        drawn = hold_out(undecided, _share(validation_share, undecided, labelled))
     splits: dict[str, str] = {}
-    torn = 0
     for name, members in together.items():
-        asked = {given[member] for member in members if member in given}
-        torn += len(asked) > 1
-        rest = min(asked) if asked else draw_split(name, validation_share)
+        rest = min(asked[name]) if asked[name] else "validation" if name in drawn else "train"
         splits |= {member: given.get(member, rest) for member in members}
-    return Splits(splits, find_leaks(copies, splits), tuple(_notes(copies, together, torn)))
+    notes = [*_notes(copies, together, sum(len(splits) > 1 for splits in asked.values()))]
+    if undecided and "validation" not in splits.values() and validation_share != 0 and not settled:
+        notes.append(too_few(len(undecided)))
+    elif validation_share is None and drawn:
+        notes.append(
+            f"{len(drawn)} of {len(undecided)} recordings are held out for validation (--validation-share 0: none)"
+        )
+    return Splits(splits, find_leaks(copies, splits), tuple(notes))
+
+
+def too_few(recordings: int) -> str:
+    """Why nothing is held out of so few recordings, and how a part of them is."""
+    if recordings == 2:
+        return "no validation split: of 2 recordings one is held out with --validation-share 0.5"
+    return (
+        "no validation split: there is 1 recording; add another, cut the video into two files, or tell its videos apart "
+        "with --group-by"
+    )
+
+
+def _share(asked: float | None, recordings: Sequence[str], given: Mapping[str, str]) -> float:
+    if asked is not None:
+        return asked
+    enough = len(recordings) >= FEWEST_RECORDINGS and "validation" not in given.values()
+    return DEFAULT_SHARE if enough else 0.0
 
 
 def find_copies(files: Iterable[File]) -> list[list[str]]:
@@ -152,7 +206,7 @@ def _whole(file: File) -> object:
         return file.shown
 
 
-def _join(key: dict[str, str], copies: Sequence[Sequence[str]]) -> None:
+def join_copies(key: dict[str, str], copies: Sequence[Sequence[str]]) -> None:
     """Give all recordings that share a copy one key."""
     leader: dict[str, str] = {}
 

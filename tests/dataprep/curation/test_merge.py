@@ -1,0 +1,101 @@
+"""Sets that are put together hold the clips of all, and a licence can be changed without touching one."""
+
+from pathlib import Path
+
+import pytest
+from synthetic_shards import numbered_frames, write_data_set
+from test_filter import payloads
+
+from cwm_hub.shards.extra_columns import add_columns
+from cwm_hub.shards.index import INDEX, index_bytes, read_index, read_index_table
+from cwm_hub.shards.manifest import Manifest, read_failures
+from cwm_hub.shards.storage import Root
+from dataprep.__main__ import main
+from dataprep.curation.verify import verify
+
+
+def make(root: Path, train: dict[str, int], validation: dict[str, int], *, size: int = 8) -> Path:
+    """A set of a clip for each (key, number that its pixels show)."""
+    splits = {
+        split: [
+            (
+                numbered_frames(number, 0, 20, size),
+                {"key": key, "source": key, "source_path": f"{root.name}/{key}.mp4"},
+            )
+            for key, number in clips.items()
+        ]
+        for split, clips in (("train", train), ("validation", validation))
+        if clips
+    }
+    Root.parse(root).write("meta/failures.jsonl", b'{"source_path": "x", "reason": "crash", "detail": ""}\n')
+    return write_data_set(root, splits, name=root.name)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    root = make(tmp_path / "here", {"a": 1, "b": 2}, {"c": 3})
+    (root / INDEX).write_bytes(index_bytes(add_columns(read_index_table(root), {"speed": {"a": 4.0}})))
+    return root
+
+
+def test_a_merged_set_holds_the_clips_of_both(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there, out = make(tmp_path / "there", {"d": 4}, {"e": 5, "f": 1}), tmp_path / "out"
+    assert main(["merge", str(here), str(there), "--out", str(out)]) == 0
+    assert "train: 2 clips, validation: 3 clips" in capsys.readouterr().out
+    # f, held out there, shows what a shows here: a is left out, and said
+    assert payloads(out) == {
+        key: data for key, data in (payloads(here) | payloads(there)).items() if key != "a"
+    }
+    assert verify(out, "full") == []
+    (_, _, leak) = read_failures(out)
+    assert leak == {
+        "source_path": "here/a.mp4",
+        "reason": "duplicate",
+        "detail": "the same clips as there/f.mp4, of another split",
+    }
+    manifest = Manifest.load(out)
+    assert manifest.name == "here-there"
+    assert [one["manifest"] for one in manifest.config["merged"]] == [
+        Manifest.load(root).hash for root in (here, there)
+    ]
+
+
+def test_videos_of_one_name_are_told_apart_by_their_set(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there, out = make(tmp_path / "there", {"a": 7}, {}), tmp_path / "out"
+    assert main(["merge", str(here), str(there), "--out", str(out)]) == 1
+    assert "1 clip keys are in two sets, such as a: --number tells them apart" in capsys.readouterr().err
+    assert main(["merge", str(here), str(there), "--out", str(out), "--number", "--name", "both"]) == 0
+    assert sorted(row.key for row in read_index(out)) == ["1-a", "1-b", "1-c", "2-a"]
+    table = read_index_table(out)
+    speeds = dict(zip(table["source"].to_pylist(), table["speed"].to_pylist(), strict=True))
+    assert speeds["1-a"] == 4.0 and speeds["2-a"] != speeds["2-a"]
+    assert Manifest.load(out).name == "both" and verify(out, "full") == []
+
+
+def test_sets_that_do_not_fit_are_one_sentence(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = make(tmp_path / "large", {"x": 1}, {}, size=16)
+    for roots, sentence in (([here], "two sets or more, got 1"), ([here, large], "8 px raw clips and")):
+        assert main(["merge", *map(str, roots), "--out", str(tmp_path / "out")]) == 1
+        told = capsys.readouterr().err
+        assert sentence in told and told.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_licence_leaves_the_clips_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, clips = Manifest.load(here), payloads(here)
+    assert main(["describe", str(here), "--licence", "cc-by-4.0", "--redistributable"]) == 0
+    after = Manifest.load(here)
+    assert (after.licence, after.redistributable) == ("cc-by-4.0", True)
+    assert after.splits == before.splits and payloads(here) == clips and verify(here, "full") == []
+    assert f"manifest {before.hash[:12]} is {after.hash[:12]} now" in capsys.readouterr().out
+    assert main(["describe", str(here), "--not-redistributable"]) == 0
+    assert (Manifest.load(here).licence, Manifest.load(here).redistributable) == ("cc-by-4.0", False)
+    capsys.readouterr()
+    assert main(["describe", str(here)]) == 1
+    assert capsys.readouterr().err.startswith("error: nothing to change: give --licence")

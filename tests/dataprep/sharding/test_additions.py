@@ -1,0 +1,150 @@
+"""What is added to a finished set lies in new shards; the old ones keep their bytes, names and splits."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from made_videos import counting_frames, write_video
+
+from cwm_hub.shards.index import read_index
+from cwm_hub.shards.manifest import Manifest, read_failures
+from dataprep.__main__ import main
+from dataprep.curation.verify import verify
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight videos of 26 to 33 frames."""
+    folder = tmp_path_factory.mktemp("clips")
+    for number in range(8):
+        write_video(folder / f"ep{number}/front.mp4", counting_frames(26 + number))
+    return folder
+
+
+@pytest.fixture
+def videos(clips: Path, tmp_path: Path) -> Path:
+    """The first four, and one that is no video."""
+    folder = tmp_path / "in"
+    for number in range(4):
+        shutil.copytree(clips / f"ep{number}", folder / f"ep{number}")
+    (folder / "bad.mp4").write_bytes(b"no video at all")
+    return folder
+
+
+def command(videos: Path, out: Path, *more: str) -> list[str]:
+    small = [
+        "--size",
+        "16",
+        "--videos-per-shard",
+        "2",
+        "--workers",
+        "0",
+        "--max-failures",
+        "50%",
+        "--name",
+        "mine",
+    ]
+    return ["folder", str(videos), "--out", str(out), *small, *more]
+
+
+def tars(root: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (root / "data").iterdir()}
+
+
+def frames_of(root: Path) -> dict[str, tuple[str, int]]:
+    return {row.source_path: (row.split, row.num_frames) for row in read_index(root)}
+
+
+def test_new_videos_go_into_new_shards_and_the_old_keep_their_bytes(
+    clips: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(command(videos, out)) == 0
+    before, old, rows = Manifest.load(out), tars(out), frames_of(out)
+    held_out = next(path for path, (split, _) in rows.items() if split == "validation")
+    for number in (4, 5):
+        shutil.copytree(clips / f"ep{number}", videos / f"ep{number}")
+    wrist = videos / held_out.replace("front", "wrist")  # another camera of a recording that is held out
+    shutil.copy(clips / "ep6/front.mp4", wrist)
+    assert main(command(videos, out)) == 1
+    assert (
+        "there were 5 source videos and are 8. Restore that, add new videos with --append"
+        in capsys.readouterr().err
+    )
+    assert main(command(videos, out, "--append", "--validation-share", "0")) == 0
+    told = capsys.readouterr().err
+    assert f"4 videos are in {out} and left alone" in told
+    assert told.splitlines()[-1].startswith(f"{out} can be used: 7 of 8 videos")
+    new = tars(out)
+    assert {name: new[name] for name in old} == old
+    assert sorted(new.keys() - old.keys()) == ["train-00002-of-00003.tar", "validation-00001-of-00002.tar"]
+    after = frames_of(out)
+    assert {path: after[path] for path in rows} == rows
+    assert after["ep4/front.mp4"] == ("train", 30) and after["ep5/front.mp4"] == ("train", 31)
+    assert after[wrist.relative_to(videos).as_posix()] == ("validation", 32)
+    assert verify(out, "full") == []
+    (entry,) = Manifest.load(out).config["additions"]
+    assert entry["videos"] == 3 and Manifest.load(out).hash != before.hash
+    assert main(command(videos, out, "--append", "--validation-share", "0")) == 0
+    assert "there is nothing to add" in capsys.readouterr().err and tars(out) == new
+
+
+def test_what_failed_is_tried_again_and_nothing_else(
+    clips: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(command(videos, out)) == 0
+    assert "; mend them and give the command again with --retry-failures" in capsys.readouterr().err
+    old = tars(out)
+    shutil.copy(clips / "ep7/front.mp4", videos / "bad.mp4")
+    shutil.copytree(clips / "ep6", videos / "ep6")  # new, and not asked for
+    assert main(command(videos, out, "--retry-failures")) == 0
+    assert frames_of(out)["bad.mp4"][1] == 33 and "ep6/front.mp4" not in frames_of(out)
+    assert read_failures(out) == []
+    assert {name: data for name, data in tars(out).items() if name in old} == old
+    assert verify(out, "full") == []
+    assert main(command(videos, out, "--append")) == 0  # a second addition
+    assert len(frames_of(out)) == 6 and len(Manifest.load(out).config["additions"]) == 2
+    assert verify(out, "full") == []
+
+
+def test_a_video_that_fails_again_stays_among_the_failures_once(videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(command(videos, out)) == 0
+    (videos / "bad.mp4").write_bytes(b"")
+    assert main(command(videos, out, "--retry-failures")) == 0
+    assert [(f["source_path"], f["reason"]) for f in read_failures(out)] == [("bad.mp4", "empty_file")]
+    assert len(frames_of(out)) == 4
+
+
+def test_an_addition_in_parts_is_not_there_before_it_is_finalised(
+    clips: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(command(videos, out)) == 0
+    before = Manifest.load(out)
+    for number in (4, 5, 6):
+        shutil.copytree(clips / f"ep{number}", videos / f"ep{number}")
+    add = command(videos, out, "--append", "--validation-share", "0")
+    assert main([*add, "--shard-range", "0/2"]) == 0
+    assert Manifest.load(out) == before
+    assert main(["finalize", str(out)]) == 1
+    assert "1 of 2 shards are not written yet" in capsys.readouterr().err
+    assert main(add) == 0  # goes on
+    assert "1 of 2 already written" in capsys.readouterr().err
+    assert len(frames_of(out)) == 7 and verify(out, "full") == []
+
+
+def test_what_cannot_be_added_is_one_sentence(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    for arguments, sentence in (
+        (command(videos, out, "--append"), "is not a finished shard directory"),
+        (command(videos, out), None),
+        (command(videos, out, "--append", "--overwrite"), "--overwrite removes what --append"),
+        (command(videos, out, "--append", "--size", "32"), "was made otherwise: --size was 16, is 32"),
+    ):
+        assert main(arguments) == (0 if sentence is None else 1)
+        told = capsys.readouterr().err
+        assert sentence is None or (sentence in told and told.count("\n") == 1), told
