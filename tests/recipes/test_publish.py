@@ -143,8 +143,38 @@ def test_the_librarys_command_publishes_the_same(run, tmp_path, capsys):
     assert 'load it with cwm_hub.from_pretrained("x")' in capsys.readouterr().out
     assert cli.main(["publish", str(tmp_path / "absent"), "hf://a/b", "--dry-run"]) == 1
     assert capsys.readouterr().err == f"error: {tmp_path / 'absent'}: no such run folder\n"
-    assert cli.main(["verify", str(run / "model")]) == 1
-    assert "only what came from the Hub can be compared" in capsys.readouterr().err
+
+
+def test_what_lies_here_is_verified_by_what_it_says_of_itself(run, capsys):
+    place = run / "model"
+    assert cli.main(["verify", "contextwm-tiny"]) == 0
+    assert capsys.readouterr().out == (
+        "contextwm-tiny: whole, with the weights that its scorecard.json was measured on\n"
+    )
+    assert cli.main(["verify", str(place)]) == 0
+    assert capsys.readouterr().out == f"{place}: whole; no scorecard.json says which weights it had\n"
+    (place / "scorecard.json").write_text('{"checkpoint": {"weights_sha256": "00"}}')
+    assert cli.main(["verify", str(place)]) == 1
+    said = f"error: {place}: model.safetensors is other than what its scorecard.json was measured on\n"
+    assert capsys.readouterr().err == said
+    (place / "model.safetensors").write_bytes(b"short")
+    assert cli.main(["verify", str(place)]) == 1
+    assert "is not a whole safetensors file" in capsys.readouterr().err
+
+
+def test_a_run_that_nobody_evaluated_is_published_and_it_says_so(run, tmp_path, capsys):
+    assert cli.main(["publish", str(run), str(tmp_path / "out")]) == 0
+    (_, line) = capsys.readouterr().out.splitlines()
+    assert line.startswith("without an evaluation: the card has no score")
+    (run / "scorecard.json").write_text('{"protocol": {"horizon": 3}}')
+    assert cli.main(["publish", str(run), str(tmp_path / "out")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_malformed_tag_is_refused_before_the_work(run, capsys):
+    """A dry run too, which never asks the Hub."""
+    assert cli.main(["publish", str(run), "hf://someone/model", "--dry-run", "--tag", "a b"]) == 1
+    assert "'a b' cannot be the name of a tag" in capsys.readouterr().err
 
 
 def test_a_picture_that_leads_out_of_the_run_is_refused(run, tmp_path, monkeypatch):
