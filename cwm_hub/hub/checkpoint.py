@@ -134,8 +134,12 @@ class Checkpoint:
             versions = f" (written by cwm_hub {writer}, read by {cwm_hub.__version__})" if foreign else ""
             raise CheckpointError(f"{error}{versions}") from error
 
-    def load(self, *, device: str | torch.device = "cpu") -> nn.Module:
+    def load(self, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> nn.Module:
         """The model in eval mode, with every tensor from the file and none left at its initial value.
+
+        Args:
+            device: where it is put.
+            dtype: of its weights; float32 by default.
 
         The global random state is left as it was: loading a model does not change a seeded run.
         """
@@ -146,7 +150,7 @@ class Checkpoint:
         model.config = config  # type: ignore[assignment]
         model.source, model.revision = self.name, self.revision  # type: ignore[assignment]
         model.load_state_dict(tensors, strict=True)
-        return model.to(device).eval()
+        return model.to(device, dtype).eval()
 
     def identity(self) -> dict[str, Any]:
         """What an artefact made from this checkpoint names as its parent: name, revision, type and weights' hash."""
