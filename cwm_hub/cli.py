@@ -15,6 +15,12 @@ COMMANDS = {
         "cwm_hub.clips.bench",
         "windows and batches a second that training gets out of shards, and what limits",
     ),
+    "compare": ("cwm_hub.hub.compare_command", "where two checkpoints differ, and how their scores compare"),
+    "convert": ("cwm_hub.hub.convert_command", "what the official ContextWM code saved, as a checkpoint"),
+    "eval": ("cwm_hub.hub.eval_command", "a published evaluation done again by its recorded protocol"),
+    "export": ("cwm_hub.hub.export_command", "a checkpoint as files that the official ContextWM code loads"),
+    "info": ("cwm_hub.hub.info_command", "what a checkpoint says of itself"),
+    "list": ("cwm_hub.hub.list_command", "models at hand, or what an owner has published"),
     "publish": (
         "cwm_hub.hub.publish_command",
         "a run's model, scores, pictures and card to the Hub or a directory",

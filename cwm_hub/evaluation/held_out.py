@@ -53,8 +53,10 @@ class HeldOut:
         return ["{0}: {2}, from frame {3}".format(*self.windows[row]) for row in rows]
 
 
-def read_held_out(config: ScoringConfig, roots: Sequence[str], *, image_size: int) -> HeldOut:
-    """Read the windows and the mean frames; data sets are called by their folder's name.
+def read_held_out(
+    config: ScoringConfig, roots: Sequence[str], *, image_size: int, names: Sequence[str] | None = None
+) -> HeldOut:
+    """Read the windows and the mean frames; data sets are called by `names`, or by their folder's name.
 
     A directory behind a URL is read with the loader's retries, and one on the Hub at the commit that it names now.
 
@@ -62,7 +64,7 @@ def read_held_out(config: ScoringConfig, roots: Sequence[str], *, image_size: in
         ProtocolError: two directories of one name.
         ShardError, ValueError: a directory that cannot give what was asked.
     """
-    names = [root.rstrip("/").rsplit("/", 1)[-1] for root in roots]
+    names = names or [root.rstrip("/").rsplit("/", 1)[-1] for root in roots]
     if len(set(names)) < len(names):
         raise ProtocolError(f"data sets are told apart by their folder's name, got {', '.join(names)}")
     videos, windows, labels, mean_frames, manifests = [], [], [], {}, {}

@@ -163,6 +163,16 @@ class Checkpoint:
             "weights_sha256": digest,
         }
 
+    def parameters(self) -> int:
+        """How many numbers are learned, by the config alone: nothing is downloaded but that."""
+        with torch.device("meta"):
+            model = self.model_class(_without_downloads(self.config()))
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    def weights_bytes(self) -> int:
+        """Size of the weights' file."""
+        return self._weights().stat().st_size
+
     def read(self, file: str) -> dict[str, Any] | None:
         """A JSON file of the checkpoint (`train.json`, `scorecard.json`), or None when it has none."""
         try:
@@ -285,10 +295,7 @@ def card_of(directory: Path, *, name: str, licence: str | None = None) -> str:
         name: how the card tells people to load the model.
         licence: as in `save_pretrained`.
     """
-    checkpoint = Checkpoint(name, None, functools.partial(local_file, directory))
-    with torch.device("meta"):
-        model = checkpoint.model_class(_without_downloads(checkpoint.config()))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = Checkpoint(name, None, functools.partial(local_file, directory)).parameters()
     return model_card.model_card(directory, name=name, parameters=parameters, licence=licence)
 
 

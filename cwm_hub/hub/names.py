@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cwm_hub.config import nearest
+from cwm_hub.hub import catalogue
 from cwm_hub.hub.checkpoint import (
-    CONFIG,
     SCORECARD,
     SUFFIXES,
     WEIGHTS,
@@ -24,9 +24,6 @@ from cwm_hub.hub_client.names import HubName, hub_name
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-
-EMBEDDED = Path(__file__).parent / "embedded"
-"""Checkpoints shipped inside the package, each a directory named as the model."""
 
 
 def find_checkpoint(
@@ -55,8 +52,8 @@ def find_checkpoint(
     """
     name = os.fspath(name_or_path)
     directory = Path(name).expanduser()
-    if not directory.is_dir() and name in embedded_names():
-        directory = EMBEDDED / name
+    if not directory.is_dir() and name in catalogue.embedded_names():
+        directory = catalogue.EMBEDDED / name
     if directory.is_dir():
         if revision is not None:
             raise CheckpointError(
@@ -154,14 +151,9 @@ def _hash_of(path: Path, *, lfs: bool) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def embedded_names() -> list[str]:
-    """Names of the checkpoints that come with the package."""
-    return sorted(path.parent.name for path in EMBEDDED.glob(f"*/{CONFIG}"))
-
-
 def _not_found(name: str) -> str:
     if os.sep in name or name.startswith((".", "~")):
         return f"no such directory: {name}"
-    shipped = embedded_names()
+    shipped = catalogue.embedded_names()
     hint = nearest(name, shipped) or f" (embedded: {', '.join(shipped) or 'none'})"
     return f"{name!r} is no directory, no embedded model and no Hub id of the form owner/name{hint}"

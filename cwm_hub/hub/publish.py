@@ -96,13 +96,15 @@ def publish(
     settings = settings or PublishSettings()
     target = hub_target(to)
     _check_options(settings, to, on_hub=target is not None)
-    name = settings.name or (target.repo_id if target else to)
+    branch = target.at(settings.revision).revision if target else None
+    place = target.repo_id + (f"@{branch}" if branch else "") if target else to
+    name = settings.name or place
     with _staged(run, name, settings, on_hub=target is not None) as staged:
         files = {file: path.stat().st_size for file, path in publishable(staged).items()}
         card = (staged / CARD).read_text(encoding="utf-8")
         measured = (staged / SCORECARD).is_file() or "evaluation" in (_read_json(run, TRAIN) or {})
         if dry_run:
-            place = f"hf://{target.repo_id}" if target else to
+            place = f"hf://{place}" if target else to
         elif target is None:
             place = str(_save(run, Path(to), name, settings, on_hub=False))
         else:
@@ -110,7 +112,7 @@ def publish(
                 staged,
                 target.repo_id,
                 private=not settings.public,
-                revision=target.at(settings.revision).revision,
+                revision=branch,
                 tag=settings.tag,
                 pull_request=settings.pull_request,
                 replace_card=settings.replace_card,

@@ -161,9 +161,9 @@ class RSSM(nn.Module):
     def initial(self, batch_size: int, *, device: torch.device | str | None = None) -> RSSMState:
         """All-zero state, as every episode and every clip begins with."""
         config = self.config
-        like = {"device": device or self.img_in.weight.device, "dtype": self.img_in.weight.dtype}
-        latent = torch.zeros(batch_size, config.stoch, config.classes, **like)  # type: ignore[arg-type]
-        return RSSMState(torch.zeros(batch_size, config.deter, **like), latent, latent)  # type: ignore[arg-type]
+        device, dtype = device or self.img_in.weight.device, self.img_in.weight.dtype
+        latent = torch.zeros(batch_size, config.stoch, config.classes, device=device, dtype=dtype)
+        return RSSMState(torch.zeros(batch_size, config.deter, device=device, dtype=dtype), latent, latent)
 
     def feature(self, state: RSSMState) -> Float[Tensor, "*N F"]:
         """`state.feature`, of width `feature_size`."""

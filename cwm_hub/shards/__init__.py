@@ -18,6 +18,7 @@ from cwm_hub import lazy_names
 if TYPE_CHECKING:
     from cwm_hub.shards.codecs import ShardError as ShardError
     from cwm_hub.shards.codecs import decode_clip as decode_clip
+    from cwm_hub.shards.codecs import decoder as decoder
     from cwm_hub.shards.codecs import encode_clip as encode_clip
     from cwm_hub.shards.index import ClipRow as ClipRow
     from cwm_hub.shards.index import read_index as read_index
@@ -39,6 +40,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "ShardRecord": "cwm_hub.shards.manifest",
         "ShardWriter": "cwm_hub.shards.writer",
         "decode_clip": "cwm_hub.shards.codecs",
+        "decoder": "cwm_hub.shards.codecs",
         "encode_clip": "cwm_hub.shards.codecs",
         "read_index": "cwm_hub.shards.index",
         "shard_name": "cwm_hub.shards.manifest",
