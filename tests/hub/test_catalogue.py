@@ -1,6 +1,8 @@
 """Finding and comparing models from the command line: `cwm-hub list`, `info`, `compare`."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,3 +118,15 @@ def test_scores_of_other_protocols_are_not_compared(tmp_path, capsys):
     assert said(capsys, "compare", a, bare)[-1] == f"scores: {bare} has no scorecard"
     assert cli.main(["info", str(tmp_path / "absent")]) == 1
     assert "no such directory" in capsys.readouterr().err
+
+
+def test_every_commands_help_is_light():
+    code = (
+        "import contextlib, io, sys\nfrom cwm_hub.cli import COMMANDS, main\n"
+        "for command in COMMANDS:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "        main([command, '--help'])\n"
+        "print(sorted({'torch', 'numpy', 'huggingface_hub'} & sys.modules.keys()))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "[]\n"
