@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cwm_hub.agents.drqv2 import DrQV2Agent as DrQV2Agent
     from cwm_hub.clips.loader import ClipBatch as ClipBatch
     from cwm_hub.clips.loader import ClipLoader as ClipLoader
+    from cwm_hub.clips.resize import resize as resize
     from cwm_hub.envs.table import make_env as make_env
     from cwm_hub.hub.checkpoint import save_pretrained as save_pretrained
     from cwm_hub.hub.official_weights import load_official as load_official
@@ -92,5 +93,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "ClipBatch": "cwm_hub.clips.loader",
         "ClipLoader": "cwm_hub.clips.loader",
         "make_env": "cwm_hub.envs.table",
+        "resize": "cwm_hub.clips.resize",
     },
 )

@@ -1,16 +1,9 @@
 """`cwm-dataprep`: raw video -> WebDataset shards. Each sub-command is a module, imported when it is asked for."""
 
-import importlib
-import os
-import select
-import shlex
 import sys
-import warnings
 from collections.abc import Sequence
 
-from cwm_hub import missing_extra
-from cwm_hub.config import nearest
-from dataprep.command_line import EXIT_DONE, EXIT_INPUT, EXIT_INTERRUPTED, Parser, with_dashes
+from cwm_hub.command_line import run_command
 from dataprep.sources.table import SOURCES
 
 COMMANDS = {
@@ -37,61 +30,13 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command; returns one of the exit codes of `command_line`."""
-    arguments = with_dashes(sys.argv[1:] if arguments is None else arguments)
-    parser = Parser(prog="cwm-dataprep", description="Raw video to WebDataset shards for video pre-training.")
-    commands, table = (
-        parser.add_subparsers(dest="command", metavar="COMMAND", required=True),
+    return run_command(
+        "cwm-dataprep",
+        "Raw video to WebDataset shards for video pre-training.",
         SOURCES | COMMANDS,
+        arguments,
+        lambda module, args: module.run(args),
     )
-    asked = next((a for a in arguments if not a.startswith("-")), None)
-    if asked is not None and asked not in table:
-        parser.error(f"there is no command {asked}{nearest(asked, table)}")
-    for name, (module, summary) in table.items():
-        command = commands.add_parser(name, help=summary, description=summary)
-        if name == asked:
-            importlib.import_module(module).add_arguments(command)
-            command.check_spelling(arguments)
-    args = parser.parse_args(arguments)
-    args.words = list(arguments)
-    if "" in arguments:  # would mean the current folder
-        return _fail("one of the arguments is empty: is a variable of the shell not set?")
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-            code = importlib.import_module(table[args.command][0]).run(args)
-            sys.stdout.flush()
-            return code
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; continue with: cwm-dataprep {shlex.join(arguments)}", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except ValueError as error:
-        return _fail(str(error))
-    except OSError as error:
-        if isinstance(error, BrokenPipeError) and _reader_has_gone():
-            return EXIT_DONE
-        known = [str(part) for part in (error.filename, error.strerror) if part]
-        return _fail(": ".join(known) or str(error))
-    except ImportError as error:  # of an extra, or of what opens a kind of URL: it names the package
-        return _fail(missing_extra(error))
-
-
-def _reader_has_gone() -> bool:
-    """Whether who reads our output has seen enough, as `head` has; nothing is then written to it any more."""
-    try:
-        descriptor = sys.stdout.fileno()
-    except OSError:  # not a file
-        return False
-    output = select.poll()
-    output.register(descriptor, 0)
-    gone = any(event & select.POLLERR for _, event in output.poll(0))
-    if gone:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)  # for what is flushed at the end
-    return gone
-
-
-def _fail(sentence: str) -> int:
-    print(f"error: {sentence}", file=sys.stderr)
-    return EXIT_INPUT
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How `cwm-dataprep` is spoken to and how it ends: options made from frozen dataclasses, exit codes.
+"""How `cwm-dataprep` is spoken to and how it ends: options made from frozen dataclasses, exit codes of its own.
 
     @dataclass(frozen=True)
     class Options:
@@ -21,49 +21,18 @@ import itertools
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Any, Literal, TypeVar
 
-from cwm_hub.config import nearest
+from cwm_hub.command_line import EXIT_DONE as EXIT_DONE
 
-EXIT_DONE = 0
-EXIT_INPUT = 1
-"""Wrong usage, or an input or output that cannot be worked with."""
 EXIT_FAILURES = 2
 """The set is written and can be used, and more videos failed than `--max-failures`."""
 EXIT_VERIFY = 3
 """A shard directory is not what its manifest says."""
-EXIT_INTERRUPTED = 130
 
 OptionsT = TypeVar("OptionsT")
 METAVARS = {int: "N", float: "X", str: "TEXT"}
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with this tool's exit code, and a word for what was misspelt before what is missing."""
-
-    def error(self, message: str) -> typing.NoReturn:
-        """One sentence and exit code 1."""
-        self.exit(EXIT_INPUT, f"error: {message} (see {self.prog} --help)\n")
-
-    def check_spelling(self, words: Sequence[str]) -> None:
-        """Refuse an option that is none, with the nearest that is one."""
-        known = list(self._option_string_actions)
-        for word in words:
-            if word == "--":
-                return
-            name = word.partition("=")[0]
-            if name.startswith("--") and not any(option.startswith(name) for option in known):
-                self.error(f"there is no option {name}{nearest(name, known)}")
-
-
-def with_dashes(words: Sequence[str]) -> list[str]:
-    """`--max_failures=3` as `--max-failures=3`: both spellings are taken."""
-    return [
-        name.replace("_", "-") + equals + value if name.startswith("--") else word
-        for word in words
-        for name, equals, value in [word.partition("=")]
-    ]
 
 
 def positional(metavar: str) -> Any:

@@ -395,6 +395,20 @@ class Handler(BaseHTTPRequestHandler):
         facts = {"id": id, "sha": sha, "private": repo.private, "gated": repo.gated and "manual"}
         self.reply_json(facts | {"siblings": siblings, "tags": []})
 
+    def list_models(self) -> None:
+        """Models of an author, with a tag where one is asked for; private ones only to whom may see them."""
+        (author,), wanted = self.query.get("author", [""]), set(self.query.get("filter", []))
+        found = []
+        for (kind, id), repo in self.server.repos.items():
+            seen = not repo.private or self._token() in (WRITER, READER)
+            if kind == "model" and id.startswith(f"{author}/") and seen:
+                card = repo.commits[repo.branches["main"]].get("README.md", File(b"", lfs=False))
+                header = header_of(card.content.decode())
+                if wanted <= set(header.get("tags", [])):
+                    facts = {"id": id, "private": repo.private, "tags": header.get("tags", [])}
+                    found.append(facts | {"pipeline_tag": header.get("pipeline_tag")})
+        self.reply_json(found)
+
     def refs(self, kind: str, id: str) -> None:
         repo = self.repo(kind, id)
         lists = {"heads": repo.branches, "tags": repo.tags, "pr": repo.pull_requests}
@@ -503,6 +517,12 @@ def entry_of(path: str, file: File) -> dict[str, Any]:
     return entry | ({"lfs": lfs} if file.lfs else {})
 
 
+def header_of(card: str) -> dict[str, Any]:
+    """Front matter of a README.md, {} where there is none."""
+    found = re.match(r"\A---\r?\n(.*?)\r?\n---", card, flags=re.DOTALL)
+    return yaml.safe_load(found[1]) if found else {}
+
+
 def complaints(card: str) -> list[str]:
     """What the Hub would say against the front matter of a README.md."""
     found = re.match(r"\A---\r?\n(.*?)\r?\n---", card, flags=re.DOTALL)
@@ -550,6 +570,7 @@ ROUTES: list[tuple[tuple[str, ...], str, Callable[..., None]]] = [
     (("GET",), rf"{REPO}/refs", Handler.refs),
     (("GET",), rf"{REPO}/tree/(?P<revision>[^/]+)(?:/(?P<folder>.+))?", Handler.tree),
     (("GET",), rf"{REPO}/revision/(?P<revision>[^/]+)", Handler.info),
+    (("GET",), r"/api/models", Handler.list_models),
     (("GET",), REPO, Handler.info),
     (("GET", "HEAD"), rf"{FILES}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", Handler.resolve),
 ]

@@ -34,8 +34,8 @@ CASES = {
     "finetune --env.name dummy --init TMP/absent --run TMP/run": "no such directory: TMP/absent",
     "publish --run TMP/absent --to TMP/out": "TMP/absent: no such run folder",
     "cwm-hub bench TMP/absent": "TMP/absent is not a finished shard directory: it has no meta/manifest.json",
-    "cwm-hub bnch TMP/absent": "invalid choice: 'bnch'",
-    "cwm-hub bench TMP/absent --wokers 2": "unrecognized arguments: --wokers 2",
+    "cwm-hub bnch TMP/absent": "there is no command bnch; did you mean 'bench'?",
+    "cwm-hub bench TMP/absent --wokers 2": "there is no option --wokers; did you mean '--workers'?",
     # empty directory
     "dataprep folder TMP/empty --out TMP/out": "no video",
     "dataprep verify TMP/empty": "has no meta/manifest.json",

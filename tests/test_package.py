@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from cwm_hub.hub.names import embedded_names
+from cwm_hub.hub import embedded_names
 
 ROOT = Path(__file__).parents[1]
 
@@ -156,7 +156,7 @@ def test_a_model_is_published_and_loaded(elsewhere, tmp_path):
 
 
 def test_the_embedded_models_load_offline(elsewhere, tmp_path):
-    code = "from cwm_hub import from_pretrained; from cwm_hub.hub.names import embedded_names as e; print(*e()); [from_pretrained(n) for n in e()]"
+    code = "from cwm_hub import from_pretrained; from cwm_hub.hub import embedded_names as e; print(*e()); [from_pretrained(n) for n in e()]"
     assert run(elsewhere, "python", "-c", code, cwd=tmp_path).stdout.split() == embedded_names()
 
 

@@ -25,6 +25,7 @@ from cwm_hub.agents.intrinsic import IntrinsicBonus, IntrinsicConfig
 from cwm_hub.agents.replay import Replay, SequenceBatch
 from cwm_hub.config import check_range
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig, WorldState
+from cwm_hub.models.checks import check_images
 from cwm_hub.models.published import Published
 from cwm_hub.models.rssm import RSSMState
 from cwm_hub.models.running_statistics import RunningStatistics
@@ -193,7 +194,11 @@ class DreamerAgent(Published, nn.Module):
         """Filters the frames and acts: a sample of the policy when exploring, its mode otherwise.
 
         Latents are sampled either way, as in the official code.
+
+        Raises:
+            ValueError: images of another type or shape, or not a state for each.
         """
+        check_images(image, self.world_model.image_size)
         frames = torch.from_numpy(image).to(self.device)
         is_first = torch.zeros(len(image), dtype=torch.bool, device=self.device)
         with self._autocast():

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from cwm_hub.agents.actor_critic import frozen
 from cwm_hub.agents.replay import Replay, TransitionBatch
 from cwm_hub.config import check_range
+from cwm_hub.models.checks import check_images
+from cwm_hub.models.published import Published
 
 ACTION_MARGIN = 1e-6
 """How far from the bounds a sampled action stays."""
@@ -96,7 +98,7 @@ class Encoder(nn.Module):
 
     def forward(self, image: UInt8[Tensor, "N C H W"]) -> Float[Tensor, "N E"]:
         """Embed stacked frames; a pixel becomes `pixel / 255 - 0.5` here."""
-        x = image.float() / 255 - 0.5
+        x = (image.float() / 255 - 0.5).to(self.layers[0].weight.dtype)  # type: ignore[arg-type]
         for layer in self.layers:
             x = F.relu(layer(x))
         return x.flatten(1)
@@ -130,7 +132,7 @@ class Critics(nn.Module):
         return torch.stack([mlp(inputs).squeeze(-1) for mlp in self.mlps])
 
 
-class DrQV2Agent(nn.Module):
+class DrQV2Agent(Published, nn.Module):
     """Encoder, actor and critics, with their optimisers."""
 
     def __init__(self, config: DrQV2Config):
@@ -193,7 +195,12 @@ class DrQV2Agent(nn.Module):
     def act(
         self, image: UInt8[np.ndarray, "N 3 H W"], state: StackState, *, explore: bool
     ) -> tuple[Float32[np.ndarray, "N A"], StackState]:
-        """The mean action of the last frames, plus noise when exploring."""
+        """The mean action of the last frames, plus noise when exploring.
+
+        Raises:
+            ValueError: images of another type or shape.
+        """
+        check_images(image, self.config.image_size)
         before = (
             state.frames if state.frames is not None else np.tile(image, (1, self.config.frame_stack, 1, 1))
         )
@@ -201,7 +208,7 @@ class DrQV2Agent(nn.Module):
         action = self.actor(self.encoder(torch.from_numpy(frames).to(self.device)))
         if explore:
             action = noisy(action, self.noise, generator=state.generator)
-        return action.cpu().numpy(), StackState(frames, state.generator)
+        return action.float().cpu().numpy(), StackState(frames, state.generator)
 
     def update(self, replay: Replay) -> dict[str, Tensor]:
         """One update of encoder, critics and actor on a batch from the replay; detached scalars to log."""

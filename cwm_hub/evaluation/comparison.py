@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from cwm_hub.evaluation import words
 from cwm_hub.evaluation.intervals import BOOTSTRAP_FIELDS, mean_interval
-from cwm_hub.evaluation.protocol import METRICS, SCORECARD_VERSION, check_same_protocol
+from cwm_hub.evaluation.protocol import METRICS, check_same_protocol, check_scorecard
 
 
 def compare_runs(designs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
@@ -57,13 +57,9 @@ def read_scorecard(folder: Path) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text())
-        version = card["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
+        check_scorecard(card, where=str(path))
+    except (json.JSONDecodeError, AttributeError) as error:
         raise ValueError(f"{path} is not a scorecard, or damaged: {error!r}") from error
-    if version != SCORECARD_VERSION:
-        raise ValueError(
-            f"{path} has format {version} and this code reads {SCORECARD_VERSION}: run recipes/evaluate.py again"
-        )
     return card
 
 

@@ -56,9 +56,14 @@ class HeldOut:
 
 
 def read_held_out(
-    config: ScoringConfig, roots: Sequence[str], *, image_size: int, with_actions: bool = False
+    config: ScoringConfig,
+    roots: Sequence[str],
+    *,
+    image_size: int,
+    names: Sequence[str] | None = None,
+    with_actions: bool = False,
 ) -> HeldOut:
-    """Read the windows and the mean frames; data sets are called by their folder's name.
+    """Read the windows and the mean frames; data sets are called by `names`, or by their folder's name.
 
     A directory behind a URL is read with the loader's retries, and one on the Hub at the commit that it names now.
 
@@ -66,7 +71,7 @@ def read_held_out(
         ProtocolError: two directories of one name.
         ShardError, ValueError: a directory that cannot give what was asked, actions among it.
     """
-    names = [root.rstrip("/").rsplit("/", 1)[-1] for root in roots]
+    names = names or [root.rstrip("/").rsplit("/", 1)[-1] for root in roots]
     if len(set(names)) < len(names):
         raise ProtocolError(f"data sets are told apart by their folder's name, got {', '.join(names)}")
     videos, actions, windows, labels, mean_frames, manifests = [], [], [], [], {}, {}

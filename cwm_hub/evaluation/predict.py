@@ -80,7 +80,7 @@ def context_frames(
         order = torch.rand(video.shape[:2], generator=generator, device=video.device).argsort(1)
         return video[torch.arange(len(video), device=video.device)[:, None], order[:, : config.frames]]
     seen = video[:, : protocol.observed_frames]
-    return model.frame_model.last_frames(seen if protocol.context == "last" else seen[:, : config.frames])
+    return model.frame_model.default_context(seen if protocol.context == "last" else seen[:, : config.frames])
 
 
 def predict(

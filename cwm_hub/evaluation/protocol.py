@@ -94,6 +94,29 @@ class Protocol:
         return self.observed_frames + self.horizon
 
 
+def check_scorecard(
+    card: Mapping[str, Any], *, where: str, parts: tuple[str, ...] = ("protocol", "windows")
+) -> None:
+    """Refuses what is no scorecard of this format.
+
+    Args:
+        card: what was read.
+        where: the file, in the user's words.
+        parts: what it must have.
+
+    Raises:
+        ValueError: it is damaged, or of another format.
+    """
+    version = card.get("format_version")
+    if version not in (None, SCORECARD_VERSION):
+        raise ValueError(
+            f"{where} has format {version} and this code reads {SCORECARD_VERSION}: run recipes/evaluate.py again"
+        )
+    missing = [part for part in ("format_version", *parts) if part not in card]
+    if missing:
+        raise ValueError(f"{where} is not a scorecard, or damaged: it has no {', '.join(missing)}")
+
+
 def check_same_protocol(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
     """Refuses scorecards of these two protocols, which do not compare where any field differs.
 

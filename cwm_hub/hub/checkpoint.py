@@ -134,8 +134,12 @@ class Checkpoint:
             versions = f" (written by cwm_hub {writer}, read by {cwm_hub.__version__})" if foreign else ""
             raise CheckpointError(f"{error}{versions}") from error
 
-    def load(self, *, device: str | torch.device = "cpu") -> nn.Module:
+    def load(self, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> nn.Module:
         """The model in eval mode, with every tensor from the file and none left at its initial value.
+
+        Args:
+            device: where it is put.
+            dtype: of its weights; float32 by default.
 
         The global random state is left as it was: loading a model does not change a seeded run.
         """
@@ -146,7 +150,7 @@ class Checkpoint:
         model.config = config  # type: ignore[assignment]
         model.source, model.revision = self.name, self.revision  # type: ignore[assignment]
         model.load_state_dict(tensors, strict=True)
-        return model.to(device).eval()
+        return model.to(device, dtype).eval()
 
     def identity(self) -> dict[str, Any]:
         """What an artefact made from this checkpoint names as its parent: name, revision, type and weights' hash."""
@@ -158,6 +162,16 @@ class Checkpoint:
             "model_type": self.header["model_type"],
             "weights_sha256": digest,
         }
+
+    def parameters(self) -> int:
+        """How many numbers are learned, by the config alone: nothing is downloaded but that."""
+        with torch.device("meta"):
+            model = self.model_class(_without_downloads(self.config()))
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    def weights_bytes(self) -> int:
+        """Size of the weights' file."""
+        return self._weights().stat().st_size
 
     def read(self, file: str) -> dict[str, Any] | None:
         """A JSON file of the checkpoint (`train.json`, `scorecard.json`), or None when it has none."""
@@ -281,10 +295,7 @@ def card_of(directory: Path, *, name: str, licence: str | None = None) -> str:
         name: how the card tells people to load the model.
         licence: as in `save_pretrained`.
     """
-    checkpoint = Checkpoint(name, None, functools.partial(local_file, directory))
-    with torch.device("meta"):
-        model = checkpoint.model_class(_without_downloads(checkpoint.config()))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = Checkpoint(name, None, functools.partial(local_file, directory)).parameters()
     return model_card.model_card(directory, name=name, parameters=parameters, licence=licence)
 
 

@@ -170,7 +170,8 @@ def model_card(directory: Path, *, name: str, parameters: int, licence: str | No
         facts: dict[str, Any] = {
             "shards": inert(shards),
             "init": init.get("name") and _parent(init),
-            "training": inert(_training_facts(train)),
+            "origin": _origin(train.get("converted_from") or {}),
+            "training": inert(training_facts(train)),
             "command": inert(_short_paths(str(train.get("command") or ""))),
             "versions": inert(train.get("versions", {})),
             "machine": inert(train.get("machine", {})),
@@ -246,12 +247,21 @@ def _parent(init: Mapping[str, Any]) -> str:
     )
 
 
+def _origin(converted: Mapping[str, Any]) -> str | None:
+    """Whose files a converted model was, with their hashes; None for one that was trained here."""
+    if not converted:
+        return None
+    files = ", ".join(f"{code(name)} (sha256 {code(digest)})" for name, digest in converted["files"].items())
+    source = f" They come from: {inert(converted['source'])}." if converted.get("source") else ""
+    return f"{files}.{source}"
+
+
 def _short_paths(command: str) -> str:
     """The command with the last name of every absolute path: the folders above it are this machine's business."""
     return re.sub(r"(?<![\w:/.~-])~?/(?:[^\s/'\"\]},:]+/)+", ".../", command)
 
 
-def _training_facts(train: Mapping[str, Any]) -> dict[str, str]:
+def training_facts(train: Mapping[str, Any]) -> dict[str, str]:
     """What `train.json` says, in words."""
     entries = {**train.get("config", {}), **train}
     known = {name: entries.get(key) for key, name in TRAINING_FACTS.items()}

@@ -9,16 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cwm_hub.config import nearest
-from cwm_hub.hub.checkpoint import CONFIG, SUFFIXES, Checkpoint, CheckpointError, local_file
+from cwm_hub.hub import catalogue
+from cwm_hub.hub.checkpoint import (
+    SCORECARD,
+    SUFFIXES,
+    WEIGHTS,
+    Checkpoint,
+    CheckpointError,
+    local_file,
+)
 from cwm_hub.hub_client.commit import hub_api
 from cwm_hub.hub_client.errors import hub_errors
 from cwm_hub.hub_client.names import HubName, hub_name
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
-
-EMBEDDED = Path(__file__).parent / "embedded"
-"""Checkpoints shipped inside the package, each a directory named as the model."""
 
 
 def find_checkpoint(
@@ -47,8 +52,8 @@ def find_checkpoint(
     """
     name = os.fspath(name_or_path)
     directory = Path(name).expanduser()
-    if not directory.is_dir() and name in embedded_names():
-        directory = EMBEDDED / name
+    if not directory.is_dir() and name in catalogue.embedded_names():
+        directory = catalogue.EMBEDDED / name
     if directory.is_dir():
         if revision is not None:
             raise CheckpointError(
@@ -96,21 +101,30 @@ def find_checkpoint(
 
 
 def verify(name: str | os.PathLike[str], **options: Any) -> list[str]:
-    """Names of a checkpoint's files whose copy in the cache is other than what the Hub holds, down to the last bit.
+    """Names of a checkpoint's files that are other than they should be, down to the last bit.
+
+    What came from the Hub is compared with what the Hub holds. A directory and an embedded model are read whole, every
+    tensor by name and shape, and their weights compared with those that their scorecard was measured on, if any.
 
     Args:
-        name: as in `find_checkpoint`, and of the Hub: a directory has nothing to be compared with.
-        options: as in `find_checkpoint`; `from_pretrained(name, force_download=True)` mends what is found.
+        name: as in `find_checkpoint`.
+        options: as in `find_checkpoint`; `from_pretrained(name, force_download=True)` mends what came from the Hub.
 
     Raises:
-        CheckpointError: no such repository, or no connection.
+        CheckpointError: no such checkpoint, one that cannot be read, or no connection.
     """
     checkpoint = find_checkpoint(name, **options)
-    if checkpoint.revision is None:
-        raise CheckpointError(
-            f"{name} is a directory, and only what came from the Hub can be compared with it"
-        )
-    return checkpoint.damaged()
+    if checkpoint.revision is not None:
+        return checkpoint.damaged()
+    checkpoint.load()
+    measured = measured_weights(checkpoint.read(SCORECARD))
+    return [WEIGHTS] if measured not in (None, checkpoint.identity()["weights_sha256"]) else []
+
+
+def measured_weights(scorecard: Mapping[str, Any] | None) -> str | None:
+    """Hash of the weights that a scorecard was measured on, where it says so."""
+    checkpoint = (scorecard or {}).get("checkpoint")
+    return checkpoint.get("weights_sha256") if isinstance(checkpoint, Mapping) else None
 
 
 def _damaged(api: "HfApi", name: HubName, commit: str, files: Mapping[str, Path]) -> list[str]:
@@ -137,14 +151,9 @@ def _hash_of(path: Path, *, lfs: bool) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def embedded_names() -> list[str]:
-    """Names of the checkpoints that come with the package."""
-    return sorted(path.parent.name for path in EMBEDDED.glob(f"*/{CONFIG}"))
-
-
 def _not_found(name: str) -> str:
     if os.sep in name or name.startswith((".", "~")):
         return f"no such directory: {name}"
-    shipped = embedded_names()
+    shipped = catalogue.embedded_names()
     hint = nearest(name, shipped) or f" (embedded: {', '.join(shipped) or 'none'})"
     return f"{name!r} is no directory, no embedded model and no Hub id of the form owner/name{hint}"

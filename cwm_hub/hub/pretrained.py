@@ -36,6 +36,7 @@ def from_pretrained(
     force_download: bool = False,
     token: str | bool | None = None,
     device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
     expect: type[nn.Module] | None = None,
 ) -> Any:
     """Loads a published model, of whatever class its config names, in eval mode.
@@ -49,11 +50,14 @@ def from_pretrained(
         force_download: fetch every file anew although the cache has it.
         token: access token of the Hub instead of the logged-in one; False for none.
         device: where the model is put.
+        dtype: of its weights and of its arithmetic, such as `torch.bfloat16`; float32 by default. Pixels stay uint8.
         expect: refuse a checkpoint of any other class, before its weights are downloaded.
 
     Raises:
-        CheckpointError: not found, not reachable, incomplete, corrupt, of another class or of a newer format.
+        CheckpointError: not found, not reachable, incomplete, corrupt, of another class or of a newer format; or no
+            such device here.
     """
+    check_placement(device, dtype)
     checkpoint = find_checkpoint(
         name_or_path,
         revision=revision,
@@ -66,7 +70,23 @@ def from_pretrained(
         raise CheckpointError(
             f"{checkpoint} holds a {checkpoint.model_class.__name__}, expected a {expect.__name__}"
         )
-    return checkpoint.load(device=device)
+    return checkpoint.load(device=device, dtype=dtype)
+
+
+def check_placement(device: str | torch.device, dtype: torch.dtype | None) -> None:
+    """Refuses, before anything is downloaded, a device that is not here and a type that weights cannot have.
+
+    Raises:
+        CheckpointError: says which.
+    """
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise CheckpointError(f"dtype is a floating-point torch.dtype such as torch.bfloat16, got {dtype!r}")
+    try:
+        torch.zeros((), device=device).item()  # meta has no numbers, cuda may not be there
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise CheckpointError(
+            f"there is no device {str(device)!r} here: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def push_to_hub(

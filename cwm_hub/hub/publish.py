@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cwm_hub.hub.checkpoint import Checkpoint, CheckpointError, save_pretrained
-from cwm_hub.hub.names import find_checkpoint
+from cwm_hub.hub.checkpoint import SCORECARD, TRAIN, Checkpoint, CheckpointError, save_pretrained
+from cwm_hub.hub.names import find_checkpoint, measured_weights
 from cwm_hub.hub.pretrained import publishable, push_to_hub
 from cwm_hub.hub_client.cards import CARD
 from cwm_hub.hub_client.commit import hub_api
 from cwm_hub.hub_client.errors import HubError, hub_errors
-from cwm_hub.hub_client.names import PREFIXES, HubName, hub_name
+from cwm_hub.hub_client.names import PREFIXES, HubName, check_ref, hub_name
 
 MODEL_FOLDERS = ("model", "agent")
 """Where pre-training and fine-tuning leave their result."""
+
+UNMEASURED = "without an evaluation: the card has no score; recipes/evaluate.py --out RUN/evaluation measures a video world model"
+"""Said where neither a scorecard nor an agent's evaluation is in the run folder."""
 
 Pictures = Literal["auto", "all", "none"]
 
@@ -58,16 +61,21 @@ class Publication:
     """README.md."""
     dry_run: bool
     """Whether it was left undone."""
+    measured: bool
+    """Whether a scorecard or an agent's evaluation went along."""
 
     def lines(self) -> list[str]:
         """What a command says of it."""
+        unmeasured = [] if self.measured else [UNMEASURED]
         if not self.dry_run:
-            return [f'published to {self.place}; load it with cwm_hub.from_pretrained("{self.name}")']
+            done = f'published to {self.place}; load it with cwm_hub.from_pretrained("{self.name}")'
+            return [done, *unmeasured]
         total = sum(self.files.values())
         return [
             *(f"{size:>12,}  {file}" for file, size in self.files.items()),
             f"{total:>12,}  bytes would go to {self.place}, with this card:\n",
             self.card,
+            *unmeasured,
         ]
 
 
@@ -88,12 +96,15 @@ def publish(
     settings = settings or PublishSettings()
     target = hub_target(to)
     _check_options(settings, to, on_hub=target is not None)
-    name = settings.name or (target.repo_id if target else to)
+    branch = target.at(settings.revision).revision if target else None
+    place = target.repo_id + (f"@{branch}" if branch else "") if target else to
+    name = settings.name or place
     with _staged(run, name, settings, on_hub=target is not None) as staged:
         files = {file: path.stat().st_size for file, path in publishable(staged).items()}
         card = (staged / CARD).read_text(encoding="utf-8")
+        measured = (staged / SCORECARD).is_file() or "evaluation" in (_read_json(run, TRAIN) or {})
         if dry_run:
-            place = f"hf://{target.repo_id}" if target else to
+            place = f"hf://{place}" if target else to
         elif target is None:
             place = str(_save(run, Path(to), name, settings, on_hub=False))
         else:
@@ -101,12 +112,12 @@ def publish(
                 staged,
                 target.repo_id,
                 private=not settings.public,
-                revision=target.at(settings.revision).revision,
+                revision=branch,
                 tag=settings.tag,
                 pull_request=settings.pull_request,
                 replace_card=settings.replace_card,
             )
-    return Publication(place, name, files, card, dry_run)
+    return Publication(place, name, files, card, dry_run, measured)
 
 
 def hub_target(to: str) -> HubName | None:
@@ -132,6 +143,8 @@ def redistributable(train: dict[str, Any] | None) -> bool:
 
 
 def _check_options(settings: PublishSettings, to: str, *, on_hub: bool) -> None:
+    check_ref(settings.tag, what="tag")
+    check_ref(settings.revision, what="branch")
     asked = settings.revision or settings.tag or settings.pull_request or settings.public
     if not on_hub and asked:
         raise CheckpointError(
@@ -152,7 +165,7 @@ def _save(run: Path, place: Path, name: str, settings: PublishSettings, *, on_hu
         missing = "no such run folder" if not run.is_dir() else "the run has no model/ or agent/ yet"
         raise CheckpointError(f"{run}: {missing}")
     found = find_checkpoint(result)
-    train, scorecard = _with_intervals(run, _read_json(run, "train.json")), _read_json(run, "scorecard.json")
+    train, scorecard = _with_intervals(run, _read_json(run, TRAIN)), _read_json(run, SCORECARD)
     _check_scorecard(scorecard, found)
     shown = settings.pictures == "all" or (
         settings.pictures == "auto" and (not on_hub or redistributable(train))
@@ -220,8 +233,7 @@ def _folders(run: Path) -> list[Path]:
 
 def _check_scorecard(scorecard: dict[str, Any] | None, model: Checkpoint) -> None:
     """Refuses numbers that were measured on other weights than those to be published."""
-    checkpoint = (scorecard or {}).get("checkpoint", {})
-    measured = checkpoint.get("weights_sha256") if isinstance(checkpoint, dict) else None
+    measured = measured_weights(scorecard)
     if measured is not None and measured != model.identity()["weights_sha256"]:
         raise CheckpointError(
             f"the scorecard was measured on other weights than {model}: run recipes/evaluate.py again"

@@ -33,6 +33,11 @@ def add_arguments(parser: "argparse.ArgumentParser") -> None:
         default="auto",
         help="mp4 and png files; auto sends frames to the Hub only where the videos' licences are recorded as allowing it",
     )
+    parser.add_argument(
+        "--steps",
+        action="store_true",
+        help="also every checkpoint that a pre-training run kept, each on a branch step-<updates> of the repository",
+    )
     parser.add_argument("--dry-run", action="store_true", help="show files and card, upload nothing")
 
 
@@ -43,6 +48,7 @@ def run(args: Any) -> Iterator[str]:
         args: the options above by name, as this command's or as the recipe's settings.
     """
     from cwm_hub.hub.publish import PublishSettings, publish
+    from cwm_hub.hub.publish_steps import publish_step, steps_of
 
     settings = PublishSettings(
         name=args.name,
@@ -54,4 +60,9 @@ def run(args: Any) -> Iterator[str]:
         replace_card=args.card == "replace",
         pictures=args.pictures,
     )
-    yield from publish(Path(args.run), args.to, settings, dry_run=args.dry_run).lines()
+    run = Path(args.run)
+    steps = steps_of(run, args.to, settings) if args.steps else []
+    yield from publish(run, args.to, settings, dry_run=args.dry_run).lines()
+    for step in steps:
+        published = publish_step(run, step, args.to, settings, dry_run=args.dry_run)
+        yield f"and to {published.place}" if args.dry_run else published.lines()[0]

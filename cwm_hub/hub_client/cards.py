@@ -119,6 +119,11 @@ def merged(old: str | None, new: str, *, kind: str) -> str:
     return old if (header, whole) == (theirs, text) else f"---\n{_dump(header)}---\n{whole}"
 
 
+def front_matter(card: str) -> dict[str, Any]:
+    """The keys at a card's head; none where there is no head, or one that cannot be read."""
+    return _split(card)[0]
+
+
 def our_block(card: str) -> str:
     """What a publish wrote of a card: the block, or all of it where it has no marks and is ours, or nothing."""
     start, stop = card.find(BEGIN), card.find(END)

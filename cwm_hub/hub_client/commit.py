@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import cwm_hub
 from cwm_hub.hub_client.cards import CARD, merged
 from cwm_hub.hub_client.errors import HubError, hub_errors
+from cwm_hub.hub_client.names import check_ref
 from cwm_hub.hub_client.secrets import secret_in
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ class Target:
     """Propose the commit in place of making it."""
     replace_card: bool = False
     """Write README.md anew, with nothing of what people wrote into it."""
+
+    def __post_init__(self) -> None:
+        check_ref(self.tag, what="tag")
+        check_ref(self.revision, what="branch")
 
 
 @dataclass(frozen=True)

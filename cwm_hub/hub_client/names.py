@@ -10,6 +10,10 @@ PREFIXES = ("hf://", "https://", "http://")
 PAGE = re.compile(r"(?:/(?:tree|blob|resolve|raw|commit)/(?P<revision>[^/]+)(?:/.*)?)?/?")
 """What may follow the repository in the address of a page of it."""
 
+REF = re.compile(r"[A-Za-z0-9_](?:[\w.+/-]*[\w+-])?", re.ASCII)
+NO_REF = re.compile(r"\.\.|//|/\.|\./|\.lock(?:/|$)")
+"""What a name of a tag or branch is made of, and what must not be in it: less than git allows, the same everywhere."""
+
 
 @dataclass(frozen=True)
 class HubName:
@@ -36,7 +40,7 @@ def hub_name(text: str, *, kind: str = "model") -> HubName | None:
 
     Args:
         text: owner/name, with @revision or not; hf://owner/name; the address of a page on the Hub in use.
-        kind: "model", or "dataset", whose hf:// names and addresses say `datasets/` first.
+        kind: "model", or "dataset", whose addresses say `datasets/` first and whose hf:// names may.
 
     Raises:
         HubError: it says `hf://` or is an address, and does not name such a repository.
@@ -47,7 +51,8 @@ def hub_name(text: str, *, kind: str = "model") -> HubName | None:
         bare = _on_this_hub(text)
     if prefix:
         bare, given = _without_kind(bare)
-        if given != kind and not (given == "" and kind == "model"):
+        plain = given == "" and (kind == "model" or prefix == "hf://")
+        if given != kind and not plain:
             raise HubError(f"{text} names a {given or 'model'} repository, expected a {kind}'s")
     if prefix in ("https://", "http://"):
         repo_id = "/".join(bare.split("/")[:2])
@@ -64,6 +69,24 @@ def hub_name(text: str, *, kind: str = "model") -> HubName | None:
         )
         raise HubError(f"{text} names no repository: expected {wanted} or the address of its page")
     return None
+
+
+def check_ref(name: str | None, *, what: str) -> None:
+    """Refuses what git takes for no name of a tag or branch, before anything is uploaded for it.
+
+    Args:
+        name: of the tag or branch; None where none is asked for.
+        what: "tag" or "branch", for the sentence.
+
+    Raises:
+        HubError: it is no such name.
+    """
+    if name is None or (re.fullmatch(REF, name) and not re.search(NO_REF, name)):
+        return
+    raise HubError(
+        f"{name!r} cannot be the name of a {what}: letters, digits and . _ - / + are fine, not at its ends and no two dots "
+        "or slashes in a row"
+    )
 
 
 def _on_this_hub(address: str) -> str:

@@ -13,7 +13,7 @@ leave out since none of them terminates.
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from cwm_hub.config import check_range
+from cwm_hub.models.checks import check_action, check_flags, check_frames, check_state
 from cwm_hub.models.frame_model import FrameModel, FrameModelConfig, image_loss
 from cwm_hub.models.heads import HeadConfig, ScalarHead, gaussian_loss
 from cwm_hub.models.published import Published
@@ -66,6 +67,14 @@ class WorldState(NamedTuple):
 
     video: RSSMState | None
     action: RSSMState
+
+    def select(self, index: Any) -> "WorldState":
+        """Index every part over the leading axes alike."""
+        return WorldState(None if self.video is None else self.video.select(index), self.action.select(index))
+
+    def repeat(self, count: int) -> "WorldState":
+        """Each state `count` times, one after the other, as `RSSMState.repeat`."""
+        return WorldState(None if self.video is None else self.video.repeat(count), self.action.repeat(count))
 
 
 class WorldModelOutput(NamedTuple):
@@ -165,20 +174,43 @@ class ActionWorldModel(Published, nn.Module):
         """Feature of the action RSSM's state."""
         return self.rssm.feature(state.action)
 
+    @torch.no_grad()
     def obs_step(
         self,
         state: WorldState,
         image: UInt8[Tensor, "B 3 H W"],
         action: Float[Tensor, "B A"],
-        is_first: Bool[Tensor, "B"],
+        is_first: Bool[Tensor, "B"] | None = None,
         *,
         sample: bool = True,
         generator: torch.Generator | None = None,
     ) -> WorldState:
-        """Filter one frame while acting; `action` is the one that led to it. The context path is not used."""
+        """State once a frame is in view, as acting needs it; no graph is built and the context path is not used.
+
+        Args:
+            state: of the frame before, or `initial`.
+            image: one for each state.
+            action: the one that led to it.
+            is_first: where an episode begins, and state and action before it count for nothing; nowhere by default.
+            sample: draw latents, or take modes.
+            generator: source of the draws.
+
+        Raises:
+            ValueError: images, actions or flags of another type or shape, not a state for each, or imagined states.
+        """
+        check_frames(image, self.image_size, axes="B, ", what="image")
+        if is_first is None:
+            is_first = torch.zeros(len(image), dtype=torch.bool, device=image.device)
+        check_flags(is_first, image.shape[:1])
+        check_action(action, self.config.action_size, image.shape[:1])
+        check_state(state.action, len(image), what="images")
         embed = self.frame_model.encode(image[:, None])[:, 0]
         video = None
-        if self.video_rssm is not None and state.video is not None:
+        if self.video_rssm is not None:
+            if state.video is None:
+                raise ValueError(
+                    "an imagined state has seen no frames and cannot be filtered: go on from an observed one"
+                )
             video, _ = self.video_rssm.obs_step(
                 state.video, None, embed, is_first, sample=sample, generator=generator
             )
@@ -197,7 +229,14 @@ class ActionWorldModel(Published, nn.Module):
         sample: bool = True,
         generator: torch.Generator | None = None,
     ) -> WorldModelOutput:
-        """Filter sequences from the replay with both RSSMs; `action[:, t]` led to frame t."""
+        """Filter sequences from the replay with both RSSMs; `action[:, t]` led to frame t.
+
+        Raises:
+            ValueError: frames, actions or flags of another type or shape.
+        """
+        check_frames(video, self.image_size, axes="B, T, ", what="video")
+        check_flags(is_first, video.shape[:2])
+        check_action(action, self.config.action_size, video.shape[:2])
         embed = self.frame_model.encode(video)
         video_posterior = video_prior = video_feature = None
         if self.video_rssm is not None:
@@ -210,6 +249,95 @@ class ActionWorldModel(Published, nn.Module):
         return WorldModelOutput(
             posterior, prior, self.rssm.feature(posterior), video_posterior, video_prior, video_feature
         )
+
+    @torch.no_grad()
+    def imagine(
+        self,
+        state: WorldState,
+        action: Float[Tensor, "B I A"],
+        *,
+        sample: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> WorldState:
+        """The states that actions lead to without a frame in view, stacked along axis 1; no graph is built.
+
+        The action RSSM alone goes on, as in the imagination that behaviour is learned in: `video` of the result is None.
+
+        Args:
+            state: where to start, one for each sequence of actions; `state.repeat(n)` makes n of each.
+            action: what is done, step by step.
+            sample: draw latents, or take modes.
+            generator: source of the draws.
+
+        Raises:
+            ValueError: actions of another type or shape, or not a state for each.
+        """
+        check_action(action, self.config.action_size, (len(state.action.deter), None))
+        return WorldState(None, self.rssm.imagine(state.action, action, sample=sample, generator=generator))
+
+    @torch.no_grad()
+    def predict(
+        self,
+        video: UInt8[Tensor, "B T 3 H W"],
+        action: Float[Tensor, "B P A"],
+        *,
+        observed_frames: int = 5,
+        context_frames: UInt8[Tensor, "B k 3 H W"] | None = None,
+        sample: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> UInt8[Tensor, "B P 3 H W"]:
+        """Prediction under given actions: posterior reconstructions while frames are seen, then the prior alone.
+
+        Args:
+            video: the episodes' beginnings; only the first `observed_frames` are read.
+            action: `action[:, t]` leads to frame t, of frames seen and to come; the first counts for nothing.
+            observed_frames: frames the model sees.
+            context_frames: what the decoder is shown; by default the last of the frames seen.
+            sample: draw latents, or take modes.
+            generator: source of the draws.
+
+        Raises:
+            ValueError: frames or actions of another type or shape, nothing to observe or nothing to predict.
+        """
+        check_frames(video, self.image_size, axes="B, T, ", what="video")
+        check_action(action, self.config.action_size, (len(video), None))
+        most = min(video.shape[1], action.shape[1] - 1)
+        if not 0 < observed_frames <= most:
+            raise ValueError(
+                f"observed_frames must lie in 1..{most} for {video.shape[1]} frames and {action.shape[1]} actions, "
+                f"got {observed_frames}"
+            )
+        seen = video[:, :observed_frames]
+        is_first = torch.zeros(seen.shape[:2], dtype=torch.bool, device=video.device)
+        is_first[:, 0] = True
+        draws: dict[str, Any] = {"sample": sample, "generator": generator}
+        output = self.observe(seen, action[:, :observed_frames], is_first, **draws)
+        last = output.posterior.select((slice(None), -1))
+        future = self.rssm.imagine(last, action[:, observed_frames:], **draws)
+        feature = torch.cat([output.feature, self.rssm.feature(future)], 1)
+        if context_frames is None:
+            context_frames = self.frame_model.default_context(seen)
+        return self.decode(feature, context_frames)
+
+    @torch.no_grad()
+    def decode(
+        self, feature: Float[Tensor, "B T F"], context_frames: UInt8[Tensor, "B k 3 H W"] | None
+    ) -> UInt8[Tensor, "B T 3 H W"]:
+        """Pixels of features; a model without context ignores the context frames.
+
+        Raises:
+            ValueError: context frames of another type or shape, or not one set of them for each clip.
+        """
+        return self.frame_model.decode_pixels(feature, context_frames)
+
+    @torch.no_grad()
+    def reward(self, state: WorldState) -> Float[Tensor, "*N"]:
+        """Reward that the model expects on arrival in a state, observed or imagined; no graph is built.
+
+        The task's alone where there are two heads; what behaviour is trained on where there is one.
+        """
+        head = self.representative_head or self.behavioural_head
+        return head(self.feature(state))
 
     def loss(
         self,
@@ -263,53 +391,6 @@ class ActionWorldModel(Published, nn.Module):
         loss = torch.stack(list(parts.values())).sum()
         metrics |= {"loss": loss, **parts}
         return loss, {name: value.detach() for name, value in metrics.items()}
-
-    @torch.no_grad()
-    def predict(
-        self,
-        video: UInt8[Tensor, "B T 3 H W"],
-        action: Float[Tensor, "B T A"],
-        *,
-        observed_frames: int = 5,
-        context_frames: UInt8[Tensor, "B k 3 H W"] | None = None,
-        sample: bool = True,
-        generator: torch.Generator | None = None,
-    ) -> UInt8[Tensor, "B T 3 H W"]:
-        """Open-loop prediction under given actions: posterior reconstructions while frames are seen, then the prior alone.
-
-        frame     0 ... 4 | 5 ... T-1       action[:, 5] leads from the last frame seen to the first predicted one
-        predict posterior | prior
-
-        Args:
-            video: clips; only the first `observed_frames` are read.
-            action: what led to each frame, those to predict included.
-            observed_frames: frames the model sees.
-            context_frames: what the decoder is shown; by default the last of the frames seen.
-            sample: draw latents, or take modes.
-            generator: source of the draws.
-
-        Raises:
-            ValueError: there is nothing to observe or nothing to predict.
-        """
-        time = video.shape[1]
-        if not 0 < observed_frames < time:
-            raise ValueError(
-                f"observed_frames must lie in 1..{time - 1} for clips of {time} frames, got {observed_frames}"
-            )
-        seen = video[:, :observed_frames]
-        is_first = torch.zeros(seen.shape[:2], dtype=torch.bool, device=video.device)
-        is_first[:, 0] = True
-        output = self.observe(seen, action[:, :observed_frames], is_first, sample=sample, generator=generator)
-        future = self.rssm.imagine(
-            output.posterior.select((slice(None), -1)),
-            action[:, observed_frames:],
-            sample=sample,
-            generator=generator,
-        )
-        feature = torch.cat([output.feature, self.rssm.feature(future)], 1)
-        if context_frames is None:
-            context_frames = self.frame_model.last_frames(seen)
-        return self.frame_model.show(feature, context_frames)
 
     def set_update(self, update: int) -> None:
         """Tell the model how many updates it has had, for schedules."""

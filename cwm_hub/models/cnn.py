@@ -30,6 +30,7 @@ class CNNEncoder(nn.Module):
 
     def forward(self, image: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N E"]:
         """Embed images given as `pixel / 255 - 0.5`."""
+        image = image.to(self.layers[0].weight.dtype)  # type: ignore[arg-type]
         for layer in self.layers:
             image = F.elu(layer(image))
         return image.flatten(1)

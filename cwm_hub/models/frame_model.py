@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from cwm_hub.config import MOST_LAYERS, MOST_UNITS, check_range
 from cwm_hub.models.augment import augment
+from cwm_hub.models.checks import check_frames
 from cwm_hub.models.cnn import CNN_IMAGE_SIZE, CNNDecoder, CNNEncoder
 from cwm_hub.models.context import (
     CONTEXT_STRIDES,
@@ -219,21 +220,31 @@ class FrameModel(nn.Module):
             image = self.decoder(flat)
         return image.unflatten(0, feature.shape[:2])
 
-    @torch.no_grad()
-    def show(
-        self, feature: Float[Tensor, "B T F"], context_frames: UInt8[Tensor, "B k 3 H W"] | None
-    ) -> UInt8[Tensor, "B T 3 H W"]:
-        """Pixels of features; a plain model ignores the context frames."""
-        tokens = None if context_frames is None else self.encode_context(context_frames)
-        return to_pixels(self.decode(feature, tokens))
-
-    def last_frames(self, seen: UInt8[Tensor, "B T 3 H W"]) -> UInt8[Tensor, "B k 3 H W"] | None:
-        """The last frames seen, as many as the context takes (the first one repeated where too few); None when plain."""
+    def default_context(self, seen: UInt8[Tensor, "B T 3 H W"]) -> UInt8[Tensor, "B k 3 H W"] | None:
+        """The last frames seen, as many as the model takes (the first one repeated where too few)."""
         context = self.config.context
         if context is None:
             return None
         index = torch.arange(seen.shape[1] - context.frames, seen.shape[1], device=seen.device).clamp(min=0)
         return seen[:, index]
+
+    @torch.no_grad()
+    def decode_pixels(
+        self, feature: Float[Tensor, "B T F"], context_frames: UInt8[Tensor, "B k 3 H W"] | None
+    ) -> UInt8[Tensor, "B T 3 H W"]:
+        """Pixels of features; a plain model ignores the context frames.
+
+        Raises:
+            ValueError: context frames of another type or shape, or not one set of them for each clip.
+        """
+        if context_frames is None or self.config.context is None:
+            return to_pixels(self.decode(feature, None))
+        check_frames(context_frames, self.config.image_size, axes="B, k, ", what="context_frames")
+        if len(context_frames) != len(feature):
+            raise ValueError(
+                f"there are context frames of {len(context_frames)} clips and features of {len(feature)}"
+            )
+        return to_pixels(self.decode(feature, self.encode_context(context_frames)))
 
     def attention_weights(
         self, feature: Float[Tensor, "B T F"], tokens: ContextTokens | None, *, stage: int

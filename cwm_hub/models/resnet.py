@@ -75,7 +75,7 @@ class ResNetEncoder(nn.Module):
 
     def maps(self, image: Float[Tensor, "N 3 H W"]) -> dict[int, Float[Tensor, "N C h w"]]:
         """Feature maps before each pooling, by stride."""
-        x = F.elu(self.stem(image))
+        x = F.elu(self.stem(image.to(self.stem.weight.dtype)))
         found = {}
         for stride, stage in zip(MAP_STRIDES, self.stages, strict=True):
             x = stage(x if stride == MAP_STRIDES[0] else F.avg_pool2d(x, 2))

@@ -98,7 +98,7 @@ def gumbel_noise(
 def one_hot_latent(
     logits: Float[Tensor, "*N S K"], noise: Float[Tensor, "*N S K"] | None
 ) -> Float[Tensor, "*N S K"]:
-    """One-hot latent with straight-through gradient: sampled by Gumbel-max, or the mode where `noise` is None."""
+    """One-hot latent, float32, with straight-through gradient: by Gumbel-max, or the mode where `noise` is None."""
     scores = logits.float() if noise is None else logits.float() + noise
     hard = F.one_hot(scores.argmax(-1), logits.shape[-1]).to(torch.float32)
     soft = torch.softmax(logits.float(), -1)
@@ -161,9 +161,9 @@ class RSSM(nn.Module):
     def initial(self, batch_size: int, *, device: torch.device | str | None = None) -> RSSMState:
         """All-zero state, as every episode and every clip begins with."""
         config = self.config
-        device = device if device is not None else self.img_in.weight.device
-        latent = torch.zeros(batch_size, config.stoch, config.classes, device=device)
-        return RSSMState(torch.zeros(batch_size, config.deter, device=device), latent, latent)
+        device, dtype = device or self.img_in.weight.device, self.img_in.weight.dtype
+        latent = torch.zeros(batch_size, config.stoch, config.classes, device=device, dtype=dtype)
+        return RSSMState(torch.zeros(batch_size, config.deter, device=device, dtype=dtype), latent, latent)
 
     def feature(self, state: RSSMState) -> Float[Tensor, "*N F"]:
         """`state.feature`, of width `feature_size`."""
@@ -247,7 +247,7 @@ class RSSM(nn.Module):
             deter = self._next_deter(stoch, deter, None if action is None else action[:, t])
             hidden = F.elu(F.linear(deter, from_deter) + from_embed[:, t])
             logits = self._as_latents(self.posterior_logits(hidden))
-            stoch = one_hot_latent(logits, None if noise is None else noise[:, t])
+            stoch = self._latent(logits, None if noise is None else noise[:, t])
             posteriors.append(RSSMState(deter, stoch, logits))
         posterior = stack_states(posteriors, 1)
         return posterior, self._prior(posterior.deter, None)
@@ -291,7 +291,11 @@ class RSSM(nn.Module):
 
     def _prior(self, deter: Tensor, noise: Tensor | None) -> RSSMState:
         logits = self._as_latents(self.prior_logits(F.elu(self.prior_hidden(deter))))
-        return RSSMState(deter, one_hot_latent(logits, noise), logits)
+        return RSSMState(deter, self._latent(logits, noise), logits)
+
+    def _latent(self, logits: Tensor, noise: Tensor | None) -> Tensor:
+        """In the type of the weights, which under autocast is float32."""
+        return one_hot_latent(logits, noise).to(self.img_in.weight.dtype)
 
     def _as_latents(self, flat: Tensor) -> Tensor:
         return flat.unflatten(-1, (self.config.stoch, self.config.classes))
@@ -310,4 +314,4 @@ class RSSM(nn.Module):
             raise ValueError(
                 f"action has {action.shape[-1]} numbers, the RSSM's slot takes {self.config.action_size}"
             )
-        return F.pad(action, (0, missing))
+        return F.pad(action.to(self.img_in.weight.dtype), (0, missing))

@@ -66,7 +66,7 @@ class TimmContextEncoder(nn.Module):
 
     def maps(self, image: Float[Tensor, "N 3 H W"]) -> dict[int, Float[Tensor, "N C h w"]]:
         """Projected feature maps by stride, from images given as `pixel / 255 - 0.5`."""
-        found = self.body((image + 0.5 - self.mean) / self.std)
+        found = self.body(((image + 0.5 - self.mean) / self.std).to(self.mean.dtype))
         return {
             stride: self.project[str(stride)](feature)
             for stride, feature in zip(self.strides, found, strict=True)

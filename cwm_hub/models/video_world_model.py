@@ -12,7 +12,12 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
-from cwm_hub.models.frame_model import FrameModel, FrameModelConfig, image_loss
+from cwm_hub.models.checks import check_flags, check_frames, check_state
+from cwm_hub.models.frame_model import (
+    FrameModel,
+    FrameModelConfig,
+    image_loss,
+)
 from cwm_hub.models.objectives import ContrastiveObjective, ObjectiveConfig, SelfPredictionObjective
 from cwm_hub.models.published import Published
 from cwm_hub.models.rssm import RSSM, KLConfig, RSSMConfig, RSSMState, balanced_kl
@@ -59,7 +64,7 @@ class VideoWorldModel(Published, nn.Module):
     @torch.no_grad()
     def encode(self, frames: UInt8[Tensor, "*N 3 H W"]) -> Float[Tensor, "*N E"]:
         """Embeddings of single frames, each seen alone; no graph is built."""
-        self._check_frames(frames)
+        check_frames(frames, self.image_size)
         leading = frames.shape[:-3]
         flat = frames.reshape(-1, 1, *frames.shape[-3:])
         return self.frame_model.encode(flat).flatten(0, 1).unflatten(0, leading or (1,))
@@ -92,12 +97,13 @@ class VideoWorldModel(Published, nn.Module):
             generator: source of the draws.
 
         Raises:
-            ValueError: frames or flags of another type or shape.
+            ValueError: frames or flags of another type or shape, or not a state for each.
         """
-        self._check_frames(frame)
+        check_frames(frame, self.image_size, axes="B, ")
         if is_first is None:
             is_first = torch.zeros(len(frame), dtype=torch.bool, device=frame.device)
-        _check_flags(is_first, frame.shape[:1])
+        check_flags(is_first, frame.shape[:1])
+        check_state(state, len(frame))
         embed = self.frame_model.encode(frame[:, None])[:, 0]
         return self.rssm.obs_step(state, None, embed, is_first, sample=sample, generator=generator)[0]
 
@@ -123,7 +129,7 @@ class VideoWorldModel(Published, nn.Module):
             The loss in nats a frame, and detached scalars to log: `image_loss`, `kl`, and the entropies of
             posterior and prior, all in nats a frame.
         """
-        self._check(video)
+        self._check(video, is_first)
         embed = self.frame_model.encode(video)
         posterior, prior = self.rssm.observe(embed, None, is_first)
         feature = self.rssm.feature(posterior)
@@ -164,11 +170,13 @@ class VideoWorldModel(Published, nn.Module):
             sample: draw latents, or take modes.
             generator: source of the draws.
         """
-        self._check(video)
+        check_frames(video, self.image_size, axes="B, T, ", what="video")
         if is_first is None:
             is_first = torch.zeros(video.shape[:2], dtype=torch.bool, device=video.device)
             is_first[:, 0] = state is None
-        _check_flags(is_first, video.shape[:2])
+        check_flags(is_first, video.shape[:2])
+        if state is not None:
+            check_state(state, len(video), what="clips")
         embed = self.frame_model.encode(video)
         return self.rssm.observe(embed, None, is_first, state, sample=sample, generator=generator)
 
@@ -197,7 +205,7 @@ class VideoWorldModel(Published, nn.Module):
         Raises:
             ValueError: there is nothing to observe or nothing to predict.
         """
-        self._check(video)
+        check_frames(video, self.image_size, axes="B, T, ", what="video")
         time = video.shape[1]
         most = time - 1 if horizon is None else time
         if not 0 < observed_frames <= most:
@@ -221,12 +229,16 @@ class VideoWorldModel(Published, nn.Module):
     def decode(
         self, feature: Float[Tensor, "B T F"], context_frames: UInt8[Tensor, "B k 3 H W"] | None
     ) -> UInt8[Tensor, "B T 3 H W"]:
-        """Pixels of features; a plain model ignores the context frames."""
-        return self.frame_model.show(feature, context_frames)
+        """Pixels of features; a plain model ignores the context frames.
+
+        Raises:
+            ValueError: context frames of another type or shape, or not one set of them for each clip.
+        """
+        return self.frame_model.decode_pixels(feature, context_frames)
 
     def default_context(self, seen: UInt8[Tensor, "B T 3 H W"]) -> UInt8[Tensor, "B k 3 H W"] | None:
         """The last frames seen, as many as the model takes (the first one repeated where too few)."""
-        return self.frame_model.last_frames(seen)
+        return self.frame_model.default_context(seen)
 
     @torch.no_grad()
     def attention_maps(
@@ -242,8 +254,9 @@ class VideoWorldModel(Published, nn.Module):
             stage: 0 for the decoder's map at stride 8, 1 for stride 4.
 
         Raises:
-            ValueError: the model has no cross-attention.
+            ValueError: the model has no cross-attention, or context frames of another type or shape.
         """
+        check_frames(context_frames, self.image_size, axes="B, k, ", what="context_frames")
         tokens = self.frame_model.encode_context(context_frames)
         return self.frame_model.attention_weights(feature, tokens, stage=stage)
 
@@ -253,27 +266,9 @@ class VideoWorldModel(Published, nn.Module):
         if self.objective is not None and update > 0:
             self.objective.after_update(self.frame_model.encoder)
 
-    def _check(self, video: Tensor) -> None:
-        if isinstance(video, Tensor) and video.ndim != 5:
-            side = self.image_size
-            raise ValueError(
-                f"video must be uint8 [B, T, 3, {side}, {side}], got {video.dtype} {list(video.shape)}"
-            )
-        self._check_frames(video, axes="B, T, ", what="video")
-
-    def _check_frames(self, frames: Tensor, *, axes: str = "..., ", what: str = "frames") -> None:
-        if not isinstance(frames, Tensor):  # a NumPy array has the right words in its dtype and shape
-            raise ValueError(f"{what} must be a torch tensor, got {type(frames).__name__}")
-        side = self.image_size
-        if frames.dtype != torch.uint8 or frames.shape[-3:] != (3, side, side):
-            raise ValueError(
-                f"{what} must be uint8 [{axes}3, {side}, {side}], got {frames.dtype} {list(frames.shape)}"
-            )
-
-
-def _check_flags(is_first: Tensor, shape: torch.Size) -> None:
-    if is_first.dtype != torch.bool or is_first.shape != shape:
-        raise ValueError(f"is_first must be bool {list(shape)}, got {is_first.dtype} {list(is_first.shape)}")
+    def _check(self, video: Tensor, is_first: Tensor) -> None:
+        check_frames(video, self.image_size, axes="B, T, ", what="video")
+        check_flags(is_first, video.shape[:2])
 
 
 def _entropy(logits: Tensor) -> Tensor:

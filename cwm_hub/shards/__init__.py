@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cwm_hub.shards.arrays import encode_arrays as encode_arrays
     from cwm_hub.shards.codecs import ShardError as ShardError
     from cwm_hub.shards.codecs import decode_clip as decode_clip
+    from cwm_hub.shards.codecs import decoder as decoder
     from cwm_hub.shards.codecs import encode_clip as encode_clip
     from cwm_hub.shards.index import ClipRow as ClipRow
     from cwm_hub.shards.index import read_index as read_index
@@ -43,6 +44,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "ShardWriter": "cwm_hub.shards.writer",
         "decode_arrays": "cwm_hub.shards.arrays",
         "decode_clip": "cwm_hub.shards.codecs",
+        "decoder": "cwm_hub.shards.codecs",
         "encode_arrays": "cwm_hub.shards.arrays",
         "encode_clip": "cwm_hub.shards.codecs",
         "read_index": "cwm_hub.shards.index",

@@ -99,6 +99,23 @@ def decode_clip(data: bytes, codec: str, start: int = 0, stop: int | None = None
     raise ShardError(f"unknown codec {codec!r}, expected one of {', '.join(CODECS)}")
 
 
+def decoder(key: str, data: bytes) -> Frames | None:
+    """Decode handler of webdataset: `WebDataset(tar).decode(decoder)` gives a clip's frames, uint8 RGB [T, H, W, 3].
+
+    Args:
+        key: the member's suffix with its dot, as webdataset calls handlers.
+        data: its bytes.
+
+    Returns:
+        None for what is no clip, which leaves it to the next handler: json becomes a dictionary by webdataset's own.
+
+    Raises:
+        ShardError: the payload is damaged.
+    """
+    codec = next((codec for codec, suffix in EXTENSIONS.items() if key == f".{suffix}"), None)
+    return None if codec is None else decode_clip(data, codec)
+
+
 def raw_byte_range(height: int, width: int, start: int, stop: int) -> tuple[int, int]:
     """(offset inside a raw payload, byte count) of frames `start` to `stop`: what a loader preads instead of the clip."""
     frame_bytes = height * width * 3

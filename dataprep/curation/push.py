@@ -70,6 +70,15 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"a Hub repository is named owner/name, got {args.repository!r}")
     name = name.at(args.revision)
     manifest = Manifest.load(home)
+    target = Target(
+        name.repo_id,
+        "dataset",
+        private=not args.public,
+        revision=name.revision,
+        tag=args.tag or f"manifest-{manifest.hash[:12]}",
+        move_tag=args.tag is None,  # the same shards under a card that changed
+        replace_card=args.card == "replace",
+    )
     with_clips = not args.metadata_only
     if with_clips and not args.dry_run:
         check_rights(manifest, args.root, claimed=args.i_have_redistribution_rights)
@@ -93,15 +102,6 @@ def run(args: argparse.Namespace) -> int:
         check_files({file: home / file for file in files})
         print(f"would publish {len(files)} files, {size / 1e6:.1f} MB; read {home / CARD}")
         return EXIT_DONE
-    target = Target(
-        name.repo_id,
-        "dataset",
-        private=not args.public,
-        revision=name.revision,
-        tag=args.tag or f"manifest-{manifest.hash[:12]}",
-        move_tag=args.tag is None,  # the same shards under a card that changed
-        replace_card=args.card == "replace",
-    )
     print(upload(home, target, files))
     return EXIT_DONE
 

@@ -28,10 +28,11 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from cwm_hub.shards.scaling import RESIZES
 from dataprep.decode.colour import ContainerColour
 from dataprep.decode.hdr import HDR_TRANSFERS
 from dataprep.decode.orientation import UPRIGHT, Orientation, orientation_of
-from dataprep.decode.resize import FITS, RESIZES, Crop, FrameConverter
+from dataprep.decode.resize import FITS, Crop, FrameConverter
 from dataprep.decode.sample_entry import read_sample_entry
 from dataprep.decode.timeline import ShownFrame, Timeline, resample
 from dataprep.decode.video_file import REASONS, VideoError, check_regular, open_container, pick_stream

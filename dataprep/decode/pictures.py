@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from cwm_hub.shards.codecs import Frames
+from cwm_hub.shards.scaling import center_square, resize_image
 from dataprep.decode.frames import DecodeSettings
-from dataprep.decode.resize import Crop, center_square, resize_image
+from dataprep.decode.resize import Crop
 from dataprep.decode.video_file import VideoError
 
 LOCAL_HEADER = struct.Struct("<4s22xHH")  # zip: magic, ..., length of name, length of extra

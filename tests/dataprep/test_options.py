@@ -5,8 +5,9 @@ from typing import Literal
 
 import pytest
 
+from cwm_hub.command_line import Parser
 from dataprep.__main__ import main
-from dataprep.command_line import Parser, add_options, option, positional, read_options
+from dataprep.command_line import add_options, option, positional, read_options
 
 
 @dataclass(frozen=True)

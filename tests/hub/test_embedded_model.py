@@ -7,7 +7,8 @@ import sys
 import torch
 
 from cwm_hub import from_pretrained
-from cwm_hub.hub.names import EMBEDDED, embedded_names, find_checkpoint
+from cwm_hub.hub.catalogue import EMBEDDED, embedded_names
+from cwm_hub.hub.names import find_checkpoint
 from cwm_hub.models.video_world_model import VideoWorldModel
 
 NAME = "contextwm-tiny"

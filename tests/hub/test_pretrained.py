@@ -18,9 +18,9 @@ from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
 from cwm_hub.agents.drqv2 import DrQV2Agent, DrQV2Config
 from cwm_hub.config import override, to_dict
 from cwm_hub.evaluation.protocol import Protocol
-from cwm_hub.hub import checkpoint, names
+from cwm_hub.hub import catalogue, checkpoint, embedded_names
 from cwm_hub.hub.checkpoint import CheckpointError, save_pretrained
-from cwm_hub.hub.names import embedded_names, find_checkpoint
+from cwm_hub.hub.names import find_checkpoint
 from cwm_hub.hub.pretrained import from_pretrained, push_to_hub
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig
 from cwm_hub.models.registry import DEBUG_FRAME, DEBUG_RSSM, create_model
@@ -411,7 +411,7 @@ def test_a_class_loads_its_own_and_refuses_another_by_name(saved):
 
 
 def test_an_unknown_name_suggests_the_embedded_one(tmp_path, monkeypatch, saved):
-    monkeypatch.setattr(names, "EMBEDDED", saved.parent)
+    monkeypatch.setattr(catalogue, "EMBEDDED", saved.parent)
     monkeypatch.chdir(tmp_path / "..")
     assert embedded_names() == ["contextwm-debug"]
     with pytest.raises(

@@ -3,7 +3,7 @@
 import pytest
 
 from cwm_hub.hub_client.errors import HubError
-from cwm_hub.hub_client.names import HubName, hub_name
+from cwm_hub.hub_client.names import HubName, check_ref, hub_name
 
 
 @pytest.mark.parametrize(
@@ -24,17 +24,18 @@ def test_names(text, revision):
     assert hub_name(text) == HubName("someone/wm", revision)
 
 
-def test_data_sets_say_so():
+def test_data_sets_may_say_so_and_their_addresses_do():
     for text in (
         "someone/clips",
         "hf://datasets/someone/clips",
+        "hf://someone/clips",
         "https://huggingface.co/datasets/someone/clips",
     ):
         assert hub_name(text, kind="dataset") == HubName("someone/clips")
     with pytest.raises(HubError, match="names a dataset repository, expected a model's"):
         hub_name("hf://datasets/someone/clips")
     with pytest.raises(HubError, match="names a model repository, expected a dataset's"):
-        hub_name("hf://someone/clips", kind="dataset")
+        hub_name("https://huggingface.co/someone/clips", kind="dataset")
 
 
 @pytest.mark.parametrize("text", ["model", "./a/b", "a/b/c", "/a/b", "~/a", "../b", "a/b@", ""])
@@ -55,3 +56,35 @@ def test_two_revisions_contradict():
     assert HubName("a/b").at("v1") == HubName("a/b", "v1") == HubName("a/b", "v1").at(None)
     with pytest.raises(HubError, match="a/b@v1 and revision 'v2' contradict each other"):
         HubName("a/b", "v1").at("v2")
+
+
+@pytest.mark.parametrize("name", [None, "v1", "v1.0-rc_2", "trial/a+b", "2026.11", "x"])
+def test_names_of_tags(name):
+    check_ref(name, what="tag")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "a b",
+        "a..b",
+        "a//b",
+        "/a",
+        "a/",
+        ".a",
+        "a.",
+        "-a",
+        "a/.b",
+        "a.lock",
+        "a~1",
+        "a:b",
+        "@",
+        "a@{b",
+        "v1\n",
+        "ü",
+    ],
+)
+def test_what_git_refuses_is_refused_here(name):
+    with pytest.raises(HubError, match="cannot be the name of a tag"):
+        check_ref(name, what="tag")

@@ -30,7 +30,7 @@ def test_prediction_is_filtering_and_then_the_prior_under_the_coming_actions(mod
         for t in range(3, 6):
             latent = model.rssm.img_step(latent, action[:, t], sample=False)
             features.append(model.rssm.feature(latent))
-        expected = model.frame_model.show(torch.stack(features, 1), video[:, 2:3])
+        expected = model.frame_model.decode_pixels(torch.stack(features, 1), video[:, 2:3])
     predicted = model.predict(video, action, observed_frames=3, sample=False)
     assert (predicted.int() - expected.int()).abs().max() <= 1  # sums in another order
 
@@ -43,7 +43,9 @@ def test_an_action_reaches_its_own_frame_and_those_after_it(model: ActionWorldMo
         other[:, t] += 50
         after = model.predict(video, other, observed_frames=3, sample=False)
         assert [i for i in range(6) if not torch.equal(before[:, i], after[:, i])] == reached
-    with pytest.raises(ValueError, match=r"observed_frames must lie in 1..5 for clips of 6 frames, got 6"):
+    with pytest.raises(
+        ValueError, match=r"observed_frames must lie in 1..5 for 6 frames and 6 actions, got 6"
+    ):
         model.predict(video, action, observed_frames=6)
 
 

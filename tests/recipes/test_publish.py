@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 from hub_process import run_python
 from hub_server import Repo
 from huggingface_hub import ModelCard
@@ -143,8 +144,38 @@ def test_the_librarys_command_publishes_the_same(run, tmp_path, capsys):
     assert 'load it with cwm_hub.from_pretrained("x")' in capsys.readouterr().out
     assert cli.main(["publish", str(tmp_path / "absent"), "hf://a/b", "--dry-run"]) == 1
     assert capsys.readouterr().err == f"error: {tmp_path / 'absent'}: no such run folder\n"
-    assert cli.main(["verify", str(run / "model")]) == 1
-    assert "only what came from the Hub can be compared" in capsys.readouterr().err
+
+
+def test_what_lies_here_is_verified_by_what_it_says_of_itself(run, capsys):
+    place = run / "model"
+    assert cli.main(["verify", "contextwm-tiny"]) == 0
+    assert capsys.readouterr().out == (
+        "contextwm-tiny: whole, with the weights that its scorecard.json was measured on\n"
+    )
+    assert cli.main(["verify", str(place)]) == 0
+    assert capsys.readouterr().out == f"{place}: whole; no scorecard.json says which weights it had\n"
+    (place / "scorecard.json").write_text('{"checkpoint": {"weights_sha256": "00"}}')
+    assert cli.main(["verify", str(place)]) == 1
+    said = f"error: {place}: model.safetensors is other than what its scorecard.json was measured on\n"
+    assert capsys.readouterr().err == said
+    (place / "model.safetensors").write_bytes(b"short")
+    assert cli.main(["verify", str(place)]) == 1
+    assert "is not a whole safetensors file" in capsys.readouterr().err
+
+
+def test_a_run_that_nobody_evaluated_is_published_and_it_says_so(run, tmp_path, capsys):
+    assert cli.main(["publish", str(run), str(tmp_path / "out")]) == 0
+    (_, line) = capsys.readouterr().out.splitlines()
+    assert line.startswith("without an evaluation: the card has no score")
+    (run / "scorecard.json").write_text('{"protocol": {"horizon": 3}}')
+    assert cli.main(["publish", str(run), str(tmp_path / "out")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_malformed_tag_is_refused_before_the_work(run, capsys):
+    """A dry run too, which never asks the Hub."""
+    assert cli.main(["publish", str(run), "hf://someone/model", "--dry-run", "--tag", "a b"]) == 1
+    assert "'a b' cannot be the name of a tag" in capsys.readouterr().err
 
 
 def test_a_picture_that_leads_out_of_the_run_is_refused(run, tmp_path, monkeypatch):
@@ -233,3 +264,57 @@ def test_a_scorecard_of_other_weights_is_refused(run, tmp_path, monkeypatch):
     call(monkeypatch, "--run", run, "--to", tmp_path / "out")
     assert find_checkpoint(tmp_path / "out").read("scorecard.json") == scorecard
     assert from_pretrained(tmp_path / "out") is not None
+
+
+@pytest.fixture
+def with_steps(run) -> Path:
+    """The run with two checkpoints on the way, as accelerate leaves them, the second of them scored."""
+    for updates, weight in ((100, 1.0), (200, 2.0)):
+        model = create_model("plainwm-debug")
+        next(model.parameters()).data.fill_(weight)
+        step = run / "checkpoints" / f"step-{updates:08d}"
+        step.mkdir(parents=True)
+        wrapped = {f"module.{key}": tensor.clone() for key, tensor in model.state_dict().items()}
+        safetensors.torch.save_file(wrapped, step / "model.safetensors")
+        (step / "optimizer.bin").write_bytes(b"a pickle")
+    (run / "checkpoints" / "step-00000300.tmp").mkdir()
+    scored = run / "evaluations" / "step-00000200"
+    scored.mkdir(parents=True)
+    (scored / "scorecard.json").write_text('{"protocol": {"horizon": 3}}')
+    return run
+
+
+@pytest.mark.slow
+def test_checkpoints_on_the_way_are_branches_of_the_repository(with_steps, server, tmp_path):
+    command = ["-m", "cwm_hub.cli", "publish", with_steps, "hf://someone/wm", "--steps", "--tag", "v1"]
+    lines = run_python(server, tmp_path, *command)
+    assert [line.rpartition("(")[2] for line in lines if "load it with" in line] == [
+        '"someone/wm")',
+        '"someone/wm@step-00000100")',
+        '"someone/wm@step-00000200")',
+    ]
+    repo = server.repos["model", "someone/wm"]
+    assert repo.branches.keys() == {"main", "step-00000100", "step-00000200"}
+    assert repo.tags == {"v1": repo.branches["main"]}
+    trees = {name: repo.commits[commit] for name, commit in repo.branches.items()}
+    assert json.loads(trees["step-00000100"]["train.json"].content)["updates"] == 100
+    assert "scorecard.json" in trees["step-00000200"] and "scorecard.json" not in trees["step-00000100"]
+    assert not any(name.endswith(".bin") for tree in trees.values() for name in tree)
+    assert (
+        'from_pretrained("someone/wm@step-00000100")' in trees["step-00000100"]["README.md"].content.decode()
+    )
+    code = "from cwm_hub import from_pretrained as f; print(*(next(f('someone/wm', revision=f'step-00000{n}').parameters()).flatten()[0].item() for n in (100, 200)))"
+    assert run_python(server, tmp_path, "-c", code) == ["1.0 2.0"]
+
+
+def test_steps_that_cannot_be_published_are_refused_before_anything_is(with_steps, run, tmp_path, capsys):
+    assert cli.main(["publish", str(run), str(tmp_path / "out"), "--steps"]) == 1
+    assert "--steps are revisions of a Hub repository" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert cli.main(["publish", str(run), "hf://someone/wm", "--steps", "--pr", "--dry-run"]) == 1
+    assert "a pull request has none" in capsys.readouterr().err
+    assert cli.main(["publish", str(run), "hf://someone/wm", "--steps", "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "and to hf://someone/wm@step-00000200"
+    (run / "checkpoints" / "step-00000100" / "model.safetensors").write_bytes(b"cut")
+    assert cli.main(["publish", str(run), "hf://someone/wm", "--steps", "--dry-run"]) == 1
+    assert "is not a checkpoint of" in capsys.readouterr().err

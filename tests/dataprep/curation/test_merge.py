@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
-from synthetic_shards import numbered_frames, write_data_set
+from synthetic_shards import logged_rows, numbered_frames, write_data_set, write_shards
 from test_filter import payloads
 
+from cwm_hub.shards.arrays import decode_arrays
 from cwm_hub.shards.extra_columns import add_columns
 from cwm_hub.shards.index import INDEX, index_bytes, read_index, read_index_table
 from cwm_hub.shards.manifest import Manifest, read_failures
@@ -99,3 +100,26 @@ def test_another_licence_leaves_the_clips_alone(here: Path, capsys: pytest.Captu
     capsys.readouterr()
     assert main(["describe", str(here)]) == 1
     assert capsys.readouterr().err.startswith("error: nothing to change: give --licence")
+
+
+def test_copies_keep_what_was_logged_beside_the_frames(
+    here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    roots = [write_shards(tmp_path / name, [20, 30], logged=True) for name in ("one", "two")]
+    (tmp_path / "two").rename(tmp_path / "moved")
+    merged, divided = tmp_path / "merged", tmp_path / "divided"
+    main(["merge", str(roots[0]), str(tmp_path / "moved"), "--out", str(merged), "--number"])
+    main(["split", str(merged), "--validation-share", "0.5", "--out", str(divided)])
+    for out in (merged, divided):
+        assert verify(out, "full") == []
+        rows = read_index(out)
+        assert {row.arrays for row in rows} == {"action reward is_terminal"}
+        (row,) = [row for row in rows if row.key.startswith("1-s001")]
+        logged = decode_arrays(Root.parse(out).read_range(row.shard, row.arrays_offset, row.arrays_size))
+        assert logged["action"].tolist() == logged_rows(1, 0, 30)["action"].tolist()
+    # Both sets have 19 rows of action (1, t) and 29 of (2, t): the mean of the first column is (19 + 2 x 29) / 48.
+    assert Manifest.load(merged).arrays["action"].mean[0] == pytest.approx(77 / 48, abs=1e-5)
+    capsys.readouterr()
+    assert main(["merge", str(roots[0]), str(here), "--out", str(tmp_path / "no")]) == 1
+    assert "action (action_0, action_1), reward (reward)" in (told := capsys.readouterr().err)
+    assert "here nothing: one set logs the same for every clip" in told

@@ -11,10 +11,10 @@ import pytest
 from made_videos import counting_frames, read_clips, read_numbers
 
 from cwm_hub.shards.codecs import encode_clip
+from cwm_hub.shards.scaling import bilinear, center_square, resize_image
 from dataprep.__main__ import main
 from dataprep.decode.frames import DecodeSettings, open_video
 from dataprep.decode.hdr import PQ, to_sdr
-from dataprep.decode.resize import bilinear, center_square, resize_image
 from dataprep.decode.video_file import REASONS, VideoError
 
 # sha256 of `ffmpeg -i FILE -vf scale=64:64 -pix_fmt rgb24 -f rawvideo -`, equal for ffmpeg 5.1.9 and 9.0.2 (x86-64).

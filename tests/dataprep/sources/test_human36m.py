@@ -11,8 +11,8 @@ from PIL import Image
 
 from cwm_hub.shards.index import read_index
 from cwm_hub.shards.manifest import Manifest
+from cwm_hub.shards.scaling import bilinear
 from dataprep.__main__ import main
-from dataprep.decode.resize import bilinear
 from dataprep.sources.human36m import CAMERAS, list_frames, list_videos, pose_box
 
 COUNT = 130

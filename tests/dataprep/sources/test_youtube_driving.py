@@ -12,8 +12,8 @@ from PIL import Image
 
 from cwm_hub.shards.index import read_index
 from cwm_hub.shards.manifest import Manifest
+from cwm_hub.shards.scaling import bilinear
 from dataprep.__main__ import main
-from dataprep.decode.resize import bilinear
 from dataprep.decode.zip_directory import read_directory
 from dataprep.sources.youtube_driving import STEERING, list_runs, read_steering, split_runs
 

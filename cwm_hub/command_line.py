@@ -1,0 +1,121 @@
+"""What `cwm-hub` and `cwm-dataprep` have in common: a table of sub-commands, spelling, one sentence for what went wrong."""
+
+import argparse
+import importlib
+import os
+import select
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from cwm_hub import missing_extra
+from cwm_hub.config import nearest
+
+EXIT_DONE = 0
+EXIT_INPUT = 1
+"""Wrong usage, or an input or output that cannot be worked with."""
+EXIT_INTERRUPTED = 130
+
+Commands = Mapping[str, tuple[str, str]]
+"""Sub-command to (module with `add_arguments(parser)`, which loads no torch, one line of help)."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with our exit code, and a word for what was misspelt before what is missing."""
+
+    def error(self, message: str) -> NoReturn:
+        """One sentence and exit code 1."""
+        self.exit(EXIT_INPUT, f"error: {message} (see {self.prog} --help)\n")
+
+    def check_spelling(self, words: Sequence[str]) -> None:
+        """Refuse an option that is none, with the nearest that is one."""
+        known = list(self._option_string_actions)
+        for word in words:
+            if word == "--":
+                return
+            name = word.partition("=")[0]
+            if name.startswith("--") and not any(option.startswith(name) for option in known):
+                self.error(f"there is no option {name}{nearest(name, known)}")
+
+
+def with_dashes(words: Sequence[str]) -> list[str]:
+    """`--max_failures=3` as `--max-failures=3`: both spellings are taken."""
+    return [
+        name.replace("_", "-") + equals + value if name.startswith("--") else word
+        for word in words
+        for name, equals, value in [word.partition("=")]
+    ]
+
+
+def run_command(
+    prog: str,
+    description: str,
+    commands: Commands,
+    arguments: Sequence[str] | None,
+    run: Callable[[ModuleType, argparse.Namespace], int],
+) -> int:
+    """Runs the sub-command that the words name, of which alone the module is imported; returns an exit code.
+
+    Args:
+        prog: name of the tool.
+        description: of the tool.
+        commands: its sub-commands.
+        arguments: the words; those of this process by default.
+        run: is given the module and its arguments, the words among them as `words`; does what a sub-command's module is for, and returns its exit code. What a user can cause is a ValueError,
+            an OSError or an ImportError, which become one sentence on stderr; a warning is a line there.
+    """
+    words = with_dashes(sys.argv[1:] if arguments is None else arguments)
+    parser = Parser(prog=prog, description=description)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    asked = next((word for word in words if not word.startswith("-")), None)
+    if asked is not None and asked not in commands:
+        parser.error(f"there is no command {asked}{nearest(asked, commands)}")
+    for name, (module, summary) in commands.items():
+        command = subparsers.add_parser(name, help=summary, description=summary)
+        if name == asked:
+            importlib.import_module(module).add_arguments(command)
+            command.check_spelling(words)
+    args = parser.parse_args(words)
+    args.words = list(words)
+    if "" in words:  # would mean the current folder
+        return _fail("one of the arguments is empty: is a variable of the shell not set?")
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+            code = run(importlib.import_module(commands[args.command][0]), args)
+            sys.stdout.flush()
+            return code
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; continue with: {prog} {shlex.join(words)}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except ValueError as error:
+        return _fail(str(error))
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_gone():
+            return EXIT_DONE
+        known = [str(part) for part in (error.filename, error.strerror) if part]
+        return _fail(": ".join(known) or str(error))
+    except ImportError as error:  # of an extra, or of what opens a kind of URL: it names the package
+        return _fail(missing_extra(error))
+
+
+def _reader_has_gone() -> bool:
+    """Whether who reads our output has seen enough, as `head` has; nothing is then written to it any more."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except OSError:  # not a file
+        return False
+    output = select.poll()
+    output.register(descriptor, 0)
+    gone = any(event & select.POLLERR for _, event in output.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)  # for what is flushed at the end
+    return gone
+
+
+def _fail(sentence: str) -> int:
+    print(f"error: {' '.join(sentence.split())}", file=sys.stderr)
+    return EXIT_INPUT

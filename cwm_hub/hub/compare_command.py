@@ -1,0 +1,62 @@
+"""`cwm-hub compare A B`: where two checkpoints differ, and how their scores compare where they were measured alike."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
+
+    from cwm_hub.hub.description import Description
+
+
+def add_arguments(parser: "argparse.ArgumentParser") -> None:
+    """Add this sub-command's options."""
+    for name in ("a", "b"):
+        parser.add_argument(
+            name, metavar=name.upper(), help="owner/name[@revision], an embedded name or a directory"
+        )
+
+
+def run(args: Any) -> Iterator[str]:
+    """What differs of type, parents, training and configuration side by side, then the scores.
+
+    Raises:
+        HubError: no such checkpoint, or one that is not what the format says.
+    """
+    from cwm_hub.hub.description import describe
+    from cwm_hub.hub.names import find_checkpoint
+
+    a, b = describe(find_checkpoint(args.a)), describe(find_checkpoint(args.b))
+    yield f"{'':<36} {a.name:<32} {b.name}"
+    for title in ("facts", "parents", "training", "config"):
+        yield from _differences(title, getattr(a, title), getattr(b, title))
+    yield from _scores(a, b)
+
+
+def _differences(title: str, a: Mapping[str, str], b: Mapping[str, str]) -> Iterator[str]:
+    """A row for every fact that is not the same on both sides; `-` where one has none."""
+    keys = list(dict.fromkeys([*a, *b]))
+    differing = [key for key in keys if a.get(key) != b.get(key)]
+    yield f"{title}: {len(differing)} of {len(keys)} differ" if keys else f"{title}: not recorded"
+    for key in differing:
+        yield f"  {key:<34} {a.get(key, '-'):<32} {b.get(key, '-')}"
+
+
+def _scores(a: "Description", b: "Description") -> Iterator[str]:
+    from cwm_hub.evaluation import words
+    from cwm_hub.evaluation.comparison import compare_designs, markdown_tables
+    from cwm_hub.evaluation.protocol import ProtocolError
+
+    without = [one.name for one in (a, b) if one.scorecard is None]
+    if a.scorecard is None or b.scorecard is None:
+        yield f"scores: {' and '.join(without)} {'have' if len(without) > 1 else 'has'} no scorecard"
+        return
+    names = (a.name, b.name) if a.name != b.name else (f"{a.name} (A)", f"{b.name} (B)")
+    try:
+        compared = compare_designs(dict(zip(names, ([a.scorecard], [b.scorecard]), strict=True)))
+    except ProtocolError as error:
+        yield f"scores: {error}"
+        return
+    yield from markdown_tables(compared).splitlines()
+    difference = compared["together"]["designs"][names[1]]["psnr_db"]["minus_first"]
+    yield words.verdict(names[1], names[0], difference, confidence=compared["protocol"]["confidence"])

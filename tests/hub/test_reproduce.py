@@ -1,0 +1,107 @@
+"""`cwm-hub eval`: published numbers come out again, and numbers that were changed do not."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from make_checkpoint_fixture import small_models
+from moving_squares import write_clips
+
+from cwm_hub import cli
+from cwm_hub.agents.rollout import evaluate, evaluation_seeds
+from cwm_hub.envs.table import make_env
+from cwm_hub.evaluation.held_out import make_protocol, read_held_out
+from cwm_hub.evaluation.predict import score
+from cwm_hub.evaluation.protocol import ScoringConfig
+from cwm_hub.hub.checkpoint import save_pretrained
+from cwm_hub.hub.pretrained import from_pretrained
+from cwm_hub.models.registry import create_model
+from cwm_hub.shards.manifest import Manifest
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> Path:
+    """A model with a scorecard on two sets, one of which lies elsewhere by now, under another name."""
+    folder = tmp_path_factory.mktemp("published")
+    roots = [folder / "squares", folder / "more"]
+    for number, root in enumerate(roots):
+        write_clips(root, clips=4 + number)
+    torch.manual_seed(0)
+    model = create_model("contextwm-debug").eval()
+    settings = ScoringConfig(windows=3, observed_frames=2, horizon=4, seed=5, samples=2)
+    held_out = read_held_out(settings, [str(root) for root in roots], image_size=32)
+    card, *_ = score(model, held_out, make_protocol(settings, held_out))
+    shards = [{"root": str(root), "manifest_hash": Manifest.load(root).hash} for root in roots]
+    save_pretrained(model, folder / "model", train={"parents": {"shards": shards}}, scorecard=card)
+    roots[1].rename(folder / "moved")
+    return folder
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> list[str]:
+    assert cli.main(["eval", *map(str, words)]) == 0, capsys.readouterr().err
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_scorecard_comes_out_again_to_the_last_digit(published, capsys):
+    """The directories in another order, one of another name: they are known by their hash."""
+    lines = run(capsys, published / "model", "--data", published / "moved", published / "squares")
+    assert [line.split(",")[0] for line in lines[1:-1]] == [
+        *("squares", "squares"),
+        *("more", "more"),
+        *("all data sets", "all data sets"),
+    ]
+    assert all(line.split()[-1] == "+0.0000" for line in lines[1:-1])
+    assert lines[-1].startswith("largest difference of a window: +0 dB")
+
+
+def test_a_changed_number_shows(published, capsys, tmp_path):
+    """Half a dB was added to one window of three of `squares`, and to no mean."""
+    card = json.loads((published / "model" / "scorecard.json").read_text())
+    card["windows"][1]["psnr_db"] += 0.5
+    save_pretrained(from_pretrained(published / "model"), tmp_path / "model", scorecard=card)
+    lines = run(capsys, tmp_path / "model", "--data", published / "moved", published / "squares")
+    row = card["windows"][1]
+    assert (
+        lines[-1]
+        == f"largest difference of a window: -0.5 dB ({row['key']}, from frame {row['start']}, PSNR)"
+    )
+
+
+def test_what_cannot_be_reproduced_is_one_sentence(published, capsys, tmp_path):
+    assert cli.main(["eval", str(published / "model")]) == 1
+    said = capsys.readouterr().err
+    assert "where training had them there is not" in said and "more (manifest" in said and "--data" in said
+    assert cli.main(["eval", str(published / "model"), "--data", str(published / "squares")]) == 1
+    assert "none of the directories given is more (manifest" in capsys.readouterr().err
+    save_pretrained(create_model("plainwm-debug"), tmp_path / "bare")
+    assert cli.main(["eval", str(tmp_path / "bare")]) == 1
+    assert "has no scorecard.json: there is nothing to reproduce" in capsys.readouterr().err
+
+
+def test_an_agents_episodes_are_played_again(tmp_path, capsys):
+    agent = small_models()["dreamer_agent"].eval()
+    env = {"name": "dummy", "image_size": 32, "action_repeat": 1, "episode_frames": 6}
+    made = make_env(**env)
+    records = evaluate(made, agent, seeds=evaluation_seeds(2))
+    mean = sum(record.score for record in records) / 2
+    success = sum(record.success for record in records) / 2
+    evaluation = {"episodes": 2, "score": mean + 0.25, "success_rate": success}
+    train = {"task": "dummy", "evaluation": evaluation, "config": {"env": env}}
+    save_pretrained(agent, tmp_path / "agent", train=train, card=False)
+    lines = run(capsys, tmp_path / "agent")
+    assert lines[1].startswith("dummy, score") and lines[1].split()[-1] == "-0.2500"
+    assert (
+        lines[2].startswith("dummy, success rate") and lines[2].split()[-1] == "+0.0000" and len(lines) == 3
+    )
+
+
+def test_a_task_that_is_code_of_the_checkpoint_does_not_run(tmp_path, capsys):
+    """`antigravity` would open a browser: it is not even imported."""
+    train = {
+        "evaluation": {"episodes": 1, "score": 1.0},
+        "config": {"env": {"name": "antigravity:fly"}},
+    }
+    save_pretrained(small_models()["dreamer_agent"], tmp_path / "agent", train=train, card=False)
+    assert cli.main(["eval", str(tmp_path / "agent")]) == 1
+    assert "code of its own: --env antigravity:fly says to run it" in capsys.readouterr().err
