@@ -16,6 +16,7 @@ A field's name, type, default and docstring are its option's; `option` says what
 import argparse
 import ast
 import dataclasses
+import functools
 import inspect
 import itertools
 import textwrap
@@ -87,6 +88,7 @@ def read_options(cls: type[OptionsT], args: argparse.Namespace, **replaced: Any)
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
+@functools.cache
 def docstrings(cls: type) -> dict[str, str]:
     """The docstring under each field of a dataclass, on one line."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
