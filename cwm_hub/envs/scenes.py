@@ -83,13 +83,17 @@ class Scenes:
         return Outcome(reward, info={"success": self._success()})
 
     def draw(self) -> UInt8[np.ndarray, "H W 3"]:
-        """A white disc with a black rim below a black mark with a white rim, on the background."""
+        """A white disc below a black mark, on the background.
+
+        Neither has a rim of the other colour: in a blurred picture it would cancel its disc, and a decoder, which
+        begins with blurred pictures, would gain nothing from knowing where they are (2 nats a frame with rims, 25
+        without, of the 30 that the exact place is worth at 32 pixels).
+        """
         frame = self.background.copy()
-        for name, place, inside in (("disc", self.disc, 1.0), ("mark", self.mark, 0.0)):
+        for name, place, level in (("disc", self.disc, 1.0), ("mark", self.mark, 0.0)):
             distance = np.hypot(self._x - TRACK * place, self._y - HEIGHTS[name])
-            for radius, level in ((SIZE, 1 - inside), (0.65 * SIZE, inside)):
-                cover = np.clip((radius - distance) / self._edge + 0.5, 0, 1)[..., None]
-                frame = cover * level + (1 - cover) * frame
+            cover = np.clip((SIZE - distance) / self._edge + 0.5, 0, 1)[..., None]
+            frame = cover * level + (1 - cover) * frame
         return (255 * frame).round().astype(np.uint8)
 
     def close(self) -> None:
