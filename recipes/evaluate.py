@@ -8,7 +8,8 @@ adds the differences to another evaluation under the same protocol. The folder g
 prediction.png and .mp4, horizon*.png and, where they mean something, attention.png, composition.png, embedding.png
 and comparison.json. `--lpips true` and `--fvd true` add those distances where the networks' files are on this machine
 (without them, one sentence says what to put where); I3D takes about 3 CPU seconds a clip of 25 frames,
-and there are two clips to a window. The tiny model with 16 windows of 25 frames takes about 15 s on one CPU core.
+and there are two clips to a window. A model with context is also shown other videos' context frames: what that costs says how much
+it reads its context. The tiny model with 16 windows of 25 frames takes about 15 s on one CPU core.
 
 A world model with actions (`pretrain --model action-contextwm`) predicts under the logged actions of the windows; beside
 it stands what the same model predicts, with the same draws, under the actions of another window.
@@ -76,7 +77,7 @@ from cwm_hub.config import to_dict
 from cwm_hub.evaluation import perceptual
 from cwm_hub.evaluation.comparison import compare_designs, read_scorecard
 from cwm_hub.evaluation.held_out import HeldOut, make_protocol, read_held_out
-from cwm_hub.evaluation.predict import WorldModel, posterior_features, score
+from cwm_hub.evaluation.predict import WorldModel, context_gap, posterior_features, score
 from cwm_hub.evaluation.probes import labelled_videos
 from cwm_hub.evaluation.protocol import check_same_protocol
 from cwm_hub.figures import curves, sheet
@@ -126,6 +127,8 @@ def main(config: EvaluateConfig) -> int:
     card["name"], card["checkpoint"] = name, checkpoint.identity()
     card["updates"] = (checkpoint.read("train.json") or {}).get("updates")
     card["provenance"] = provenance()
+    if context is not None and len({window[:2] for window in held_out.windows}) > 1:
+        card["context_gap_psnr_db"] = context_gap(model, held_out, protocol, context)
     write_text(out / "scorecard.json", json.dumps(card, indent=1))
 
     # Comparison, figures, and what to say.
@@ -258,6 +261,8 @@ def conclusions(cards: dict[str, dict[str, Any]], difference: dict[str, Any] | N
     names, card = list(cards), next(iter(cards.values()))
     parts = words.parts(card)
     lines = [f"{part}: {names[0]} {words.standing(scores)}" for part, scores in parts.items()]
+    if "context_gap_psnr_db" in card:
+        lines.append(words.context_sentence(card["context_gap_psnr_db"]))
     if "fvd" in card:
         lines.append(words.fvd_sentence(card["fvd"]))
     if difference is not None:

@@ -7,6 +7,7 @@ No draw touches torch's global random state. Shape key: N samples per window, B 
 frames, F feature of the posterior state.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from torch import Generator, Tensor
 
 from cwm_hub.evaluation import perceptual
 from cwm_hub.evaluation.held_out import HeldOut
+from cwm_hub.evaluation.intervals import mean_interval
 from cwm_hub.evaluation.protocol import Protocol
-from cwm_hub.evaluation.scorecard import scorecard
+from cwm_hub.evaluation.scorecard import psnr, scorecard
 from cwm_hub.models.action_world_model import ActionWorldModel
 from cwm_hub.models.video_world_model import VideoWorldModel
 
@@ -107,6 +109,61 @@ def predict(
         )
         parts.append(prediction)
     return torch.cat(parts)
+
+
+def context_gap(
+    model: WorldModel, held_out: HeldOut, protocol: Protocol, context: UInt8[Tensor, "B k 3 H W"]
+) -> dict[str, Any]:
+    """How much of a prediction comes from its context: PSNR in dB with a window's own frame, and with another video's.
+
+    The latents are the same, draw by draw, so that the difference is the decoder's use of the context alone. Where it is
+    small, the model does not read its context, and no result of it says anything for or against contexts.
+
+    Args:
+        model: In evaluation mode.
+        held_out: The windows.
+        protocol: Of `make_protocol`.
+        context: Context frame of every window, as `score` returns it.
+
+    Returns:
+        `own`, `foreign` and their `difference`, each `mean`, `low` and `high` over source videos.
+
+    Raises:
+        ValueError: the windows are of one video.
+    """
+    videos = [(data_set, video) for data_set, video, *_ in held_out.windows]
+    seen = protocol.observed_frames
+    future = held_out.video[:, seen:]
+    video = held_out.video.to(context.device)
+    action = None if held_out.action is None else held_out.action.to(context.device)
+    scores = {}
+    for name, shown in (("own", context), ("foreign", context[foreign_windows(videos)])):
+        generator = Generator(context.device).manual_seed(protocol.seed)
+        prediction = predict(model, video, shown, protocol, generator, action).cpu()
+        scores[name] = psnr(prediction[:, seen:], future, cap_db=protocol.psnr_cap_db).mean(1).numpy()
+    scores["difference"] = scores["own"] - scores["foreign"]
+    bootstrap = {
+        "videos": videos,
+        "resamples": protocol.resamples,
+        "confidence": protocol.confidence,
+        "seed": protocol.seed,
+    }
+    return {name: mean_interval(values, bootstrap) for name, values in scores.items()}
+
+
+def foreign_windows(videos: Sequence[tuple[str, str]]) -> list[int]:
+    """For each window the next one, round the end, of another source video.
+
+    Raises:
+        ValueError: there is only one.
+    """
+    if len(set(videos)) < 2:
+        raise ValueError("a foreign context needs windows of two source videos")
+    count = len(videos)
+    return [
+        next(row % count for row in range(at + 1, at + count) if videos[row % count] != videos[at])
+        for at in range(count)
+    ]
 
 
 @torch.no_grad()

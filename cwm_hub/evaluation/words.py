@@ -126,6 +126,15 @@ def protocol_sentences(protocol: Mapping[str, Any]) -> str:
     )
 
 
+def context_sentence(gap: Mapping[str, Mapping[str, float]]) -> str:
+    """What a foreign context costs, from `predict.context_gap`; no full stop."""
+    difference = gap["difference"]
+    return (
+        f"context: PSNR {gap['own']['mean']:.2f} dB with a window's own, {gap['foreign']['mean']:.2f} dB with another video's, "
+        f"{difference['mean']:+.2f} [{difference['low']:+.2f}, {difference['high']:+.2f}]"
+    )
+
+
 def fvd_sentence(fvd: Mapping[str, Any]) -> str:
     """The distance with what it takes to compare it; no full stop."""
     return (

@@ -1,11 +1,21 @@
 """A model on held-out windows sees what the protocol lets it see, and its scores are those of its predictions."""
 
+import math
+
 import pytest
 import torch
 
 from cwm_hub import create_model
+from cwm_hub.evaluation import words
 from cwm_hub.evaluation.held_out import HeldOut, make_protocol
-from cwm_hub.evaluation.predict import context_frames, posterior_features, predict, score
+from cwm_hub.evaluation.predict import (
+    context_frames,
+    context_gap,
+    foreign_windows,
+    posterior_features,
+    predict,
+    score,
+)
 from cwm_hub.evaluation.protocol import Protocol, ScoringConfig
 from cwm_hub.evaluation.scorecard import psnr
 
@@ -88,3 +98,47 @@ def test_draws_come_from_the_protocols_seed_and_the_mode_has_none(model):
     assert torch.equal(prediction(seed=1), prediction(seed=1))
     assert not torch.equal(prediction(seed=1), prediction(seed=2))
     assert torch.equal(prediction(seed=1, latents="mode"), prediction(seed=2, latents="mode"))
+
+
+def still_films(*grey: int) -> HeldOut:
+    """A window of each of two films for every grey level, of that level throughout."""
+    video = torch.tensor([level for level in grey for _ in range(2)], dtype=torch.uint8)
+    video = video[:, None, None, None, None].repeat(1, 6, 3, 32, 32)
+    windows = [("set", f"film {level}", "key", 0) for level in grey for _ in range(2)]
+    return HeldOut(video, windows, [""] * len(windows), {"set": video[0, 0]}, {"set": "hash"})
+
+
+def test_the_context_gap_is_what_another_videos_frame_costs(model, monkeypatch):
+    """Who draws its context frame is without error with its own, hence at the cap, and 10 or 20 levels off with another's."""
+
+    def draw_context(video, *, context_frames, **_):
+        return context_frames[:, -1:].expand_as(video)
+
+    monkeypatch.setattr(model, "predict", draw_context)
+    held_out = still_films(100, 110, 130)
+    protocol = make_protocol(ScoringConfig(observed_frames=3, horizon=3), held_out)
+    context = context_frames(model, held_out.video, protocol, torch.Generator())
+    gap = context_gap(model, held_out, protocol, context)
+    foreign = sum(20 * math.log10(255 / off) for off in (10, 20, 30)) / 3
+    assert gap["own"]["mean"] == pytest.approx(60.0)
+    assert gap["foreign"]["mean"] == pytest.approx(foreign, rel=1e-5)
+    assert gap["difference"]["mean"] == pytest.approx(60 - foreign, rel=1e-5)
+    assert gap["difference"]["low"] < 60 - foreign < gap["difference"]["high"]
+    assert "60.00 dB with a window's own" in words.context_sentence(gap)
+
+
+def test_the_context_gap_compares_the_same_latents(model):
+    """The same frame in place of the foreign one leaves no difference at all, though latents are drawn."""
+    video = torch.randint(0, 256, (4, 6, 3, 32, 32), dtype=torch.uint8, generator=torch.manual_seed(5))
+    windows = [("set", f"film {row}", "key", 0) for row in range(4)]
+    held_out = HeldOut(video, windows, [""] * 4, {"set": video[0, 0]}, {"set": "hash"})
+    protocol = make_protocol(ScoringConfig(observed_frames=3, horizon=3), held_out)
+    gap = context_gap(model, held_out, protocol, video[:1, :1].expand(4, 1, 3, 32, 32))
+    assert (gap["difference"]["low"], gap["difference"]["high"]) == (0, 0)
+
+
+def test_a_foreign_window_is_the_next_of_another_video():
+    films = [("a", "x"), ("a", "x"), ("a", "y"), ("b", "x")]
+    assert foreign_windows(films) == [2, 2, 3, 0]
+    with pytest.raises(ValueError, match="two source videos"):
+        foreign_windows(films[:2])

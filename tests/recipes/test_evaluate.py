@@ -73,6 +73,9 @@ def test_evaluation_writes_scorecard_and_figures(place, capsys):
     assert card["frechet_encoder_distance"]["frames"] == 24
     said = capsys.readouterr().out
     assert f"PSNR {card['together']['model']['psnr_db']['mean']:.2f} dB" in said and "copy-last-frame" in said
+    gap = card["context_gap_psnr_db"]
+    assert gap["own"]["mean"] == pytest.approx(card["together"]["model"]["psnr_db"]["mean"])
+    assert f"{gap['foreign']['mean']:.2f} dB with another video's" in said
 
 
 def test_same_seed_gives_the_same_scorecard(place):
