@@ -25,8 +25,8 @@ from recipes.run.folder import append_row, one_sentence_errors, read_rows
 
 NO_GL = 3
 """Exit code of recipes/render_clips.py where there is no headless GL."""
-MINI, MINI_UPDATES = "contextwm-mini", 300
-"""Model of the agent, and its pre-training."""
+MINI = "contextwm-mini"
+"""Model of the agent."""
 LOAD = "import sys; from cwm_hub import from_pretrained; print(from_pretrained(sys.argv[1]).config)"
 
 
@@ -49,7 +49,7 @@ class DemoConfig:
     scratch: bool = False
     """Start pre-training from new weights."""
     updates: int | None = None
-    """Pre-training updates of each model; null takes those of configs/pretrain/demo.yaml."""
+    """Pre-training updates of each model; null takes those of configs/pretrain/demo.yaml and scenes.yaml."""
 
 
 def main(config: DemoConfig) -> int:
@@ -148,7 +148,7 @@ def act(out: Path, *, updates: int | None) -> list[Stage]:
             videos,
         ),
         shard_rendered("scenes", videos, shards),
-        pretrain(run, MINI, [shards], embedded=False, updates=updates or MINI_UPDATES),
+        pretrain(run, MINI, [shards], embedded=False, updates=updates, settings="scenes.yaml"),
         Stage(
             "fine-tune on scenes",
             [*command, "--init", run / "model", "--run", out / "finetune"],
@@ -157,14 +157,22 @@ def act(out: Path, *, updates: int | None) -> list[Stage]:
     ]
 
 
-def pretrain(run: Path, model: str, data: list[Path], *, embedded: bool, updates: int | None) -> Stage:
+def pretrain(
+    run: Path,
+    model: str,
+    data: list[Path],
+    *,
+    embedded: bool,
+    updates: int | None,
+    settings: str = "demo.yaml",
+) -> Stage:
     """A few hundred updates through accelerate, from the embedded checkpoint or from new weights."""
     sources = json.dumps([{"root": str(root), "weight": 2 if root.name == "real" else 1} for root in data])
     command: list[str | Path] = [
         *("-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"),
         *("--mixed_precision", "no", "--dynamo_backend", "no"),
         ROOT / "recipes" / "pretrain.py",
-        *("--config", ROOT / "recipes" / "configs" / "pretrain" / "demo.yaml"),
+        *("--config", ROOT / "recipes" / "configs" / "pretrain" / settings),
         *("--model", model, "--data", sources, "--run", run),
     ]
     if embedded:

@@ -25,6 +25,8 @@ HEIGHTS = {"disc": 0.35, "mark": -0.35}
 """Row of each, from -1 (top) to 1."""
 WAVES = 2
 BOXES = 2
+STAY_FRAMES = 8
+"""Frames of a scripted clip between one place to steer to and the next."""
 
 
 def make(task: str, *, image_size: int, quality: str) -> "Scenes":
@@ -35,15 +37,21 @@ def make(task: str, *, image_size: int, quality: str) -> "Scenes":
 
 
 def scripted_clip(
-    *, seed: int, frames: int = EPISODE_FRAMES, image_size: int = 32, action_noise: float = 0.7
+    *, seed: int, frames: int = EPISODE_FRAMES, image_size: int = 32, action_noise: float = 0.3
 ) -> UInt8[np.ndarray, "T H W 3"]:
-    """The optimal action with seeded Gaussian noise, so strong that the disc wanders about the mark."""
+    """Someone steers the disc to places of their own, a new one every `STAY_FRAMES`, with noise on the actions.
+
+    The places have nothing to do with the mark. Were it steered under the mark, as the task wants it, one number would
+    describe a clip, and a model of such clips need not tell disc from mark.
+    """
     simulator = Scenes(image_size=image_size)
-    noise = np.random.default_rng(seed)
+    draw = np.random.default_rng(seed)
     simulator.reset(seed)
     clip = [simulator.draw()]
-    while len(clip) < frames:
-        action = simulator.best_action() + action_noise * noise.standard_normal(1)
+    for at in range(frames - 1):
+        if at % STAY_FRAMES == 0:
+            place = draw.uniform(-1, 1)
+        action = (place - simulator.disc) / SPEED + action_noise * draw.standard_normal(1)
         simulator.step(np.clip(action, -1, 1))
         clip.append(simulator.draw())
     return np.stack(clip)

@@ -166,6 +166,17 @@ def test_scenes_change_their_background_and_nothing_else_with_the_optimum_in_clo
     # The disc is the only white thing within its row's reach, the mark black: they stand one above the other.
     disc, mark = frame[21].min(-1).argmax(), frame[10].max(-1).argmin()
     assert abs(int(disc) - int(mark)) <= 1
+    # Neither has a rim, which would cancel it in a blurred picture; the background lies between 0.25 and 0.75.
+    assert frame[21].min() >= 63 and frame[10].max() <= 192
+
+
+def test_in_clips_of_scenes_the_discs_place_does_not_follow_from_the_marks() -> None:
+    clips = np.stack([scenes.scripted_clip(seed=seed, frames=40) for seed in range(40)])
+    across = np.arange(32)
+    white, black = clips[:, ::8, 21].min(-1) > 220, clips[:, ::8, 10].max(-1) < 35
+    disc, mark = ((what * across).sum(-1) / what.sum(-1) for what in (white, black))
+    assert abs(np.corrcoef(disc.ravel(), mark.ravel())[0, 1]) < 0.3  # 0.76 where the disc is steered under the mark
+    assert disc.min() < 5 and disc.max() > 26  # and it comes to both ends of the track
 
 
 def test_clips_of_scenes_follow_from_their_seed_and_move_before_a_still_background() -> None:
