@@ -175,7 +175,9 @@ def test_in_clips_of_scenes_the_discs_place_does_not_follow_from_the_marks() -> 
     across = np.arange(32)
     white, black = clips[:, ::8, 21].min(-1) > 220, clips[:, ::8, 10].max(-1) < 35
     disc, mark = ((what * across).sum(-1) / what.sum(-1) for what in (white, black))
-    assert abs(np.corrcoef(disc.ravel(), mark.ravel())[0, 1]) < 0.3  # 0.76 where the disc is steered under the mark
+    assert (
+        abs(np.corrcoef(disc.ravel(), mark.ravel())[0, 1]) < 0.3
+    )  # 0.76 where the disc is steered under the mark
     assert disc.min() < 5 and disc.max() > 26  # and it comes to both ends of the track
 
 

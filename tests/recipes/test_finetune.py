@@ -22,6 +22,7 @@ from cwm_hub.hub.checkpoint import save_pretrained
 from cwm_hub.hub.pretrained import from_pretrained
 from cwm_hub.models.registry import create_model, model_config
 from recipes import finetune
+from recipes.demo import Loop, act
 from recipes.run.agent_setup import new_settings, pretrained_settings
 from recipes.run.command_line import parse_config
 from recipes.run.finetune_settings import FinetuneConfig
@@ -330,6 +331,20 @@ def test_the_agent_learns_the_dummy_task_from_pixels(tmp_path: Path) -> None:
     assert main(["--config", str(CONFIGS / "dummy.yaml"), "--run", str(run), "--device", "cpu"]) == 0
     share, success = learned(run, "dummy")
     assert share > 0.6 and success > 0.7, (share, success)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", os.environ.get("CWM_SCENES_SEEDS", "0").split(","))
+def test_the_demos_agent_solves_scenes(seed: str, tmp_path: Path) -> None:
+    """The demo's own stages, on as many seeds as the variable names, the agent after 600 of its 800 updates."""
+    shorter = {"pre-train": [], "fine-tune": ["--agent_steps", "1600", "--evaluate_every_steps", "1600"]}
+    loop = Loop(tmp_path)
+    for stage in act(tmp_path, updates=None):
+        options = shorter.get(stage.name.split()[0])
+        seeded = [] if options is None else ["--seed", seed, *options]
+        assert loop.run(replace(stage, command=[*stage.command, *seeded])) == 0
+    share, success = learned(tmp_path / "finetune", "scenes")
+    assert share > 0.5 and success >= 0.8, (share, success)
 
 
 @pytest.mark.slow
