@@ -344,7 +344,7 @@ def test_the_demos_agent_solves_scenes(seed: str, tmp_path: Path) -> None:
         seeded = [] if options is None else ["--seed", seed, *options]
         assert loop.run(replace(stage, command=[*stage.command, *seeded])) == 0
     share, success = learned(tmp_path / "finetune", "scenes")
-    assert share > 0.5 and success >= 0.8, (share, success)
+    assert share > 0.6 and success >= 0.8, (share, success)
 
 
 @pytest.mark.slow
