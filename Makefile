@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo evidence test check format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -18,6 +18,9 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP)  ## the whole loop on the embedded clips, to runs/demo/report.html
 	$(BIN)/python recipes/demo.py
+
+evidence: $(STAMP)  ## the runs behind docs/EVIDENCE.md's control A, which go on where they stopped: half an hour of one core
+	PYTHON=$(BIN)/python docs/evidence/control_a.sh
 
 test: $(STAMP)  ## the fast tests
 	$(BIN)/python -m pytest -m "not slow"

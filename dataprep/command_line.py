@@ -83,12 +83,12 @@ def read_options(cls: type[OptionsT], args: argparse.Namespace, **replaced: Any)
     Raises:
         ValueError: the class refuses a value.
     """
-    names = docstrings(cls)  # once: it reads the source
+    names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     values = {name: value for name, value in vars(args).items() if name in names} | replaced
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
-@functools.cache
+@functools.cache  # it reads the source
 def docstrings(cls: type) -> dict[str, str]:
     """The docstring under each field of a dataclass, on one line."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body

@@ -28,7 +28,8 @@ class SweepConfig:
     tasks: list[str]
     """Environments by name."""
     agents: dict[str, dict[str, Any]]
-    """Name -> its settings of recipes/finetune.py, such as `{contextwm: {init: runs/ssv2/model}}`."""
+    """Name -> its settings of recipes/finetune.py, such as `{contextwm: {init: runs/ssv2/model}}`; `{seed}` in an init is the
+    run's seed, where each has a model of its own."""
     seeds: list[int]
     """Seeds of every agent on every task."""
     base: str | None = None
@@ -148,6 +149,8 @@ def _planned(
             if changes.get(chosen) is not None:
                 flat[other] = None
         flat = merged(flat, changes)
+    if flat.get("init") is not None:
+        flat["init"] = str(flat["init"]).replace("{seed}", str(seed))
     folder = Path(config.out) / task.replace(":", "-") / name / str(seed)
     flat = merged(flat, {"run": str(folder), "name": name, "seed": seed, "env.name": task})
     where = f"agent {name} on {task}"

@@ -73,7 +73,7 @@ def parse(tmp_path: Path, *options: str, **settings: Any) -> SweepConfig:
 
 def test_every_run_has_the_shared_settings_then_its_tasks_then_its_agents(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(
-        "{init: base, agent_steps: 1, agent: {batch_sequences: 1, favour_ends: false}}"
+        "{init: 'base-{seed}', agent_steps: 1, agent: {batch_sequences: 1, favour_ends: false}}"
     )
     runs = plan(
         parse(
@@ -100,9 +100,9 @@ def test_every_run_has_the_shared_settings_then_its_tasks_then_its_agents(tmp_pa
         for c in (run.config for run in runs[:4])
     ]
     assert told == [
-        ("base", None, 2, 3, 3, 9),
+        ("base-3", None, 2, 3, 3, 9),
         (None, "plainwm", 2, 3, 4, 1),
-        ("base", None, 2, 2, 2, 9),
+        ("base-3", None, 2, 2, 2, 9),
         (None, "plainwm", 2, 2, 4, 1),
     ]
     assert runs[0].folder == tmp_path / "out" / "metaworld-drawer-open" / "from-init" / "3"
