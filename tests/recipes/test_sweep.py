@@ -238,7 +238,11 @@ def test_the_sweeps_that_come_along_can_be_planned(monkeypatch: pytest.MonkeyPat
         path.stem: plan(parse_config(SweepConfig, ["--config", str(path)]))
         for path in (root / "recipes" / "configs" / "sweep").glob("*.yaml")
     }
-    assert {name: len(planned) for name, planned in runs.items()} == {"metaworld": 72, "scenes": 6}
+    assert {name: len(planned) for name, planned in runs.items()} == {
+        "control_a": 12,
+        "metaworld": 72,
+        "scenes": 6,
+    }
     for run in (one.config for one in runs["metaworld"]):
         drawer = run.env.name == "metaworld:drawer-open"
         assert run.context_augmentation == ("none" if drawer else "erasing")
