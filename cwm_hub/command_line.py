@@ -20,7 +20,8 @@ EXIT_INPUT = 1
 EXIT_INTERRUPTED = 130
 
 Commands = Mapping[str, tuple[str, str]]
-"""Sub-command to (module with `add_arguments(parser)`, which loads no torch, one line of help)."""
+"""Sub-command to (module with `add_arguments(parser)`, which loads no torch, and `EXAMPLES`, commands that end its help; one
+line of help)."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -64,8 +65,9 @@ def run_command(
         description: of the tool.
         commands: its sub-commands.
         arguments: the words; those of this process by default.
-        run: is given the module and its arguments, the words among them as `words`; does what a sub-command's module is for, and returns its exit code. What a user can cause is a ValueError,
-            an OSError or an ImportError, which become one sentence on stderr; a warning is a line there.
+        run: is given the module and its arguments, the words among them as `words`; does what a sub-command's module is
+            for, and returns its exit code. What a user can cause is a ValueError, an OSError or an ImportError, which
+            become one sentence on stderr; a warning is a line there.
     """
     words = with_dashes(sys.argv[1:] if arguments is None else arguments)
     parser = Parser(prog=prog, description=description)
@@ -74,9 +76,14 @@ def run_command(
     if asked is not None and asked not in commands:
         parser.error(f"there is no command {asked}{nearest(asked, commands)}")
     for name, (module, summary) in commands.items():
-        command = subparsers.add_parser(name, help=summary, description=summary)
+        command = subparsers.add_parser(
+            name, help=summary, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
         if name == asked:
-            importlib.import_module(module).add_arguments(command)
+            found = importlib.import_module(module)
+            found.add_arguments(command)
+            if examples := getattr(found, "EXAMPLES", ()):  # a source of one's own may have none
+                command.epilog = "\n  ".join(["examples:", *examples])
             command.check_spelling(words)
     args = parser.parse_args(words)
     args.words = list(words)

@@ -2,6 +2,7 @@
 
     python recipes/compare.py --out runs/evidence/comparison \
         --designs.contextwm runs/evidence/contextwm-* --designs.plainwm runs/evidence/plainwm-*
+    python recipes/compare.py --out runs/comparison --designs.pixels runs/pixels --designs.contrastive runs/contrastive
 
 A folder is an evaluation, or a pre-training run with evaluation/ or else evaluations/, whose last scorecard is taken.
 The first design is what the others are compared with; give the seeds in the same order. Scorecards of different

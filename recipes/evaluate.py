@@ -2,6 +2,7 @@
 
     python recipes/evaluate.py --checkpoint runs/demo/contextwm-tiny/model --data runs/demo/shards/real \
         --out runs/demo/contextwm-tiny/evaluation
+    python recipes/evaluate.py --checkpoint owner/name@v1 --data shards/mine --compare runs/mine/evaluation --out runs/theirs
 
 Several shard directories (`--data '[shards/real, shards/metaworld]'`) are scored apart and together. `--compare DIR`
 adds the differences to another evaluation under the same protocol. The folder gets scorecard.json,

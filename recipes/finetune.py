@@ -1,6 +1,7 @@
 """Fine-tune a pre-trained video world model into a control agent, by model-based RL.
 
     python recipes/finetune.py --config recipes/configs/finetune/metaworld.yaml --init contextwm --run runs/reach
+    python recipes/finetune.py --config recipes/configs/finetune/scenes.yaml --model contextwm-mini --seed 1
 
 The paper's protocol (250k steps on one Meta-world task) is days of CPU and about a day of one GPU's time with
 frames drawn on CPU; `configs/finetune/scenes.yaml` is an agent that learns within minutes on one core. The same command

@@ -1,6 +1,7 @@
 """Pre-train a world model on shards of clips: of video or, with a preset such as `action-contextwm`, of logged actions.
 
     python recipes/pretrain.py --config recipes/configs/pretrain/small.yaml --data '[{root: shards/mine}]' --run runs/mine
+    python recipes/pretrain.py --data '[{root: shards/a, weight: 2}, {root: shards/b}]' --overrides.rssm.deter 512 --run runs/b
 
 Two processes on CPUs: `accelerate launch --quiet --multi_gpu --num_processes 2 recipes/pretrain.py --cpu true ...` or
 `ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 -- recipes/pretrain.py ...`. Several GPUs: `accelerate launch --quiet

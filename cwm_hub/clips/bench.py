@@ -84,6 +84,12 @@ class Figures:
     sentence: str
 
 
+EXAMPLES = (
+    "cwm-hub bench shards/mine",
+    "cwm-hub bench s3://bucket/sets/mine --workers 8 --batch-clips 32 --json",
+)
+
+
 def add_arguments(parser: "argparse.ArgumentParser") -> None:
     """Add this sub-command's options."""
     parser.add_argument("root", metavar="SHARDS", help="shard directory or fsspec URL")

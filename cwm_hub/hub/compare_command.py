@@ -8,6 +8,11 @@ if TYPE_CHECKING:
 
     from cwm_hub.hub.description import Description
 
+EXAMPLES = (
+    "cwm-hub compare contextwm-tiny runs/mine/model",
+    "cwm-hub compare owner/contextwm-mine@v1 owner/contextwm-mine@v2",
+)
+
 
 def add_arguments(parser: "argparse.ArgumentParser") -> None:
     """Add this sub-command's options."""

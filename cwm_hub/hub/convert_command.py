@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import argparse
 
+EXAMPLES = (
+    "cwm-hub convert OFFICIAL_DIR --to converted",
+    "cwm-hub convert OFFICIAL_DIR --to hf://owner/contextwm-ssv2 --suffix _s1150001 --dry-run",
+)
+
 
 def add_arguments(parser: "argparse.ArgumentParser") -> None:
     """Add this sub-command's options."""

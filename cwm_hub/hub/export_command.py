@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import argparse
 
+EXAMPLES = (
+    "cwm-hub export runs/mine/model --to official",
+    "cwm-hub export owner/contextwm-mine --to official --suffix _s6000",
+)
+
 
 def add_arguments(parser: "argparse.ArgumentParser") -> None:
     """Add this sub-command's options."""

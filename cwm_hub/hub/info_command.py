@@ -6,6 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import argparse
 
+EXAMPLES = (
+    "cwm-hub info contextwm-tiny",
+    "cwm-hub info owner/contextwm-mine@v1",
+)
+
 
 def add_arguments(parser: "argparse.ArgumentParser") -> None:
     """Add this sub-command's options."""

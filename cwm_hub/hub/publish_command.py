@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import argparse
 
+EXAMPLES = (
+    "cwm-hub publish runs/mine published",
+    "cwm-hub publish runs/mine hf://owner/contextwm-mine --tag v1 --dry-run",
+)
+
 
 def add_arguments(parser: "argparse.ArgumentParser") -> None:
     """Add this sub-command's options."""

@@ -6,6 +6,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
+EXAMPLES = (
+    "cwm-hub verify owner/contextwm-mine",
+    "cwm-hub verify owner/contextwm-mine@v1",
+)
+
 
 def add_arguments(parser: "argparse.ArgumentParser") -> None:
     """Add this sub-command's options."""

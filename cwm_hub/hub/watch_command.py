@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import argparse
 
+EXAMPLES = (
+    "cwm-hub watch runs/reach",
+    "cwm-hub watch owner/agent --out agent.mp4",
+)
+
 
 def add_arguments(parser: "argparse.ArgumentParser") -> None:
     """Add this sub-command's options."""

@@ -35,6 +35,12 @@ class DescribeOptions:
             raise ValueError("--redistributable and --not-redistributable contradict each other")
 
 
+EXAMPLES = (
+    "cwm-dataprep describe shards/mine --licence CC-BY-4.0 --redistributable",
+    "cwm-dataprep describe shards/mine --not-redistributable",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
     add_options(parser, DescribeOptions)

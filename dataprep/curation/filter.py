@@ -102,6 +102,12 @@ class FilterOptions:
     """Of the new set; none: as before."""
 
 
+EXAMPLES = (
+    "cwm-dataprep filter shards/mine --min-motion 0.015 --where 'num_frames>=50' --out shards/moving",
+    "cwm-dataprep filter shards/mine --where 'label_text~drawer' --out shards/drawers",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
     add_options(parser, FilterOptions)

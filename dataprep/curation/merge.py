@@ -36,6 +36,12 @@ class MergeOptions:
     """Put the number of its set before every key (1-, 2-), for sets whose videos bear the same names."""
 
 
+EXAMPLES = (
+    "cwm-dataprep merge shards/a shards/b --out shards/both",
+    "cwm-dataprep merge shards/a shards/b shards/c --out shards/all --name all",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
     add_options(parser, MergeOptions)

@@ -59,6 +59,12 @@ class PreviewOptions:
         check_range(self, "clips", at_least=1)
 
 
+EXAMPLES = (
+    "cwm-dataprep preview shards/mine --out sheet.png",
+    "cwm-dataprep preview shards/mine --out page.html --split validation --clips 12",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
     add_options(parser, PreviewOptions)

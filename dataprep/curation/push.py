@@ -55,6 +55,12 @@ class PushOptions:
     """Write card, statistics and preview, publish nothing."""
 
 
+EXAMPLES = (
+    "cwm-dataprep push shards/mine owner/clips --dry-run",
+    "cwm-dataprep push shards/ssv2 owner/ssv2-shards --metadata-only",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
     add_options(parser, PushOptions)

@@ -50,6 +50,12 @@ class SplitOptions:
             raise ValueError(f"--group-by {self.group_by!r} is no regular expression: {error}") from error
 
 
+EXAMPLES = (
+    "cwm-dataprep split shards/mine --out shards/mine-again --validation-share 0.2",
+    "cwm-dataprep split shards/mine --out shards/by-room --group-by '^[^/]+'",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
     add_options(parser, SplitOptions)

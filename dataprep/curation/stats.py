@@ -52,6 +52,12 @@ class StatsOptions:
         check_range(self, "sample", at_least=0)
 
 
+EXAMPLES = (
+    "cwm-dataprep stats shards/mine",
+    "cwm-dataprep stats hf://datasets/owner/clips --json --sample 0",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
     add_options(parser, StatsOptions)

@@ -52,6 +52,12 @@ class VerifyOptions:
     """Write shards that have a problem again, by the command that made the set, from its videos."""
 
 
+EXAMPLES = (
+    "cwm-dataprep verify shards/mine --level full",
+    "cwm-dataprep verify hf://datasets/owner/clips",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
     add_options(parser, VerifyOptions)

@@ -17,6 +17,12 @@ class FinalizeOptions:
     """Directory or fsspec URL that the parts were written to."""
 
 
+EXAMPLES = (
+    "cwm-dataprep finalize shards/ssv2",
+    "cwm-dataprep finalize s3://bucket/sets/ssv2 --max-failures 1%",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
     add_options(parser, FinalizeOptions)

@@ -28,6 +28,12 @@ class StatusOptions:
     """Directory or fsspec URL that one run, or the parts of a `--shard-range` run, write to."""
 
 
+EXAMPLES = (
+    "cwm-dataprep status shards/ssv2",
+    "cwm-dataprep status s3://bucket/sets/ssv2",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
     add_options(parser, StatusOptions)

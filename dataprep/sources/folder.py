@@ -67,6 +67,12 @@ class FolderOptions:
             raise ValueError(f"--group-by {self.group_by!r} is no regular expression: {error}") from error
 
 
+EXAMPLES = (
+    "cwm-dataprep folder VIDEOS --out shards/mine",
+    "cwm-dataprep folder VIDEOS --labels labels.csv --size 128 --fps 10 --dry-run --out shards/mine",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
     add_options(parser, FolderOptions)

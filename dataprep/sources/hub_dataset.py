@@ -71,6 +71,12 @@ class HubOptions:
     """Of the set that is written; none: the data set's."""
 
 
+EXAMPLES = (
+    "cwm-dataprep hub-dataset owner/name --out shards/clips",
+    "cwm-dataprep hub-dataset owner/name --splits train --column video --limit 1000 --out shards/clips",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
     add_options(parser, Request, leave_out=("limit",))

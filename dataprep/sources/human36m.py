@@ -108,6 +108,12 @@ class Human36mOptions:
             raise ValueError("give one of --videos and --frames")
 
 
+EXAMPLES = (
+    "cwm-dataprep human36m --frames FRAMES --annot ANNOT --paper-exact --out shards/human36m",
+    "cwm-dataprep human36m --videos VIDEOS --crop center --out shards/human36m",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
     add_options(parser, Human36mOptions)

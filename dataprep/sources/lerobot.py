@@ -79,6 +79,12 @@ class LeRobotOptions:
     """Of the set that is written; none: the data set's."""
 
 
+EXAMPLES = (
+    "cwm-dataprep lerobot owner/name --out shards/robot",
+    "cwm-dataprep lerobot FOLDER --cameras front --episodes 0:200 --validation-share 0.1 --out shards/front",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
     add_options(parser, LeRobotOptions)

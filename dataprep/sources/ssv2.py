@@ -48,6 +48,12 @@ class Ssv2Options:
     """As the paper: bicubic squash to 64, every frame."""
 
 
+EXAMPLES = (
+    "cwm-dataprep ssv2 --videos VIDEOS --labels LABELS --paper-exact --out shards/ssv2",
+    "cwm-dataprep ssv2 --videos VIDEOS --labels LABELS --out shards/ssv2 --shard-range 0/32",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
     add_options(parser, Ssv2Options)

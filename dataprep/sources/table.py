@@ -23,6 +23,11 @@ SOURCES = {
 }
 """Sub-command to (module with `add_arguments(parser)` and `run(args) -> exit code`, one line of help)."""
 
+EXAMPLES = (
+    "cwm-dataprep sources",
+    "cwm-dataprep sources | grep frames",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """There are none."""

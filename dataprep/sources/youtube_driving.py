@@ -108,6 +108,12 @@ class DrivingOptions:
         check_range(self, "native_fps", above=0)
 
 
+EXAMPLES = (
+    "cwm-dataprep youtube-driving --frames frames.zip --paper-exact --out shards/driving",
+    "cwm-dataprep youtube-driving --frames FRAMES --meta meta.txt --out shards/driving",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
     add_options(parser, DrivingOptions)
