@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo evidence test check format clean
+.PHONY: help demo evidence test check docs format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -25,12 +25,16 @@ evidence: $(STAMP)  ## the runs behind docs/EVIDENCE.md's control A, which go on
 test: $(STAMP)  ## the fast tests
 	$(BIN)/python -m pytest -m "not slow"
 
-check: $(STAMP)  ## format, lint, types, import directions and every test
+check: $(STAMP) docs  ## documentation, format, lint, types, import directions and every test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
+
+docs: $(STAMP)  ## the documentation, to build/docs/index.html; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file docs/mkdocs/mkdocs.yml
+	@echo "$(CURDIR)/build/docs/index.html"
 
 format: $(STAMP)  ## rewrite the code as `check` wants it
 	$(BIN)/ruff format .
