@@ -26,6 +26,13 @@ REDUCED = {
     "python recipes/evaluate_agent.py": ("--out", "--episodes 1 --out"),
     "cwm-dataprep lerobot": ("owner/name", "tests/fixtures/lerobot/v3_two_cameras --size 32"),
     "cwm-hub bench shards/mine": ("shards/mine", "shards/mine --seconds 0.2 --batch-clips 2"),
+    "cwm-hub compare A B": ("A B", "contextwm-tiny published"),
+    "cwm-hub eval NAME": ("NAME --data ROOT", "published --data shards/mine"),
+    "cwm-hub verify NAME": ("NAME", "published"),
+    "cwm-hub convert DIR": (
+        "DIR --to PLACE",
+        "tests/fixtures/parity/contextualized --stoch 3 --classes 5 --to converted",
+    ),
     "python recipes/pretrain.py --config C.yaml": ("--run", f"{FEW} --evaluation.windows 4 --run"),
 }
 """The beginning of a command, and what of it is replaced so that it takes seconds on the embedded clips."""
