@@ -125,8 +125,8 @@ def test_the_publish_recipe_takes_the_hub_for_a_target(server, client, tmp_path)
     checkpoint(tmp_path / "run" / "model", 4.0)
     recipe = Path(__file__).parents[1] / "recipes" / "publish.py"
     options = ("--run", tmp_path / "run", "--to", "hf://someone/wm", "--tag", "v1", "--public")
-    unevaluated, line = run_python(server, tmp_path, recipe, *options)
-    assert "evaluat" in unevaluated
+    line, unevaluated = run_python(server, tmp_path, recipe, *options)
+    assert "scorecard" in unevaluated or "evaluat" in unevaluated
     assert line.startswith(f"published to {server.url}/someone/wm; load it with")
     repo = server.repos["model", "someone/wm"]
     assert not repo.private
