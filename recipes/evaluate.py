@@ -28,9 +28,6 @@ from cwm_hub.evaluation.protocol import ScoringConfig
 from recipes.run.command_line import parse_config
 from recipes.run.folder import RecipeError, one_sentence_errors, write_text
 
-QUERIES = ((0.3125, 0.3125), (0.3125, 0.6875), (0.6875, 0.3125), (0.6875, 0.6875))
-"""Query positions of the attention figure, (row, column) as shares of the picture: fixed, so that none is picked."""
-
 COMPOSED_WINDOWS = 3
 """Windows of the composition figure."""
 
@@ -83,12 +80,11 @@ from cwm_hub.evaluation.probes import labelled_videos
 from cwm_hub.evaluation.protocol import check_same_protocol
 from cwm_hub.figures import curves, sheet
 from cwm_hub.figures.frames import (
-    attention_figure,
-    composition_figure,
     latent_embedding,
     prediction_grid,
     write_video,
 )
+from cwm_hub.figures.look import attention_of, composition_of
 from cwm_hub.hub.names import find_checkpoint
 from cwm_hub.models.action_world_model import ActionWorldModel
 from cwm_hub.models.video_world_model import VideoWorldModel
@@ -222,21 +218,13 @@ def draw_context(
 ) -> None:
     """What the context does: attention over it (where there is attention), and dynamics in another clip's context."""
 
-    other = context.roll(1, 0)
     if len(video) > 1:
-        own, composed = model.decode(feature, context), model.decode(feature, other)
-        frames = (video, context[:, -1], own, other[:, -1], composed)
-        figure = composition_figure(*(part[:COMPOSED_WINDOWS] for part in frames))
+        windows = (video, feature, context, context.roll(1, 0))
+        figure = composition_of(model, *(part[:COMPOSED_WINDOWS] for part in windows))
         sheet.save(figure, out / "composition.png")
-    if model.config.frame.context is None or model.config.frame.context.mixing != "attention":
-        return
-    weights = model.attention_maps(feature[:, -1:], context)[:, 0]
-    side = round(weights.shape[1] ** 0.5)
-    rows = [int(row * side) * side + int(column * side) for row, column in QUERIES]
-    last_map = weights[:, rows, -side * side :].unflatten(-1, (side, side))
-    decoded = model.decode(feature[:, -1:], context)[:, 0]
-    figure = attention_figure(context[:, -1], decoded, last_map, QUERIES, captions=captions)
-    sheet.save(figure, out / "attention.png")
+    maps = attention_of(model, feature, context, captions=captions)
+    if maps is not None:
+        sheet.save(maps, out / "attention.png")
 
 
 def draw_embedding(out: Path, features: np.ndarray, held_out: HeldOut) -> None:
