@@ -40,6 +40,7 @@ EXTRAS = {
     ),
     "envs": ("dm_control", "gymnasium", "metaworld", "mujoco"),
     "carla": ("carla",),
+    "demo": ("gradio",),
     "figures": ("sklearn",),
     "h5": ("h5py",),
     "ray": ("ray",),

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import argparse
 
 COMMANDS = {
+    "app": ("cwm_hub.hub.app_command", "a page on this machine to look at a model"),
     "bench": (
         "cwm_hub.clips.bench",
         "windows and batches a second that training gets out of shards, and what limits",
@@ -24,6 +25,10 @@ COMMANDS = {
     "publish": (
         "cwm_hub.hub.publish_command",
         "a run's model, scores, pictures and card to the Hub or a directory",
+    ),
+    "space": (
+        "cwm_hub.hub.space_command",
+        "the same page as the folder of a Hugging Face Space",
     ),
     "watch": ("cwm_hub.hub.watch_command", "a film of a saved agent in its task, or in another"),
     "verify": ("cwm_hub.hub.verify_command", "whether a checkpoint is as it was published"),
