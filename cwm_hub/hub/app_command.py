@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
+EXAMPLES = ("cwm-hub app", "cwm-hub app owner/contextwm-mine --port 8000")
+
 
 def add_arguments(parser: "argparse.ArgumentParser") -> None:
     """Add this sub-command's options."""

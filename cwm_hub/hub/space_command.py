@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
+EXAMPLES = ("cwm-hub space contextwm-tiny space", "cwm-hub space owner/contextwm-mine@v1 space")
+
 
 def add_arguments(parser: "argparse.ArgumentParser") -> None:
     """Add this sub-command's options."""
