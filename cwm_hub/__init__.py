@@ -44,6 +44,9 @@ EXTRAS = {
     "figures": ("sklearn",),
     "h5": ("h5py",),
     "ray": ("ray",),
+    "s3": ("s3fs",),
+    "tensorboard": ("tensorboard",),
+    "trackio": ("trackio",),
 }
 """Extra of the package -> modules that it brings."""
 

@@ -18,6 +18,7 @@ COMMANDS = {
     ),
     "compare": ("cwm_hub.hub.compare_command", "where two checkpoints differ, and how their scores compare"),
     "convert": ("cwm_hub.hub.convert_command", "what the official ContextWM code saved, as a checkpoint"),
+    "doctor": ("cwm_hub.doctor", "what this machine can draw, read and train with, and what to install"),
     "eval": ("cwm_hub.hub.eval_command", "a published evaluation done again by its recorded protocol"),
     "export": ("cwm_hub.hub.export_command", "a checkpoint as files that the official ContextWM code loads"),
     "info": ("cwm_hub.hub.info_command", "what a checkpoint says of itself"),

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 QualityName = Literal["exact", "close", "fast", "flat", "auto"]
 
 INSTALL_GL = "apt-get install libegl1 libgl1-mesa-dri"
+BACKENDS = ("egl", "osmesa")
+"""Values of MUJOCO_GL that need no display, the one to prefer first."""
 SOFTWARE_RASTERISERS = ("llvmpipe", "softpipe", "swrast", "SWR")
 PROBE_SECONDS = 60
 PROBE = """
@@ -159,7 +161,7 @@ def gl_backend() -> GLBackend:
         RenderingError: none draws.
     """
     chosen = os.environ.get("MUJOCO_GL")
-    for name in [chosen] if chosen else ["egl", "osmesa"]:
+    for name in _candidates():
         device = _probe(name)
         if device is not None:
             return GLBackend(name, device)
@@ -167,6 +169,11 @@ def gl_backend() -> GLBackend:
     raise RenderingError(
         f"MuJoCo cannot render here ({tried}): install headless OpenGL, on Debian or Ubuntu with `{INSTALL_GL}`."
     )
+
+
+def gl_devices() -> dict[str, str | None]:
+    """What each backend draws on, None where it draws nothing; a MUJOCO_GL set by the user is the only one tried."""
+    return {name: _probe(name) for name in _candidates()}
 
 
 def use_headless_gl() -> None:
@@ -197,6 +204,12 @@ def load_triton_first() -> None:
         importlib.import_module("triton")
 
 
+def _candidates() -> tuple[str, ...]:
+    chosen = os.environ.get("MUJOCO_GL")
+    return (chosen,) if chosen else BACKENDS
+
+
+@functools.cache
 def _probe(backend: str) -> str | None:
     """The GL device's name, or None where the backend does not draw a frame."""
     try:
