@@ -34,6 +34,8 @@ class EvaluateAgentConfig:
     """Episodes, on the first of the evaluation seeds; as many as in the run's evaluations by default."""
     seeds: list[int] | None = None
     """Seeds of the episodes in place of `episodes`."""
+    episodes_at_once: int = 1
+    """Episodes that are acted in one batch, each in an environment of its own: less time, and but for rounding the same."""
     sampled: bool = False
     """Play samples of the policy beside its mode."""
     film: str | None = None
@@ -49,7 +51,9 @@ import numpy as np
 
 from cwm_hub.agents.agent import Policy
 from cwm_hub.agents.rollout import EpisodeRecord, each_episode, evaluation_seeds
+from cwm_hub.config import check_range
 from cwm_hub.envs import make_env
+from cwm_hub.envs.table import check_several
 from cwm_hub.evaluation.episodes import FILMED_EPISODES, check_fits, differences, episode_rows, summary
 from cwm_hub.figures.films import write_film
 from cwm_hub.hub.agents import SavedAgent, find_agent
@@ -64,6 +68,7 @@ def main(config: EvaluateAgentConfig) -> int:
     """Play, write and print the scores."""
     if config.film is not None and Path(config.film).suffix != ".mp4":
         raise RecipeError(f"--film is an mp4 file to write, got {config.film}")
+    check_range(config, "episodes_at_once", at_least=1)
     saved = find_agent(config.agent)
     seeds = seeds_of(config, saved)
     agent = saved.load(device=config.device)
@@ -73,21 +78,24 @@ def main(config: EvaluateAgentConfig) -> int:
     for name, (here, there) in other.items():
         print(f"other than in training: env.{name} is {here!r}, was {there!r}")
 
-    env = make_env(**asdict(env_config))
-    check_fits(agent, env, task=env_config.name)
+    if config.episodes_at_once > 1:
+        check_several(env_config.name, "episodes_at_once")
+    envs = [make_env(**asdict(env_config)) for _ in range(min(config.episodes_at_once, len(seeds)))]
+    check_fits(agent, envs[0], task=env_config.name)
     policies: dict[str, tuple[Policy, bool]] = {"mode": (agent, False)}
     if config.sampled:
         policies["sampled"] = (agent, True)
     records: dict[str, list[EpisodeRecord]] = {name: [] for name in policies}
     filmed: list[np.ndarray] = []
-    for name, record, frames in each_episode(env, policies, seeds=seeds):
+    for name, record, frames in each_episode(envs, policies, seeds=seeds):
         records[name].append(record)
         if name == "mode" and len(filmed) < FILMED_EPISODES:
             filmed.append(frames)
         done = sum(map(len, records.values()))
         text = f"{done} / {len(policies) * len(seeds)} episodes  {name} {record.score:.2f}"
         progress_line(text, last=done == len(policies) * len(seeds))
-    env.close()
+    for env in envs:
+        env.close()
 
     rows = episode_rows(records, task=env_config.name)
     scores = summary(rows)
@@ -103,7 +111,7 @@ def main(config: EvaluateAgentConfig) -> int:
     }
     write_text(out / "summary.json", json.dumps(told, indent=1))
     if config.film is not None:
-        write_film(config.film, filmed, frames_per_second=env.metadata["render_fps"])
+        write_film(config.film, filmed, frames_per_second=envs[0].metadata["render_fps"])
     for name, of_policy in scores.items():
         print(f"{env_config.name}, {name}: {sentence(of_policy)}")
     return 0

@@ -74,8 +74,9 @@ def main(config: FinetuneConfig) -> int:
         return 0
     lock = lock_run(run)  # noqa: F841 (held as long as it is referred to)
 
-    # The task, twice: evaluation must not disturb the training episode under way.
-    env, evaluation_env = (make_env(**asdict(config.env)) for _ in range(2))
+    # The task more than once: evaluation must not disturb the training episode under way.
+    at_once = min(config.evaluation_episodes_at_once, config.evaluation_episodes)
+    env, *evaluation_envs = (make_env(**asdict(config.env)) for _ in range(1 + at_once))
     assert env.action_space.shape is not None
     action_size = env.action_space.shape[0]
 
@@ -123,9 +124,9 @@ def main(config: FinetuneConfig) -> int:
         due = policies_due(config, progress, agent, random)
         if due and not stop.received:
             with meter.timing("evaluate"):
-                records, frames = play(evaluation_env, due, config.evaluation_episodes, stop)
+                records, frames = evaluate(evaluation_envs, due, config.evaluation_episodes, stop)
             if not stop.received:
-                film, fps = film_path(run, progress.agent_steps), evaluation_env.metadata["render_fps"]
+                film, fps = film_path(run, progress.agent_steps), env.metadata["render_fps"]
                 write_film(film, frames["random" if "random" in due else "mode"], frames_per_second=fps)
                 if "random" in due:
                     check_task(records["random"], agent, config)
@@ -160,7 +161,7 @@ def main(config: FinetuneConfig) -> int:
 
     meter.clock()
     write_agent(run, agent, parent, config, progress)
-    for used in (env, evaluation_env):
+    for used in (env, *evaluation_envs):
         used.close()
     return 0
 
@@ -216,8 +217,8 @@ def learn(agent: Agent, replay: Replay, progress: Progress, meter: Meter, config
         )
 
 
-def play(
-    env: Env[Any, Any], policies: dict[str, tuple[Policy, bool]], episodes: int, stop: StopSignal
+def evaluate(
+    envs: Sequence[Env[Any, Any]], policies: dict[str, tuple[Policy, bool]], episodes: int, stop: StopSignal
 ) -> tuple[dict[str, list[EpisodeRecord]], dict[str, list[np.ndarray]]]:
     """Every policy on the evaluation seeds, until a signal comes: what was played then is no evaluation.
 
@@ -226,9 +227,10 @@ def play(
     """
     records: dict[str, list[EpisodeRecord]] = {name: [] for name in policies}
     filmed: dict[str, list[np.ndarray]] = {name: [] for name in policies}
-    for name, record, frames in each_episode(env, policies, seeds=evaluation_seeds(episodes)):
-        if stop.received:
-            break
+    played = each_episode(
+        envs, policies, seeds=evaluation_seeds(episodes), stopped=lambda: bool(stop.received)
+    )
+    for name, record, frames in played:
         records[name].append(record)
         if len(filmed[name]) < FILMED_EPISODES:
             filmed[name].append(frames)

@@ -21,7 +21,11 @@ class Policy(Protocol):
     """What acts: an agent, or `RandomPolicy`."""
 
     def initial_state(self, batch_size: int, *, seed: int) -> Any:
-        """State at the start of episodes; everything random in them follows from the seed."""
+        """State at the start of episodes; everything random in them follows from the seed.
+
+        It has a row for each episode and is what `batched_state` joins and selects, so that an episode goes on as it
+        would alone in whatever batch it is.
+        """
 
     def act(
         self, image: UInt8[np.ndarray, "N 3 H W"], state: Any, *, explore: bool

@@ -21,6 +21,7 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
 from cwm_hub.agents.actor_critic import ActorCritic, ActorCriticConfig, frozen, imagine
+from cwm_hub.agents.batched_state import row_seeds
 from cwm_hub.agents.intrinsic import IntrinsicBonus, IntrinsicConfig
 from cwm_hub.agents.replay import Replay, SequenceBatch
 from cwm_hub.config import check_range
@@ -108,8 +109,8 @@ class AgentState(NamedTuple):
     world: WorldState
     action: Float[Tensor, "N A"]
     """The action that leads to the next frame."""
-    generator: torch.Generator
-    """Source of latents and exploration, seeded by the episode."""
+    generators: list[torch.Generator]
+    """Of each row the source of latents and exploration, seeded by the episode."""
 
 
 class DreamerAgent(Published, nn.Module):
@@ -184,8 +185,8 @@ class DreamerAgent(Published, nn.Module):
     def initial_state(self, batch_size: int, *, seed: int = 0) -> AgentState:
         """State at the start of episodes; everything random in them follows from the seed."""
         action = torch.zeros(batch_size, self.config.world.action_size, device=self.device)
-        generator = torch.Generator(self.device).manual_seed(seed)
-        return AgentState(self.world_model.initial(batch_size), action, generator)
+        generators = [torch.Generator(self.device).manual_seed(one) for one in row_seeds(seed, batch_size)]
+        return AgentState(self.world_model.initial(batch_size), action, generators)
 
     @torch.no_grad()
     def act(
@@ -203,11 +204,11 @@ class DreamerAgent(Published, nn.Module):
         is_first = torch.zeros(len(image), dtype=torch.bool, device=self.device)
         with self._autocast():
             world = self.world_model.obs_step(
-                state.world, frames, state.action, is_first, generator=state.generator
+                state.world, frames, state.action, is_first, generator=state.generators
             )
             policy = self.behaviour.actor(self.world_model.feature(world))
-        action = policy.rsample(state.generator) if explore else policy.mode
-        return action.cpu().numpy(), AgentState(world, action, state.generator)
+        action = policy.rsample(state.generators) if explore else policy.mode
+        return action.cpu().numpy(), AgentState(world, action, state.generators)
 
     def update(self, replay: Replay) -> dict[str, Tensor]:
         """One update of world model, actor and critic on a batch from the replay; detached scalars to log."""

@@ -18,9 +18,11 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
 from cwm_hub.agents.actor_critic import frozen
+from cwm_hub.agents.batched_state import row_seeds
 from cwm_hub.agents.replay import Replay, TransitionBatch
 from cwm_hub.config import check_range
 from cwm_hub.models.checks import check_images
+from cwm_hub.models.draws import Generators, draw
 from cwm_hub.models.published import Published
 
 ACTION_MARGIN = 1e-6
@@ -77,10 +79,10 @@ class DrQV2Config:
 class StackState(NamedTuple):
     """What acting carries from one step to the next."""
 
-    frames: UInt8[np.ndarray, "N C H W"] | None
-    """The last frames, oldest first; None before the first."""
-    generator: torch.Generator
-    """Source of exploration, seeded by the episode."""
+    frames: list[UInt8[np.ndarray, "C H W"] | None]
+    """Of each row the last frames, oldest first; None before the first."""
+    generators: list[torch.Generator]
+    """Of each row the source of exploration, seeded by the episode."""
 
 
 class Encoder(nn.Module):
@@ -189,7 +191,8 @@ class DrQV2Agent(Published, nn.Module):
 
     def initial_state(self, batch_size: int, *, seed: int = 0) -> StackState:
         """State at the start of episodes; everything random in them follows from the seed."""
-        return StackState(None, torch.Generator(self.device).manual_seed(seed))
+        generators = [torch.Generator(self.device).manual_seed(one) for one in row_seeds(seed, batch_size)]
+        return StackState([None] * batch_size, generators)
 
     @torch.no_grad()
     def act(
@@ -201,14 +204,16 @@ class DrQV2Agent(Published, nn.Module):
             ValueError: images of another type or shape.
         """
         check_images(image, self.config.image_size)
-        before = (
-            state.frames if state.frames is not None else np.tile(image, (1, self.config.frame_stack, 1, 1))
-        )
-        frames = np.concatenate([before[:, 3:], image], 1)
-        action = self.actor(self.encoder(torch.from_numpy(frames).to(self.device)))
+        frames = [
+            np.tile(now, (self.config.frame_stack, 1, 1))
+            if before is None
+            else np.concatenate([before[3:], now])
+            for before, now in zip(state.frames, image, strict=True)
+        ]
+        action = self.actor(self.encoder(torch.from_numpy(np.stack(frames)).to(self.device)))
         if explore:
-            action = noisy(action, self.noise, generator=state.generator)
-        return action.float().cpu().numpy(), StackState(frames, state.generator)
+            action = noisy(action, self.noise, generator=state.generators)
+        return action.float().cpu().numpy(), StackState(frames, state.generators)
 
     def update(self, replay: Replay) -> dict[str, Tensor]:
         """One update of encoder, critics and actor on a batch from the replay; detached scalars to log."""
@@ -296,10 +301,10 @@ def noisy(
     std: float,
     *,
     clip: float | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
 ) -> Float[Tensor, "N A"]:
     """The action with Gaussian noise, inside the bounds; the gradient passes as if there were none (straight-through)."""
-    noise = std * torch.randn(mean.shape, generator=generator, device=mean.device)
+    noise = std * draw(torch.randn, mean.shape, device=mean.device, generator=generator)
     action = mean + (noise if clip is None else noise.clamp(-clip, clip))
     return action + (action.detach().clamp(-1 + ACTION_MARGIN, 1 - ACTION_MARGIN) - action.detach())
 

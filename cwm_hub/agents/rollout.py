@@ -1,7 +1,9 @@
 """Acting in an environment: collecting episodes into the replay, and evaluating.
 
 All randomness of an episode (goal, exploration, sampled latents) follows from its seed alone, so that a run that
-resumes at an episode's start goes on exactly, and evaluating more or less often does not change training.
+resumes at an episode's start goes on exactly, and evaluating more or less often does not change training. Episodes that
+are played at once are acted in one batch and draw each from their own generator: they go as they would alone, but for the
+last digits of sums that a matrix product of more rows adds up in another order.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +15,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from cwm_hub.agents.agent import Policy
+from cwm_hub.agents.batched_state import join, row_seeds, select
 from cwm_hub.agents.replay import Episode, Replay
 
 if TYPE_CHECKING:
@@ -27,15 +30,16 @@ class RandomPolicy:
     def __init__(self, action_size: int):
         self._action_size = action_size
 
-    def initial_state(self, batch_size: int, *, seed: int) -> np.random.Generator:
-        """A generator of the episode's seed."""
-        return np.random.default_rng(seed)
+    def initial_state(self, batch_size: int, *, seed: int) -> list[np.random.Generator]:
+        """A generator of the episode's seed, for each row."""
+        return [np.random.default_rng(of_row) for of_row in row_seeds(seed, batch_size)]
 
     def act(
-        self, image: UInt8[np.ndarray, "N 3 H W"], state: np.random.Generator, *, explore: bool
-    ) -> tuple[Float32[np.ndarray, "N A"], np.random.Generator]:
+        self, image: UInt8[np.ndarray, "N 3 H W"], state: list[np.random.Generator], *, explore: bool
+    ) -> tuple[Float32[np.ndarray, "N A"], list[np.random.Generator]]:
         """Uniform in [-1, 1], exploring or not."""
-        return state.uniform(-1, 1, (len(image), self._action_size)).astype(np.float32), state
+        drawn = [of_row.uniform(-1, 1, self._action_size) for of_row in state]
+        return np.array(drawn, np.float32), state
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,10 @@ class EpisodeRecord:
 class _Running:
     """The episode under way."""
 
+    env: "gymnasium.Env[Any, Any]"
     policy: Policy
     state: Any
+    """The policy's, of one row."""
     seed: int
     image: list[np.ndarray]
     action: list[np.ndarray]
@@ -106,9 +112,9 @@ class Collector:
                 self._running = _begin(self._env, policy, episode_seed(self._seed, self.episodes))
         running = self._running
         with self._timing("act"):
-            action = _choose(running, True)
+            (action,) = _choose([running], True)
         with self._timing("environment"):
-            ended = _advance(self._env, running, action)
+            ended = _advance(running, action)
         if not ended:
             return None
         self._replay.add(
@@ -133,32 +139,65 @@ def evaluate(
     env: "gymnasium.Env[Any, Any]", policy: Policy, *, seeds: Sequence[int], explore: bool = False
 ) -> list[EpisodeRecord]:
     """One episode per seed, with the policy's mode or, exploring, with samples of it."""
-    return [play_episode(env, policy, seed=seed, explore=explore)[0] for seed in seeds]
+    return [record for record, _ in play([env], policy, seeds=seeds, explore=explore)]
 
 
 def each_episode(
-    env: "gymnasium.Env[Any, Any]", policies: Mapping[str, tuple[Policy, bool]], *, seeds: Sequence[int]
+    envs: "Sequence[gymnasium.Env[Any, Any]]",
+    policies: Mapping[str, tuple[Policy, bool]],
+    *,
+    seeds: Sequence[int],
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[str, EpisodeRecord, UInt8[np.ndarray, "T 3 H W"]]]:
-    """Every policy on the same seeds, one episode at a time: `(name, record, frames)` as each ends.
+    """Every policy on the same seeds: `(name, record, frames)` of its episodes, in the order of the seeds.
 
     Args:
-        env: stepped by nobody else meanwhile.
+        envs: alike, as many as episodes are played at once; stepped by nobody else meanwhile.
         policies: by name, each with whether it explores.
         seeds: of the episodes.
+        stopped: asked before every step; where it says so, nothing more is played.
     """
     for name, (policy, explore) in policies.items():
-        for seed in seeds:
-            yield name, *play_episode(env, policy, seed=seed, explore=explore)
+        for record, frames in play(envs, policy, seeds=seeds, explore=explore, stopped=stopped):
+            yield name, record, frames
+
+
+def play(
+    envs: "Sequence[gymnasium.Env[Any, Any]]",
+    policy: Policy,
+    *,
+    seeds: Sequence[int],
+    explore: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[EpisodeRecord, UInt8[np.ndarray, "T 3 H W"]]]:
+    """An episode for each seed, and what was seen in it, the reset's frame first: episode_steps + 1 frames.
+
+    An environment that is free takes the next seed; an episode waits for those of earlier seeds. Arguments as of
+    `each_episode`.
+    """
+    free, waiting = list(envs), list(enumerate(seeds))
+    running, over = dict[int, _Running](), dict[int, _Running]()
+    for number in range(len(seeds)):
+        while number not in over:
+            if stopped():
+                return
+            while free and waiting:
+                at, seed = waiting.pop(0)
+                running[at] = _begin(free.pop(0), policy, seed)
+            actions = _choose(list(running.values()), explore)
+            ended = [_advance(one, action) for one, action in zip(running.values(), actions, strict=True)]
+            for at in [at for at, end in zip(running, ended, strict=True) if end]:
+                over[at] = running.pop(at)
+                free.append(over[at].env)
+        done = over.pop(number)
+        yield done.record(), np.stack(done.image)
 
 
 def play_episode(
     env: "gymnasium.Env[Any, Any]", policy: Policy, *, seed: int, explore: bool = False
 ) -> tuple[EpisodeRecord, UInt8[np.ndarray, "T 3 H W"]]:
-    """One whole episode and what was seen in it, the reset's frame first: episode_steps + 1 frames."""
-    running = _begin(env, policy, seed)
-    while not _advance(env, running, _choose(running, explore)):
-        pass
-    return running.record(), np.stack(running.image)
+    """One whole episode and what was seen in it."""
+    return next(play([env], policy, seeds=[seed], explore=explore))
 
 
 def episode_seed(run_seed: int, episode: int) -> int:
@@ -174,17 +213,23 @@ def evaluation_seeds(episodes: int) -> list[int]:
 def _begin(env: "gymnasium.Env[Any, Any]", policy: Policy, seed: int) -> _Running:
     frame, _ = env.reset(seed=seed)
     zero = np.zeros(env.action_space.shape or (), np.float32)
-    return _Running(policy, policy.initial_state(1, seed=seed), seed, [_channels_first(frame)], [zero], [0.0])
+    state = policy.initial_state(1, seed=seed)
+    return _Running(env, policy, state, seed, [_channels_first(frame)], [zero], [0.0])
 
 
-def _choose(running: _Running, explore: bool) -> Float32[np.ndarray, "A"]:
-    action, running.state = running.policy.act(running.image[-1][None], running.state, explore=explore)
-    return action[0]
+def _choose(running: Sequence[_Running], explore: bool) -> Float32[np.ndarray, "N A"]:
+    """An action for each of the episodes, which one policy plays."""
+    image = np.stack([one.image[-1] for one in running])
+    state = join([one.state for one in running])
+    action, state = running[0].policy.act(image, state, explore=explore)
+    for row, one in enumerate(running):
+        one.state = state if len(running) == 1 else select(state, row)
+    return action
 
 
-def _advance(env: "gymnasium.Env[Any, Any]", running: _Running, action: Float32[np.ndarray, "A"]) -> bool:
+def _advance(running: _Running, action: Float32[np.ndarray, "A"]) -> bool:
     """Steps, notes the row, and says whether the episode ended."""
-    frame, reward, terminated, truncated, info = env.step(action)
+    frame, reward, terminated, truncated, info = running.env.step(action)
     running.image.append(_channels_first(frame))
     running.action.append(action)
     running.reward.append(float(reward))

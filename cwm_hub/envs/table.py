@@ -59,6 +59,8 @@ class Suite:
     """Tasks that `list_envs` names; the maker may take more."""
     needs_gl: bool = True
     """Whether every task of it draws with MuJoCo, which needs headless GL."""
+    several: bool = True
+    """Whether a process may play several environments alike; not where they are one server's."""
 
 
 SUITES = {
@@ -77,6 +79,7 @@ SUITES = {
         "cwm_hub.envs.driving.carla:make",
         ("highway", "highway_wet_sunset", "highway_changing"),
         needs_gl=False,
+        several=False,
     ),
     "gym": Suite("cwm_hub.envs.gym_adapter:make", ("Reacher-v5",), needs_gl=False),
 }
@@ -167,6 +170,20 @@ def find_suite(name: str) -> tuple[Suite, str]:
         f"unknown environment {name!r}{hint}: expected one of {', '.join(list_envs())}, another task of these suites, "
         "gym:ID of any gymnasium environment, or module:factory"
     )
+
+
+def check_several(name: str, setting: str) -> None:
+    """Refuse to play several environments of a task at once where they would be one server's.
+
+    Args:
+        name: of the environment.
+        setting: what asks for it.
+
+    Raises:
+        ValueError: it cannot be.
+    """
+    if not find_suite(name)[0].several:
+        raise ValueError(f"{name} plays one episode at a time on its server: set {setting} to 1")
 
 
 def list_envs() -> list[str]:

@@ -57,7 +57,7 @@ def run(args: Any) -> Iterator[str]:
     env = make_env(**asdict(config))
     check_fits(agent, env, task=config.name)
     policy = "sampled" if args.sampled else "mode"
-    played = each_episode(env, {policy: (agent, args.sampled)}, seeds=evaluation_seeds(args.episodes))
+    played = each_episode([env], {policy: (agent, args.sampled)}, seeds=evaluation_seeds(args.episodes))
     scores, frames = zip(*((record.score, seen) for _, record, seen in played), strict=True)
     place = args.out or Path("watch.mp4")
     if args.out is None and saved.run is not None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from cwm_hub.config import check_range
 from cwm_hub.models.checks import check_action, check_flags, check_frames, check_state
+from cwm_hub.models.draws import Generators
 from cwm_hub.models.frame_model import FrameModel, FrameModelConfig, image_loss
 from cwm_hub.models.heads import HeadConfig, ScalarHead, gaussian_loss
 from cwm_hub.models.published import Published
@@ -183,7 +184,7 @@ class ActionWorldModel(Published, nn.Module):
         is_first: Bool[Tensor, "B"] | None = None,
         *,
         sample: bool = True,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> WorldState:
         """State once a frame is in view, as acting needs it; no graph is built and the context path is not used.
 
@@ -227,7 +228,7 @@ class ActionWorldModel(Published, nn.Module):
         is_first: Bool[Tensor, "B T"],
         *,
         sample: bool = True,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> WorldModelOutput:
         """Filter sequences from the replay with both RSSMs; `action[:, t]` led to frame t.
 

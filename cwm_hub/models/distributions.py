@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cwm_hub.models.draws import Generators, draw
+
 # Samples stay this far inside the bounds, where log_prob is finite (DreamerV2).
 ACTION_MARGIN = 1e-6
 
@@ -26,14 +28,14 @@ class TruncatedNormal:
         """The most likely action."""
         return self.mean.clamp(-1, 1)
 
-    def rsample(self, generator: torch.Generator | None = None) -> Float[Tensor, "*batch A"]:
+    def rsample(self, generator: Generators = None) -> Float[Tensor, "*batch A"]:
         """A sample by inversion of the distribution function, differentiable in mean and std.
 
         The clip to [-1 + 1e-6, 1 - 1e-6] lets the gradient through (straight-through, as DreamerV2).
         """
         low, high = self._bounds()
         cdf_low, cdf_high = _normal_cdf(low), _normal_cdf(high)
-        uniform = torch.rand(self.mean.shape, generator=generator, device=self.mean.device)
+        uniform = draw(torch.rand, self.mean.shape, device=self.mean.device, generator=generator)
         probability = cdf_low + uniform * (cdf_high - cdf_low)
         tiny = torch.finfo(probability.dtype).eps
         action = self.mean + self.std * _normal_icdf(probability.clamp(tiny, 1 - tiny))

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from cwm_hub.config import MOST_UNITS, check_range
+from cwm_hub.models.draws import Generators, draw
 from cwm_hub.models.initialise import init_xavier
 from cwm_hub.models.recurrent import GRUCell
 
@@ -88,10 +89,10 @@ def stack_states(states: list[RSSMState], dim: int) -> RSSMState:
 
 
 def gumbel_noise(
-    shape: tuple[int, ...], *, device: torch.device, generator: torch.Generator | None = None
+    shape: tuple[int, ...], *, device: torch.device, generator: Generators = None
 ) -> Float[Tensor, "..."]:
     """Standard Gumbel noise in float32: `argmax(logits + noise)` is a draw from the categorical of the logits."""
-    uniform = torch.rand(shape, device=device, generator=generator)
+    uniform = draw(torch.rand, shape, device=device, generator=generator)
     return -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
 
 
@@ -177,7 +178,7 @@ class RSSM(nn.Module):
         is_first: Bool[Tensor, "B"],
         *,
         sample: bool = True,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> tuple[RSSMState, RSSMState]:
         """One step with a frame in view.
 
@@ -200,7 +201,7 @@ class RSSM(nn.Module):
         action: Float[Tensor, "B A"] | None,
         *,
         sample: bool = True,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> RSSMState:
         """One step without a frame: the prior."""
         deter = self._next_deter(state.stoch, state.deter, self._pad(action))
@@ -215,7 +216,7 @@ class RSSM(nn.Module):
         state: RSSMState | None = None,
         *,
         sample: bool = True,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> tuple[RSSMState, RSSMState]:
         """Filter a sequence of frame embeddings.
 
@@ -225,7 +226,7 @@ class RSSM(nn.Module):
             is_first: true where a clip or an episode begins: state and action are cleared before that step.
             state: the state to go on from; zeros where absent.
             sample: draw latents, or take the mode.
-            generator: source of the draws; the device's default where absent.
+            generator: source of the draws, one for all or one for each of the B; the device's default where absent.
 
         Returns:
             `(posterior, prior)`, each stacked over T. The prior's `stoch` is its mode: only its logits are read.
@@ -259,7 +260,7 @@ class RSSM(nn.Module):
         *,
         steps: int | None = None,
         sample: bool = True,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> RSSMState:
         """Roll the prior forward from `state`, open loop.
 
@@ -300,9 +301,7 @@ class RSSM(nn.Module):
     def _as_latents(self, flat: Tensor) -> Tensor:
         return flat.unflatten(-1, (self.config.stoch, self.config.classes))
 
-    def _noise(
-        self, lead: tuple[int, ...], device: torch.device, generator: torch.Generator | None
-    ) -> Tensor:
+    def _noise(self, lead: tuple[int, ...], device: torch.device, generator: Generators) -> Tensor:
         shape = (*lead, self.config.stoch, self.config.classes)
         return gumbel_noise(shape, device=device, generator=generator)
 

@@ -9,11 +9,11 @@ import yaml
 
 from cwm_hub.config import check_range
 from cwm_hub.envs.rendering import gl_problem, resolve_quality
-from cwm_hub.envs.table import EnvConfig, find_suite
+from cwm_hub.envs.table import EnvConfig, check_several, find_suite
 from recipes.run.folder import RecipeError, saved_steps
 
-MAY_CHANGE = {"agent_steps", "device", "run", "name"}
-"""What a resuming command may say otherwise: the budget, where, and what it is called."""
+MAY_CHANGE = {"agent_steps", "device", "run", "name", "evaluation_episodes_at_once"}
+"""What a resuming command may say otherwise: the budget, where, what it is called, and what costs time alone."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,9 @@ class FinetuneConfig:
     the end. A random policy is evaluated once, before everything."""
     evaluation_episodes: int = 10
     """Episodes of an evaluation, with the same seeds every time and in every run."""
+    evaluation_episodes_at_once: int = 1
+    """Episodes of an evaluation that are acted in one batch, each in an environment of its own. Each goes as it would alone,
+    but for rounding: a latent may be drawn otherwise where two classes are as good as equal."""
     evaluate_sampled: bool = True
     """Evaluate samples of the policy beside its mode, which early in training may saturate in a corner."""
     checkpoint_every_steps: int = 10_000
@@ -71,10 +74,13 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         """Raises ValueError for the first value out of its range."""
         counts = ("agent_steps", "prefill_steps", "update_every_steps", "evaluate_every_steps")
-        check_range(self, *counts, "evaluation_episodes", "checkpoint_every_steps", at_least=1)
+        check_range(self, *counts, "evaluation_episodes", "evaluation_episodes_at_once", at_least=1)
+        check_range(self, "checkpoint_every_steps", at_least=1)
         check_range(self, "log_every_updates", "max_bad_updates", at_least=1)
         check_range(self, "replay_steps", at_least=2)
-        check_range(self, "warmup_updates", at_least=0)
+        check_range(self, "warmup_updates", "seed", at_least=0)
+        if self.evaluation_episodes_at_once > 1:
+            check_several(self.env.name, "evaluation_episodes_at_once")
 
     @property
     def last_step(self) -> int:

@@ -133,7 +133,7 @@ def test_acting_sees_the_last_three_frames_oldest_first_and_explores_only_when_t
     state, seen = agent.initial_state(1, seed=3), []
     for image in images:
         mode, state = agent.act(image, state, explore=False)
-        seen.append(state.frames[0, ::3, 0, 0].tolist())
+        seen.append(state.frames[0][::3, 0, 0].tolist())
     assert seen == [[0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4]]
     start = agent.initial_state(1, seed=3)
     one, _ = agent.act(images[0], start, explore=True)

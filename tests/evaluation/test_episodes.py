@@ -52,7 +52,7 @@ def test_summary_of_two_episodes_spans_both_and_of_one_has_no_interval():
 def test_every_policy_plays_every_seed():
     env = make_env("dummy", image_size=16)
     policies = {"one": (RandomPolicy(1), True), "other": (RandomPolicy(1), False)}
-    played = list(each_episode(env, policies, seeds=[3, 5]))
+    played = list(each_episode([env], policies, seeds=[3, 5]))
     alone = evaluate(env, RandomPolicy(1), seeds=[3, 5])
     assert [(name, record) for name, record, _ in played] == [(n, r) for n in policies for r in alone]
     assert {len(frames) for *_, frames in played} == {21}

@@ -46,6 +46,15 @@ def test_a_finished_run_scores_as_in_its_last_evaluation(run: Path, tmp_path: Pa
         assert film.streams.video[0].width == 2 * 128 + 4
 
 
+def test_episodes_at_once_score_as_one_by_one(run: Path, tmp_path: Path) -> None:
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    score(run, alone, "--episodes", "3")
+    score(run, together, "--episodes", "3", "--episodes_at_once", "2")
+    for one, other in zip(*(rows(out / "episodes.jsonl") for out in (alone, together)), strict=True):
+        assert one.pop("score") == pytest.approx(other.pop("score"), abs=1e-3)
+        assert one == other
+
+
 def test_a_running_run_is_scored_by_its_newest_checkpoint(run: Path, tmp_path: Path) -> None:
     running = tmp_path / "running"
     shutil.copytree(run, running)
@@ -84,6 +93,7 @@ def test_another_task_is_said(run: Path, tmp_path: Path, capsys: pytest.CaptureF
         (("--env.image_sise", "16"), "did you mean 'image_size'"),
         (("--task", "dumy"), "unknown environment 'dumy'; did you mean 'dummy'"),
         (("--episodes", "0"), "--episodes is at least 1, got 0"),
+        (("--episodes_at_once", "0"), "episodes_at_once is at least 1, got 0"),
         (("--episodes", "2", "--seeds", "1"), "give --seeds or --episodes"),
         (("--seeds", "-1"), r"--seeds are numbers from 0, got \[-1\]"),
         (("--film", "film.gif"), "--film is an mp4 file to write, got film.gif"),

@@ -63,6 +63,7 @@ def signal_at_call(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call:
         "update_every_steps",
         "evaluate_every_steps",
         "evaluation_episodes",
+        "evaluation_episodes_at_once",
         "log_every_updates",
         "prefill_steps",
     ],
@@ -72,6 +73,25 @@ def test_zero_is_refused_before_the_work(tmp_path: Path, capfd: pytest.CaptureFi
         main(arguments(tmp_path / "run", **{name: 0}))
     told = f"{error.value} {capfd.readouterr().err}"
     assert re.search(rf"{name} \S+.* at least 1, got 0", told)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"seed": -1}, "seed .*at least 0, got -1"),
+        (
+            {"env.name": "carla:highway", "evaluation_episodes_at_once": 2},
+            "carla:highway plays one episode at a time on its server: set evaluation_episodes_at_once to 1",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_settings(
+    tmp_path: Path, capfd: pytest.CaptureFixture, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises((ValueError, SystemExit)) as error:
+        main(arguments(tmp_path / "run", **changes))
+    assert re.search(sentence, f"{error.value} {capfd.readouterr().err}")
     assert not (tmp_path / "run").exists()
 
 
@@ -151,18 +171,34 @@ def test_a_signal_between_the_warm_up_updates_loses_nothing(
     assert_same_run(whole_run, run)
 
 
-@pytest.mark.parametrize("call", [1, 4, 9])
+@pytest.mark.parametrize("call", [1, 7, 15])
 def test_a_signal_between_evaluation_episodes_loses_nothing(
     whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
     """In the random policy's evaluation, in the mode's and in the samples' of step 120."""
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        signal_at_call(patch, rollout, "play_episode", call)
+        signal_at_call(
+            patch, rollout, "_begin", call
+        )  # of training episodes too: three before each evaluation
         assert main(arguments(run)) == 128 + signal.SIGTERM
-    assert len(rows(run / "eval.jsonl") if call > 1 else []) == {1: 0, 4: 2, 9: 6}[call]
+    assert len(rows(run / "eval.jsonl") if call > 1 else []) == {1: 0, 7: 2, 15: 6}[call]
     assert main(arguments(run)) == 0
     assert_same_run(whole_run, run)
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_signal_is_heard_within_a_step_of_an_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    steps = []
+    real = rollout._advance
+    monkeypatch.setattr(rollout, "_advance", lambda *of_step: (steps.append(of_step), real(*of_step))[1])
+    signal_at_call(monkeypatch, rollout, "_choose", 3)
+    run = tmp_path / "run"
+    assert main(arguments(run, evaluation_episodes_at_once=at_once)) == 128 + signal.SIGTERM
+    assert len(steps) == 3 * at_once
+    assert not (run / "eval.jsonl").exists() and not (run / "films").exists()
 
 
 def test_a_signal_inside_an_episode_saves_and_says_what_is_given_up(
