@@ -74,11 +74,12 @@ def main(config: FinetuneConfig) -> int:
         return 0
     lock = lock_run(run)  # noqa: F841 (held as long as it is referred to)
 
-    # The task more than once: evaluation must not disturb the training episode under way.
+    # The task more than once: evaluation must not disturb the training episodes under way.
     at_once = min(config.evaluation_episodes_at_once, config.evaluation_episodes)
-    env, *evaluation_envs = (make_env(**asdict(config.env)) for _ in range(1 + at_once))
-    assert env.action_space.shape is not None
-    action_size = env.action_space.shape[0]
+    envs = [make_env(**asdict(config.env)) for _ in range(config.collect_envs)]
+    evaluation_envs = [make_env(**asdict(config.env)) for _ in range(at_once)]
+    assert envs[0].action_space.shape is not None
+    action_size = envs[0].action_space.shape[0]
 
     # Replay, agent and counters: pre-trained, from scratch, or where an earlier run stopped.
     torch.manual_seed(config.seed)
@@ -108,10 +109,10 @@ def main(config: FinetuneConfig) -> int:
     truncate_rows(run / "eval.jsonl", counter="agent_steps", last=progress.evaluated_at)
     print_header(config, agent, device, progress)
 
-    # The loop. A turn: the updates that are due, an evaluation or a checkpoint where one is due, one agent step.
+    # The loop. A turn: the updates that are due, an evaluation or a checkpoint where one is due, an agent step in each environment.
     stop, random = StopSignal(), RandomPolicy(action_size)
     meter = Meter(progress, device, times=["environment", "act", "update", "evaluate"])
-    collector = Collector(env, replay, seed=config.seed, episodes=progress.episodes, timing=meter.timing)
+    collector = Collector(envs, replay, seed=config.seed, episodes=progress.episodes, timing=meter.timing)
     began, saved_at = replace(progress), progress.agent_steps
     while True:
         while progress.due_updates and not stop.received:
@@ -126,7 +127,7 @@ def main(config: FinetuneConfig) -> int:
             with meter.timing("evaluate"):
                 records, frames = evaluate(evaluation_envs, due, config.evaluation_episodes, stop)
             if not stop.received:
-                film, fps = film_path(run, progress.agent_steps), env.metadata["render_fps"]
+                film, fps = film_path(run, progress.agent_steps), envs[0].metadata["render_fps"]
                 write_film(film, frames["random" if "random" in due else "mode"], frames_per_second=fps)
                 if "random" in due:
                     check_task(records["random"], agent, config)
@@ -136,7 +137,7 @@ def main(config: FinetuneConfig) -> int:
                 progress.evaluated_at = progress.agent_steps
                 print_evaluation(progress.agent_steps, latest_scores(run), due)
 
-        finished = progress.agent_steps == config.last_step and not stop.received
+        finished = progress.agent_steps >= config.last_step and not stop.received
         saving = progress.agent_steps - saved_at >= config.checkpoint_every_steps and not meter.bad_in_a_row
         if stop.received or (saving and not collector.running_steps):
             meter.store()
@@ -144,7 +145,8 @@ def main(config: FinetuneConfig) -> int:
             save_checkpoint(checkpoints, agent, parent, replay, progress)
             saved_at = progress.agent_steps
         if stop.received:
-            given_up = f", the {collector.running_steps} of the episode under way given up"
+            under_way = "episode" if config.collect_envs == 1 else "episodes"
+            given_up = f", the {collector.running_steps} of the {under_way} under way given up"
             print(
                 f"\nstopped by a signal and saved at step {progress.agent_steps:,}"
                 f"{given_up if collector.running_steps else ''}; the same command goes on from there"
@@ -153,15 +155,17 @@ def main(config: FinetuneConfig) -> int:
         if finished:
             break
 
-        finished_episode = collector.step(agent if progress.agent_steps >= config.prefill_steps else random)
-        progress.agent_steps, progress.episodes = progress.agent_steps + 1, collector.episodes
-        progress.due_updates += updates_after(config, progress.agent_steps)
-        if finished_episode is not None:
-            append_row(run / "episodes.jsonl", counters(config, progress) | asdict(finished_episode))
+        taken, at = collector.agent_steps, progress.agent_steps
+        finished_episodes = collector.step(agent if at >= config.prefill_steps else random)
+        progress.agent_steps, progress.episodes = at + collector.agent_steps - taken, collector.episodes
+        for step in range(at, progress.agent_steps):
+            progress.due_updates += updates_after(config, step + 1)
+        for record in finished_episodes:
+            append_row(run / "episodes.jsonl", counters(config, progress) | asdict(record))
 
     meter.clock()
     write_agent(run, agent, parent, config, progress)
-    for used in (env, *evaluation_envs):
+    for used in (*envs, *evaluation_envs):
         used.close()
     return 0
 
@@ -186,11 +190,10 @@ def policies_due(
     """`POLICIES` that are to be evaluated now, and whether they explore: the random one once, before everything."""
     if progress.evaluated_at < 0:
         return {"random": (random, True)}
-    since = progress.agent_steps - config.prefill_steps
-    here = since >= 0 and (
-        since % config.evaluate_every_steps == 0 or progress.agent_steps == config.last_step
-    )
-    if not here or progress.evaluated_at == progress.agent_steps:
+    since, last = (at - config.prefill_steps for at in (progress.agent_steps, progress.evaluated_at))
+    every = config.evaluate_every_steps
+    here = since // every > last // every or progress.agent_steps >= config.last_step
+    if since < 0 or not here or since == last:
         return {}
     due: dict[str, tuple[Policy, bool]] = {"mode": (agent, False)}
     return due | ({"sampled": (agent, True)} if config.evaluate_sampled else {})
@@ -242,7 +245,7 @@ def check_task(records: Sequence[EpisodeRecord], agent: Agent, config: FinetuneC
 
     Raises:
         RecipeError: the task ends episodes and the agent does not learn that; they are too short for the agent, or
-            too long for the replay.
+            too long for the prefill or the replay.
     """
     task, rows = config.env.name, max(record.episode_steps for record in records) + 1
     if any(record.terminated for record in records) and not agent.learns_termination:
@@ -254,6 +257,12 @@ def check_task(records: Sequence[EpisodeRecord], agent: Agent, config: FinetuneC
         raise RecipeError(
             f"episodes of {task} have {rows} frames and the agent learns from {agent.episode_rows} at once: lower "
             "agent.sequence_steps or env.action_repeat"
+        )
+    first = min(record.episode_steps for record in records) * config.collect_envs
+    if first > config.prefill_steps:
+        raise RecipeError(
+            f"no episode of {task} is over when the prefill ends, after {config.prefill_steps} steps where the first take "
+            f"{first}: raise prefill_steps{'' if config.collect_envs == 1 else ' or lower collect_envs'}"
         )
     if rows > config.replay_steps:
         raise RecipeError(

@@ -75,64 +75,68 @@ class _Running:
         score, steps = float(sum(self.reward)), len(self.reward) - 1
         return EpisodeRecord(self.seed, score, self.success, steps, self.terminated)
 
+    def episode(self) -> Episode:
+        image, action = np.stack(self.image), np.stack(self.action)
+        return Episode(image, action, np.array(self.reward, np.float32), self.terminated)
+
 
 class Collector:
-    """Steps one environment with exploration and adds each finished episode to the replay.
+    """Steps environments with exploration and adds each finished episode to the replay.
+
+    They begin their episodes together and are acted in one batch; one whose episode ends early waits for the others.
 
     Args:
-        env: stepped by nobody else.
+        envs: alike; stepped by nobody else.
         replay: takes the episodes.
         seed: of the run; its episode number i has the seed `episode_seed(seed, i)`.
-        episodes: finished so far, before a resume.
+        episodes: begun before a resume.
         timing: context in which to step (`environment`: physics and drawing) and to choose actions (`act`).
     """
 
     def __init__(
         self,
-        env: "gymnasium.Env[Any, Any]",
+        envs: "Sequence[gymnasium.Env[Any, Any]]",
         replay: Replay,
         *,
         seed: int,
         episodes: int = 0,
         timing: Callable[[str], AbstractContextManager[Any]] = nullcontext,
     ):
-        self._env, self._replay, self._seed, self._timing = env, replay, seed, timing
-        self._running: _Running | None = None
+        self._envs, self._replay, self._seed, self._timing = envs, replay, seed, timing
+        self._running = dict[int, _Running]()  # by the episode's number
         self.episodes = episodes
-        """Episodes finished so far, those before a resume among them."""
+        """Number of the next episode after those that are finished, those before a resume among them."""
+        self.agent_steps = 0
+        """Taken so far, in all environments together."""
 
-    def step(self, policy: Policy) -> EpisodeRecord | None:
-        """One agent step, after a reset where an episode begins; the record of the episode it ended, if it did.
+    def step(self, policy: Policy) -> list[EpisodeRecord]:
+        """An agent step in each environment, after resets where episodes begin; records of the episodes that ended.
 
-        A policy keeps the episode it began: another one given in its middle waits for the next. The official code
+        A policy keeps the episodes it began: another one given in their middle waits for the next. The official code
         resets the episode under way when the prefill ends; on the paper's tasks none is.
         """
-        if self._running is None:
+        if not self._running:
             with self._timing("environment"):
-                self._running = _begin(self._env, policy, episode_seed(self._seed, self.episodes))
-        running = self._running
+                for number, env in enumerate(self._envs, self.episodes):
+                    self._running[number] = _begin(env, policy, episode_seed(self._seed, number))
         with self._timing("act"):
-            (action,) = _choose([running], True)
-        with self._timing("environment"):
-            ended = _advance(running, action)
-        if not ended:
-            return None
-        self._replay.add(
-            Episode(
-                np.stack(running.image),
-                np.stack(running.action),
-                np.array(running.reward, np.float32),
-                running.terminated,
-            )
-        )
-        self._running = None
-        self.episodes += 1
-        return running.record()
+            actions = _choose(list(self._running.values()), True)
+        finished = list[EpisodeRecord]()
+        for (number, running), action in zip(list(self._running.items()), actions, strict=True):
+            with self._timing("environment"):
+                ended = _advance(running, action)
+            if ended:
+                del self._running[number]
+                self._replay.add(running.episode())
+                self.episodes = max(self.episodes, number + 1)
+                finished.append(running.record())
+        self.agent_steps += len(actions)
+        return finished
 
     @property
     def running_steps(self) -> int:
-        """Agent steps of the episode under way, 0 between episodes."""
-        return 0 if self._running is None else len(self._running.reward) - 1
+        """Agent steps of the episodes under way, 0 between episodes."""
+        return sum(len(running.reward) - 1 for running in self._running.values())
 
 
 def evaluate(

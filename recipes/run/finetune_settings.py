@@ -48,6 +48,9 @@ class FinetuneConfig:
     """Updates made at once after the prefill."""
     update_every_steps: int = 5
     """Agent steps per update from then on."""
+    collect_envs: int = 1
+    """Environments in which episodes are collected at once, acted in one batch (paper: 1). Everything else still counts
+    agent steps of all of them together; what is due comes after the step of all, and the run ends up to so many later."""
     replay_steps: int = 1_000_000
     """Capacity of the replay in agent steps."""
     evaluate_every_steps: int = 10_000
@@ -75,12 +78,13 @@ class FinetuneConfig:
         """Raises ValueError for the first value out of its range."""
         counts = ("agent_steps", "prefill_steps", "update_every_steps", "evaluate_every_steps")
         check_range(self, *counts, "evaluation_episodes", "evaluation_episodes_at_once", at_least=1)
-        check_range(self, "checkpoint_every_steps", at_least=1)
+        check_range(self, "checkpoint_every_steps", "collect_envs", at_least=1)
         check_range(self, "log_every_updates", "max_bad_updates", at_least=1)
         check_range(self, "replay_steps", at_least=2)
         check_range(self, "warmup_updates", "seed", at_least=0)
-        if self.evaluation_episodes_at_once > 1:
-            check_several(self.env.name, "evaluation_episodes_at_once")
+        for setting in ("evaluation_episodes_at_once", "collect_envs"):
+            if getattr(self, setting) > 1:
+                check_several(self.env.name, setting)
 
     @property
     def last_step(self) -> int:
@@ -114,8 +118,9 @@ def check_same_config(run: Path, config: FinetuneConfig) -> None:
         saved = dict(yaml.safe_load(path.read_text()))
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise RecipeError(f"{path} cannot be read ({error}): give another --run") from error
-    now = yaml.safe_load(yaml.safe_dump(asdict(config)))
-    changed = sorted(name for name in now if name not in MAY_CHANGE and now[name] != saved.get(name))
+    now, new = (yaml.safe_load(yaml.safe_dump(asdict(c))) for c in (config, FinetuneConfig()))
+    saved = new | saved  # a run from before a setting was there had what is now its default
+    changed = sorted(name for name in now if name not in MAY_CHANGE and now[name] != saved[name])
     if changed:
         raise RecipeError(
             f"{run} was begun with other values of {', '.join(changed)}: take another --run or the same values"

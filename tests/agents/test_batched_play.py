@@ -10,7 +10,8 @@ from cwm_hub.agents.batched_state import join, row_seeds, select
 from cwm_hub.agents.dreamer import DreamerAgent
 from cwm_hub.agents.drqv2 import DrQV2Agent
 from cwm_hub.agents.presets import agent_preset
-from cwm_hub.agents.rollout import RandomPolicy, play
+from cwm_hub.agents.replay import Replay
+from cwm_hub.agents.rollout import Collector, RandomPolicy, episode_seed, play
 from cwm_hub.envs.table import make_env
 from cwm_hub.models.draws import draw
 
@@ -67,6 +68,52 @@ def test_a_free_environment_takes_the_next_seed_and_records_keep_their_order() -
     assert [(len(frames), frames.min(), frames.max()) for _, frames in played] == [
         (n + 1, n, n) for n in (4, 1, 2, 3)
     ]
+
+
+class Lasting(Counted):
+    """Its episodes last so many steps, whatever the seed."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=self.steps)
+
+
+def collector_of(*envs: gymnasium.Env, side: int = SIDE) -> tuple[Collector, Replay]:
+    replay = Replay(capacity_steps=200, image_size=side, action_size=1, seed=0)
+    return Collector(envs, replay, seed=7), replay
+
+
+def test_collected_episodes_begin_together_and_the_shorter_waits() -> None:
+    """Of three steps and of one: the first round takes 2 + 1 + 1 agent steps, and the next begins with number 2."""
+    (collector, replay), policy = collector_of(Lasting(3), Lasting(1)), Noting()
+    told = []
+    for _ in range(4):
+        records = collector.step(policy)
+        told.append(
+            (
+                [record.seed for record in records],
+                collector.agent_steps,
+                collector.running_steps,
+                collector.episodes,
+            )
+        )
+    seeds = [episode_seed(7, number) for number in range(4)]
+    assert told == [([seeds[1]], 2, 1, 2), ([], 3, 2, 2), ([seeds[0]], 4, 0, 2), ([seeds[3]], 6, 1, 4)]
+    assert policy.batches == [[3, 1], [3], [3], [3, 1]]
+    assert (replay.episodes, replay.steps) == (3, 5)
+
+
+def test_episodes_collected_at_once_are_those_collected_one_by_one() -> None:
+    single, alone = collector_of(make_env("dummy", image_size=16), side=16)
+    several, together = collector_of(*(make_env("dummy", image_size=16) for _ in range(3)), side=16)
+    one_by_one = [record for _ in range(60) for record in single.step(RandomPolicy(1))]
+    at_once = [record for _ in range(20) for record in several.step(RandomPolicy(1))]
+    assert at_once == one_by_one and len(at_once) == 3
+    ours, theirs = (replay.sample_sequences(20, 21) for replay in (alone, together))
+    for part in ("image", "action", "reward"):
+        assert np.array_equal(getattr(ours, part), getattr(theirs, part)), part
 
 
 def test_nothing_more_is_played_once_stopped() -> None:

@@ -132,10 +132,10 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> DreamerAgent:
 
 def collect(agent: DreamerAgent) -> Replay:
     replay = Replay(capacity_steps=10, image_size=SIZE, action_size=1, seed=0)
-    collector = Collector(Counting(), replay, seed=0)
-    records = [collector.step(agent) for _ in range(3)]
-    assert records[:2] == [None, None]
-    assert records[2] is not None and (records[2].score, records[2].episode_steps) == (6.0, 3)
+    collector = Collector([Counting()], replay, seed=0)
+    assert [collector.step(agent) for _ in range(2)] == [[], []]
+    (record,) = collector.step(agent)
+    assert (record.score, record.episode_steps) == (6.0, 3)
     return replay
 
 

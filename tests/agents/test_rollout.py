@@ -31,8 +31,8 @@ class BestPolicy:
 def collect(policy, steps: int, *, episodes: int = 0):
     env = make_env("dummy", image_size=16)
     replay = Replay(capacity_steps=1000, image_size=16, action_size=1, seed=0)
-    collector = Collector(env, replay, seed=7, episodes=episodes)
-    records = [record for _ in range(steps) if (record := collector.step(policy))]
+    collector = Collector([env], replay, seed=7, episodes=episodes)
+    records = [record for _ in range(steps) for record in collector.step(policy)]
     return replay, collector, records
 
 
@@ -63,11 +63,11 @@ def test_collection_that_resumes_at_an_episode_start_goes_on_exactly() -> None:
 def test_a_policy_keeps_the_episode_it_began() -> None:
     env = make_env("dummy", image_size=16)
     replay = Replay(capacity_steps=100, image_size=16, action_size=1, seed=0)
-    collector = Collector(env, replay, seed=0)
+    collector = Collector([env], replay, seed=0)
     collector.step(RandomPolicy(1))
     best = BestPolicy(env)
-    mixed = next(record for _ in range(19) if (record := collector.step(best)))
-    alone = next(record for _ in range(20) if (record := collector.step(best)))
+    mixed = next(record for _ in range(19) for record in collector.step(best))
+    alone = next(record for _ in range(20) for record in collector.step(best))
     assert mixed.success == 0 or mixed.score < alone.score
     assert alone.success == 1
 
@@ -142,16 +142,16 @@ def test_any_step_that_solved_the_task_makes_a_success_and_a_time_limit_is_no_te
     for terminates in (True, False):
         env = Fleeting(terminates=terminates)
         replay = Replay(capacity_steps=10, image_size=16, action_size=1, seed=0)
-        collector = Collector(env, replay, seed=0)
-        record = [collector.step(RandomPolicy(1)) for _ in range(3)][-1]
-        assert record is not None and record.success == 1
+        collector = Collector([env], replay, seed=0)
+        (record,) = [one for _ in range(3) for one in collector.step(RandomPolicy(1))]
+        assert record.success == 1
         last = replay.sample_transitions(50, n_step=1).discount.min()
         assert last == (0 if terminates else np.float32(0.99))
 
 
 def test_collection_explores_and_evaluation_does_not() -> None:
     policy, env = Noting(), Fleeting(terminates=False)
-    collector = Collector(env, Replay(capacity_steps=10, image_size=16, action_size=1, seed=0), seed=0)
+    collector = Collector([env], Replay(capacity_steps=10, image_size=16, action_size=1, seed=0), seed=0)
     for _ in range(3):
         collector.step(policy)
     evaluate(env, policy, seeds=[0])

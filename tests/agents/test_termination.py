@@ -87,10 +87,10 @@ def make_replay() -> Replay:
 
 def test_the_last_row_of_a_terminated_episode_is_terminal_and_no_other() -> None:
     env, replay = Cliff(), make_replay()
-    collector = Collector(env, replay, seed=0)
-    record = None
-    while record is None:
-        record = collector.step(Right())
+    collector = Collector([env], replay, seed=0)
+    while not (records := collector.step(Right())):
+        pass
+    (record,) = records
     assert record.terminated and record.score == record.episode_steps - 1 + 3
     rows = record.episode_steps + 1
     whole = replay.sample_sequences(1, rows)
@@ -103,8 +103,8 @@ def test_the_last_row_of_a_terminated_episode_is_terminal_and_no_other() -> None
 
 def test_a_time_limit_is_no_termination() -> None:
     env, replay = Cliff(), make_replay()
-    collector = Collector(env, replay, seed=0)
-    records = [record for _ in range(400) if (record := collector.step(RandomPolicy(1)))]
+    collector = Collector([env], replay, seed=0)
+    records = [record for _ in range(400) for record in collector.step(RandomPolicy(1))]
     assert any(not record.terminated and record.episode_steps == EPISODE_STEPS for record in records)
     batch = replay.sample_sequences(500, 3)
     assert np.array_equal(batch.is_terminal[:, -1], batch.reward[:, -1] == 3)
@@ -112,8 +112,8 @@ def test_a_time_limit_is_no_termination() -> None:
 
 def test_without_a_continue_head_termination_is_refused_in_one_sentence() -> None:
     env, replay = Cliff(), make_replay()
-    collector = Collector(env, replay, seed=0)
-    while collector.step(Right()) is None:
+    collector = Collector([env], replay, seed=0)
+    while not collector.step(Right()):
         pass
     agent = make_agent(continue_head=False)
     assert not agent.learns_termination
@@ -133,7 +133,7 @@ def test_an_agent_with_a_continue_head_does_not_jump() -> None:
     env, replay, agent = Cliff(), make_replay(), make_agent(continue_head=True)
     seeds = evaluation_seeds(20)
     random = mean(record.score for record in evaluate(env, RandomPolicy(1), seeds=seeds))
-    collector = Collector(env, replay, seed=0)
+    collector = Collector([env], replay, seed=0)
     for step in range(1000):
         collector.step(agent if step >= 400 else RandomPolicy(1))
         if step >= 400:

@@ -146,6 +146,22 @@ def test_n_then_m_steps_equal_n_plus_m(whole_run: Path, tmp_path: Path) -> None:
     assert_same_run(whole_run, run)
 
 
+def test_episodes_collected_at_once_are_counted_in_all_environments_and_resume_exactly(
+    tmp_path: Path,
+) -> None:
+    """Three environments: 3 steps a turn, so that the 200th is overstepped by one, and as many updates as with one."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main(arguments(whole, collect_envs=3)) == 0
+    assert [row["agent_steps"] for row in rows(whole / "episodes.jsonl")] == [60] * 3 + [120] * 3 + [180] * 3
+    evaluated = dict.fromkeys(row["agent_steps"] for row in rows(whole / "eval.jsonl"))
+    assert list(evaluated) == [0, 60, 120, 180, 201]
+    train = json.loads((whole / "agent" / "train.json").read_text())
+    assert (train["agent_steps"], train["updates"], train["given_up_steps"]) == (201, 16, 0)
+    assert main(arguments(parts, collect_envs=3, agent_steps=60)) == 0
+    assert main(arguments(parts, collect_envs=3)) == 0
+    assert_same_run(whole, parts)
+
+
 def test_drqv2_is_one_key_apart_and_resumes_exactly_too(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -5,11 +5,13 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from test_finetune import arguments, assert_same_run, main, rows
 
 from cwm_hub.agents import rollout
@@ -17,6 +19,7 @@ from cwm_hub.agents.dreamer import DreamerAgent
 from cwm_hub.agents.rollout import RandomPolicy, evaluate, evaluation_seeds
 from cwm_hub.envs.table import make_env
 from cwm_hub.models.action_world_model import ActionWorldModel
+from recipes.run.finetune_settings import FinetuneConfig, check_same_config
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +87,7 @@ def test_zero_is_refused_before_the_work(tmp_path: Path, capfd: pytest.CaptureFi
             {"env.name": "carla:highway", "evaluation_episodes_at_once": 2},
             "carla:highway plays one episode at a time on its server: set evaluation_episodes_at_once to 1",
         ),
+        ({"collect_envs": 0}, "collect_envs .*at least 1, got 0"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_settings(
@@ -100,6 +104,11 @@ def test_what_cannot_be_is_refused_with_the_settings(
     [
         ({"agent.sequence_steps": 22}, "have 21 frames and the agent learns from 22 at once"),
         ({"env.action_repeat": 10}, "have 3 frames and the agent learns from 8 at once"),
+        (
+            {"collect_envs": 4},
+            "no episode of dummy is over when the prefill ends, after 60 steps where the first take 80: raise prefill_steps "
+            "or lower collect_envs",
+        ),
         ({"replay_steps": 20}, "have 21 frames and the replay has room for 20: raise replay_steps"),
     ],
 )
@@ -155,6 +164,16 @@ def test_a_finished_folder_given_other_settings_is_refused(whole_run: Path, chan
     name = next(iter(changes)).partition(".")[0]
     with pytest.raises(ValueError, match=f"begun with other values of {name}"):
         main(arguments(whole_run, **changes))
+
+
+def test_a_setting_that_is_newer_than_a_run_had_its_default(tmp_path: Path) -> None:
+    (tmp_path / "agent").mkdir()
+    begun = asdict(FinetuneConfig())
+    del begun["collect_envs"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(begun))
+    check_same_config(tmp_path, FinetuneConfig())
+    with pytest.raises(ValueError, match="begun with other values of collect_envs:"):
+        check_same_config(tmp_path, FinetuneConfig(collect_envs=2))
 
 
 def test_a_signal_between_the_warm_up_updates_loses_nothing(
