@@ -113,7 +113,7 @@ def main(config: FinetuneConfig) -> int:
     stop, random = StopSignal(), RandomPolicy(action_size)
     meter = Meter(progress, device, times=["environment", "act", "update", "evaluate"])
     collector = Collector(envs, replay, seed=config.seed, episodes=progress.episodes, timing=meter.timing)
-    began, saved_at = replace(progress), progress.agent_steps
+    began, saved_at, told_short = replace(progress), progress.agent_steps, False
     while True:
         while progress.due_updates and not stop.received:
             learn(agent, replay, progress, meter, config)
@@ -162,6 +162,9 @@ def main(config: FinetuneConfig) -> int:
             progress.due_updates += updates_after(config, step + 1)
         for record in finished_episodes:
             append_row(run / "episodes.jsonl", counters(config, progress) | asdict(record))
+            if record.episode_steps + 1 < agent.episode_rows and not told_short:
+                told_short = True
+                print_short(record, agent)
 
     meter.clock()
     write_agent(run, agent, parent, config, progress)
@@ -335,6 +338,16 @@ def print_header(config: FinetuneConfig, agent: Agent, device: torch.device, pro
         f"{config.env.name}: {parameters:,} parameters on {device}; agent steps {progress.agent_steps:,} to "
         f"{config.last_step:,}, {config.prefill_steps:,} of them prefill; {config.evaluation_episodes} episodes an "
         f"evaluation; render quality {config.env.render_quality}"
+    )
+
+
+def print_short(record: EpisodeRecord, agent: Agent) -> None:
+    """Says, once, that there are episodes from which nothing is learned."""
+    print(
+        f"\nan episode of {record.episode_steps + 1} frames is shorter than the {agent.episode_rows} that the agent learns from "
+        "at once: such episodes are never drawn from the replay, as in the official code (episodes.jsonl has their "
+        "episode_steps; a lower agent.sequence_steps keeps them)",
+        flush=True,
     )
 
 

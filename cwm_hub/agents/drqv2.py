@@ -7,6 +7,7 @@ Axes: N transitions, C = 3 * frame_stack channels, H W pixels, E embedding, A ac
 encoder. What the paper says of agent steps is said of updates here, which a resumed run counts alike.
 """
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -79,7 +80,7 @@ class DrQV2Config:
 class StackState(NamedTuple):
     """What acting carries from one step to the next."""
 
-    frames: list[UInt8[np.ndarray, "C H W"] | None]
+    frames: Sequence[UInt8[np.ndarray, "C H W"] | None]
     """Of each row the last frames, oldest first; None before the first."""
     generators: list[torch.Generator]
     """Of each row the source of exploration, seeded by the episode."""

@@ -138,6 +138,38 @@ def test_a_task_that_terminates_is_refused_before_the_prefill(
     assert not (tmp_path / "run" / "episodes.jsonl").exists()
 
 
+def test_episodes_too_short_to_be_learned_from_are_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Every third episode ends after six steps: seven frames, where the agent learns from eight at once."""
+
+    def make_uneven(**options: Any) -> Any:
+        env = make_env(**options)
+        reset, step, episodes, steps = env.reset, env.step, 0, 0
+
+        def counting_reset(**named: Any) -> Any:
+            nonlocal episodes, steps
+            episodes, steps = episodes + 1, 0
+            return reset(**named)
+
+        def shorter_step(action: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            frame, reward, terminated, truncated, info = step(action)
+            return frame, reward, terminated, truncated or (episodes % 3 == 0 and steps == 6), info
+
+        env.reset, env.step = counting_reset, shorter_step
+        return env
+
+    monkeypatch.setattr("recipes.finetune.make_env", make_uneven)
+    few = {"agent_steps": 40, "evaluate_sampled": False, "evaluation_episodes": 1}
+    assert main(arguments(tmp_path / "run", **few)) == 0
+    lengths = [row["episode_steps"] for row in rows(tmp_path / "run" / "episodes.jsonl")]
+    assert lengths == [20, 20, 6, 20, 20, 6]
+    told = capsys.readouterr().out
+    assert told.count("an episode of 7 frames is shorter than the 8 that the agent learns from at once") == 1
+
+
 def test_an_interval_of_skipped_updates_has_no_means(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
