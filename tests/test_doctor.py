@@ -48,7 +48,7 @@ def test_a_missing_extra_is_advised_and_no_other(monkeypatch: pytest.MonkeyPatch
 
 def test_every_extra_is_known() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-    assert set(EXTRAS) == set(project["optional-dependencies"]) - {"all", "dev"}
+    assert set(EXTRAS) == set(project["optional-dependencies"]) - {"all", "dev", "docs"}
 
 
 def test_without_gl_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
