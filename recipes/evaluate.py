@@ -12,6 +12,9 @@ and comparison.json. `--lpips true` and `--fvd true` add those distances where t
 and there are two clips to a window. A model with context is also shown other videos' context frames: what that costs says how much
 it reads its context. The tiny model with 16 windows of 25 frames takes about 15 s on one CPU core.
 
+`--probe true` adds what the latents know (`probe_r2_state`, or `probe_r2_action` of a set without state): R2 of a linear probe
+that is fitted on training videos and scored on the held-out windows. It needs logged states or actions beside the clips.
+
 A world model with actions (`pretrain --model action-contextwm`) predicts under the logged actions of the windows; beside
 it stands what the same model predicts, with the same draws, under the actions of another window.
 """
@@ -50,6 +53,10 @@ class EvaluateConfig(ScoringConfig):
     """Add LPIPS, which needs torchvision's AlexNet weights on this machine."""
     fvd: bool = False
     """Add FVD of whole windows, which needs StyleGAN-V's I3D network on this machine and many windows."""
+    probe: bool = False
+    """Add R2 of a linear probe from latents to the logged state or, where there is none, to the action that comes next."""
+    probe_windows: int = 256
+    """Windows of the train split that the probe is fitted on; all of a directory that has fewer."""
     figure_windows: int = 4
     """Windows shown in figures, dealt out over the shard directories."""
     figures: bool = True
@@ -59,7 +66,7 @@ class EvaluateConfig(ScoringConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, "figure_windows", at_least=1)
+        check_range(self, "figure_windows", "probe_windows", at_least=1)
         if not self.data:
             raise RecipeError("evaluate needs at least one shard directory")
 
@@ -75,6 +82,7 @@ from cwm_hub.config import to_dict
 from cwm_hub.evaluation import perceptual
 from cwm_hub.evaluation.comparison import compare_designs, read_scorecard
 from cwm_hub.evaluation.held_out import HeldOut, make_protocol, read_held_out
+from cwm_hub.evaluation.linear_probe import probe_scores, read_probe_data
 from cwm_hub.evaluation.predict import WorldModel, context_gap, posterior_features, score
 from cwm_hub.evaluation.probes import labelled_videos
 from cwm_hub.evaluation.protocol import check_same_protocol
@@ -117,10 +125,16 @@ def main(config: EvaluateConfig) -> int:
     held_out = read_held_out(config, roots, image_size=model.image_size, with_actions=with_actions)
     check_actions(model, held_out)
     protocol = make_protocol(config, held_out)
+    probed = {
+        data_set: read_probe_data(config, root, train_windows=config.probe_windows, with_actions=with_actions)
+        for data_set, root in zip(held_out.manifests, roots, strict=True)
+        if config.probe
+    }
     other = read_scorecard(Path(config.compare)) if config.compare else None
     if other is not None:
         check_same_protocol(to_dict(protocol), other["protocol"])
     card, prediction, context = score(model, held_out, protocol, lpips=config.lpips, fvd=config.fvd)
+    card |= probe_scores(model, probed, protocol)
     card["name"], card["checkpoint"] = name, checkpoint.identity()
     card["updates"] = (checkpoint.read("train.json") or {}).get("updates")
     card["provenance"] = provenance()
@@ -254,6 +268,7 @@ def conclusions(cards: dict[str, dict[str, Any]], difference: dict[str, Any] | N
         lines.append(words.context_sentence(card["context_gap_psnr_db"]))
     if "fvd" in card:
         lines.append(words.fvd_sentence(card["fvd"]))
+    lines += words.probe_sentences(card)
     if difference is not None:
         own, other = names
         verdict = words.verdict(own, other, difference, confidence=card["protocol"]["confidence"])

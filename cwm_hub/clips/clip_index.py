@@ -209,15 +209,15 @@ class ClipIndex:
         }
 
 
-def common_arrays(sets: Sequence[ClipIndex]) -> dict[str, tuple[int, ...]]:
-    """Shape of a row of each of `LOGGED` that all sets have; actions are among them.
+def common_arrays(sets: Sequence[ClipIndex], names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Shape of a row of each of these arrays that all sets have.
 
     Raises:
-        ValueError: a set without actions.
+        ValueError: a set without actions, where they are asked for.
         ShardError: actions of different sizes.
     """
     first = sets[0]
-    for index in sets:
+    for index in sets if "action" in names else ():
         if "action" not in index.manifest.arrays:
             raise ValueError(
                 f"{index.source.root} holds no actions beside its clips; cwm-dataprep lerobot writes them where they were "
@@ -230,7 +230,7 @@ def common_arrays(sets: Sequence[ClipIndex]) -> dict[str, tuple[int, ...]]:
                 "a mixture needs one size"
             )
     every = [index.manifest.arrays for index in sets]
-    return {name: every[0][name].shape for name in LOGGED if all(name in arrays for arrays in every)}
+    return {name: every[0][name].shape for name in names if all(name in arrays for arrays in every)}
 
 
 def _number_sources(column: "pyarrow.ChunkedArray") -> tuple["pyarrow.Array", Ints]:

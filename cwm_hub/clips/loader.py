@@ -65,6 +65,8 @@ class ClipBatch:
     """Received on arrival at each frame; None too where a set of the mixture has none."""
     is_terminal: Bool[Tensor, "B T"] | None = None
     """Whether the task itself ended on arrival at each frame; None as for the reward."""
+    state: Float32[Tensor, "B T S"] | None = None
+    """When each frame was taken; what a latent is asked for, and no input of a model. Only of `validation_windows`."""
 
     @property
     def logged(self) -> dict[str, Tensor]:
@@ -81,6 +83,7 @@ class ClipBatch:
 
     def _map(self, move: Any) -> "ClipBatch":
         tensors = {"video": self.video, "is_first": self.is_first, "label": self.label} | self.logged
+        tensors |= {} if self.state is None else {"state": self.state}
         return replace(self, **{name: move(tensor) for name, tensor in tensors.items()})
 
 
@@ -155,7 +158,7 @@ class ClipLoader:
             fetch=fetch or FetchConfig(),
             max_broken=max_broken,
             max_broken_share=max_broken_share,
-            with_actions=with_actions,
+            arrays=LOGGED if with_actions else (),
         )
         height, width = self._batches.image_size
         if image_size is not None and (height, width) != (image_size, image_size):
@@ -225,11 +228,12 @@ def validation_windows(
     or_fewer: bool = False,
     fetch: FetchConfig | None = None,
     with_actions: bool = False,
+    with_state: bool = False,
 ) -> list[ClipBatch]:
     """A fixed list of `count` distinct windows for evaluation, in batches of at most `batch_clips`.
 
     They come from as many source videos as possible: one window each before any gives a second one. With `or_fewer` a
-    split that has less gives all that it has.
+    split that has less gives all that it has. `with_state` gives the states too, where the set has some.
 
     Raises:
         ShardError, ValueError: as `ClipLoader`, or fewer windows than asked for.
@@ -245,7 +249,7 @@ def validation_windows(
         fetch=fetch or FetchConfig(),
         max_broken=0,
         max_broken_share=0.0,
-        with_actions=with_actions,
+        arrays=(*(LOGGED if with_actions else ()), *(("state",) if with_state else ())),
     )
     clips = batches.sets[0]
     windows = len(clips.index.windows)
@@ -327,7 +331,7 @@ class _Batches(Dataset[ClipBatch | ShardError]):
         fetch: FetchConfig,
         max_broken: int,
         max_broken_share: float,
-        with_actions: bool,
+        arrays: Sequence[str],
     ) -> None:
         self._broken, self._memory = BrokenCount(max_broken), _BatchMemory()
         self._shares = sampling.mixture_shares([source.weight for source in sources])
@@ -342,7 +346,7 @@ class _Batches(Dataset[ClipBatch | ShardError]):
                 number=number,
                 fetch=fetch,
                 max_broken_share=max_broken_share,
-                arrays=LOGGED if with_actions else (),
+                arrays=arrays,
             )
             for number, source in enumerate(sources)
         ]
@@ -354,7 +358,7 @@ class _Batches(Dataset[ClipBatch | ShardError]):
                     f"{sources[0].root} holds {first} frames and {clips.index.source.root} {other}: "
                     "a mixture needs one size"
                 )
-        self.logged = common_arrays([clips.index for clips in self.sets]) if with_actions else {}
+        self.logged = common_arrays([clips.index for clips in self.sets], arrays)
 
     def __getitem__(self, batch: int) -> ClipBatch | ShardError:
         """The batch, or the error in its place: raised in a worker it would reach the user with two tracebacks."""

@@ -143,6 +143,21 @@ def fvd_sentence(fvd: Mapping[str, Any]) -> str:
     )
 
 
+PROBES = {"probe_r2_state": "the state", "probe_r2_action": "the next action"}
+"""Linear probes of a scorecard, there where they were asked for -> what they read off the latents."""
+
+
+def probe_sentences(card: Mapping[str, Any]) -> list[str]:
+    """What a linear probe reads off the latents of every data set; no full stop."""
+    return [
+        f"{data_set}: R2 {found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}] of a linear probe for {what}, fitted on "
+        f"{found['train_windows']} windows of {found['train_videos']} training videos, scored on {found['windows']} of "
+        f"{found['videos']} others"
+        for key, what in PROBES.items()
+        for data_set, found in card.get(key, {}).items()
+    ]
+
+
 class Table(NamedTuple):
     """Scores of a part as text."""
 

@@ -124,3 +124,25 @@ def test_damaged_rows_cost_their_clip(root: Path) -> None:
         check(batch, 9)
         assert row.key not in batch.source
     assert loader.broken == {f"clip {row.key}": "damaged arrays: no whole npz"}
+
+
+def test_held_out_windows_give_the_state_of_their_frames(tmp_path: Path) -> None:
+    frames = numbered_frames(0, 0, 30)
+    state = np.stack([np.arange(30), np.arange(30) ** 2], 1).astype(np.float32)
+    clip = {"key": "a", "source": "a", "arrays": {"state": state}}
+    source = ClipSource(str(write_data_set(tmp_path / "state", {"train": [(frames, clip)]}, name="state")))
+    (batch,) = validation_windows(source, count=4, window_frames=5, seed=0, with_state=True)
+    assert batch.state is not None and batch.logged == {} and batch.action is None
+    for rows, start in zip(batch.state, batch.start, strict=True):
+        assert np.array_equal(rows, state[start : start + 5])
+    moved = batch.to("meta").state
+    assert moved is not None and moved.device.type == "meta"
+    (plain,) = validation_windows(source, count=4, window_frames=5, seed=0)
+    assert plain.state is None and plain.start == batch.start
+
+
+def test_a_set_without_state_gives_none(root: Path) -> None:
+    (batch,) = validation_windows(
+        ClipSource(str(root)), count=4, window_frames=5, seed=0, with_actions=True, with_state=True
+    )
+    assert batch.state is None and batch.action is not None

@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from moving_squares import write_clips
 from stand_in_networks import write_alexnet, write_i3d
+from synthetic_shards import write_data_set
 
 from cwm_hub import create_model, save_pretrained
 from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
@@ -125,6 +127,8 @@ def test_two_data_sets_apart_together_and_compared(place, capsys):
         ({"--seed": "-1"}, "seed is at least 0, got -1"),
         ({"--figure_windows": "0"}, "figure_windows is at least 1, got 0"),
         ({"--data": "[]"}, "at least one shard directory"),
+        ({"--probe": "true"}, "squares holds neither state nor action beside its clips"),
+        ({"--probe_windows": "0"}, "probe_windows is at least 1, got 0"),
         ({"--device": "nonsense"}, "there is no device 'nonsense' here"),
         ({"--device": "meta"}, "there is no device 'meta' here"),
     ],
@@ -218,6 +222,25 @@ def test_lpips_and_fvd_are_in_the_scorecard(place, monkeypatch, tmp_path, capsys
     said = capsys.readouterr().out
     assert f"FVD of 4 windows, 3 true frames followed by 7 predicted ones: {fvd['model']:.1f}; lower" in said
     assert f"LPIPS {distance['mean']:.3f} [" in said
+
+
+def test_a_probe_is_in_the_scorecard_and_in_words(place, capsys):
+    random, splits = np.random.default_rng(0), {"train": [], "validation": []}
+    for number in range(12):
+        frames = np.broadcast_to(random.integers(0, 256, (12, 1, 1, 1)), (12, 32, 32, 3)).astype(np.uint8)
+        state = np.stack([frames[:, 0, 0, 0], np.full(12, 7)], 1).astype(np.float32)
+        clip = {"key": f"s{number}", "source": f"s{number}", "arrays": {"state": state}}
+        splits["train" if number < 8 else "validation"].append((frames, clip))
+    root = write_data_set(place / "bright", splits, name="bright")
+    extra = ["--probe", "true", "--probe_windows", "20", "--figures", "false"]
+    out = run(place, "plainwm-debug", *extra, out="probed", data=root.name)
+    found = json.loads((out / "scorecard.json").read_text())["probe_r2_state"]["bright"]
+    assert found["low"] < found["mean"] < found["high"] <= 1
+    assert [column["name"] for column in found["columns"]] == ["state_0"] and found["constant"] == ["state_1"]
+    assert (
+        f"bright: R2 {found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}] of a linear probe for the state, fitted "
+        "on 20 windows of 8 training videos, scored on 4 of 4 others"
+    ) in capsys.readouterr().out
 
 
 def test_help_and_typos_answer_without_torch(capsys):
