@@ -14,6 +14,8 @@ it reads its context. The tiny model with 16 windows of 25 frames takes about 15
 
 `--probe true` adds what the latents know (`probe_r2_state`, or `probe_r2_action` of a set without state): R2 of a linear probe
 that is fitted on training videos and scored on the held-out windows. It needs logged states or actions beside the clips.
+`--planning true` adds how often a model with actions takes the actions of another window for a better way to a window's last
+frame than its own (`planning_error`: 0 never, 0.5 by chance).
 
 A world model with actions (`pretrain --model action-contextwm`) predicts under the logged actions of the windows; beside
 it stands what the same model predicts, with the same draws, under the actions of another window.
@@ -57,6 +59,8 @@ class EvaluateConfig(ScoringConfig):
     """Add R2 of a linear probe from latents to the logged state or, where there is none, to the action that comes next."""
     probe_windows: int = 256
     """Windows of the train split that the probe is fitted on; all of a directory that has fewer."""
+    planning: bool = False
+    """Add the open-loop planning error; of models with actions."""
     figure_windows: int = 4
     """Windows shown in figures, dealt out over the shard directories."""
     figures: bool = True
@@ -83,6 +87,7 @@ from cwm_hub.evaluation import perceptual
 from cwm_hub.evaluation.comparison import compare_designs, read_scorecard
 from cwm_hub.evaluation.held_out import HeldOut, make_protocol, read_held_out
 from cwm_hub.evaluation.linear_probe import probe_scores, read_probe_data
+from cwm_hub.evaluation.planning import planning_error
 from cwm_hub.evaluation.predict import WorldModel, context_gap, posterior_features, score
 from cwm_hub.evaluation.probes import labelled_videos
 from cwm_hub.evaluation.protocol import check_same_protocol
@@ -119,6 +124,8 @@ def main(config: EvaluateConfig) -> int:
             f"{config.checkpoint} is a {type(model).__name__}, and only a world model predicts video"
         )
     with_actions = isinstance(model, ActionWorldModel)
+    if config.planning and not with_actions:
+        raise RecipeError(f"{config.checkpoint} takes no actions, so that it has no planning error")
     name = config.name or _model_name(config.checkpoint)
 
     # Prediction and scores; what cannot be compared is refused before the work too.
@@ -135,6 +142,8 @@ def main(config: EvaluateConfig) -> int:
         check_same_protocol(to_dict(protocol), other["protocol"])
     card, prediction, context = score(model, held_out, protocol, lpips=config.lpips, fvd=config.fvd)
     card |= probe_scores(model, probed, protocol)
+    if config.planning and isinstance(model, ActionWorldModel):
+        card["planning_error"] = planning_error(model, held_out, protocol)
     card["name"], card["checkpoint"] = name, checkpoint.identity()
     card["updates"] = (checkpoint.read("train.json") or {}).get("updates")
     card["provenance"] = provenance()
@@ -268,7 +277,7 @@ def conclusions(cards: dict[str, dict[str, Any]], difference: dict[str, Any] | N
         lines.append(words.context_sentence(card["context_gap_psnr_db"]))
     if "fvd" in card:
         lines.append(words.fvd_sentence(card["fvd"]))
-    lines += words.probe_sentences(card)
+    lines += words.probe_sentences(card) + words.planning_sentences(card)
     if difference is not None:
         own, other = names
         verdict = words.verdict(own, other, difference, confidence=card["protocol"]["confidence"])

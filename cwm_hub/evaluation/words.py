@@ -158,6 +158,15 @@ def probe_sentences(card: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def planning_sentences(card: Mapping[str, Any]) -> list[str]:
+    """The open-loop planning error of every data set; no full stop."""
+    return [
+        f"{data_set}: planning error {found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}] among {found['plans']} plans "
+        f"for each of {found['windows']} windows of {found['videos']} videos; 0 is best and 0.5 is chance"
+        for data_set, found in card.get("planning_error", {}).items()
+    ]
+
+
 class Table(NamedTuple):
     """Scores of a part as text."""
 

@@ -128,6 +128,7 @@ def test_two_data_sets_apart_together_and_compared(place, capsys):
         ({"--figure_windows": "0"}, "figure_windows is at least 1, got 0"),
         ({"--data": "[]"}, "at least one shard directory"),
         ({"--probe": "true"}, "squares holds neither state nor action beside its clips"),
+        ({"--planning": "true"}, "takes no actions, so that it has no planning error"),
         ({"--probe_windows": "0"}, "probe_windows is at least 1, got 0"),
         ({"--device": "nonsense"}, "there is no device 'nonsense' here"),
         ({"--device": "meta"}, "there is no device 'meta' here"),

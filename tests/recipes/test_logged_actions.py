@@ -94,10 +94,17 @@ def test_actions_are_worth_what_they_say(
         "--device",
         "cpu",
     ]
-    arguments += ["--windows", "8", "--observed_frames", "3", "--horizon", "5"]
+    arguments += ["--windows", "8", "--observed_frames", "3", "--horizon", "5", "--planning", "true"]
     assert evaluate.main(parse_config(evaluate.EvaluateConfig, arguments)) == 0
-    assert "dB above the same model under the actions of another window" in capsys.readouterr().out
-    card = json.loads((out / "scorecard.json").read_text())["together"]
+    said = capsys.readouterr().out
+    assert "dB above the same model under the actions of another window" in said
+    card = json.loads((out / "scorecard.json").read_text())
+    planning = card["planning_error"]["switches"]
+    assert f"planning error {planning['mean']:.3f} [" in said and planning["plans"] == 8
+    assert (
+        planning["mean"] < 0.45
+    )  # half of the others end on the same switch and cannot be told apart: 0.25 if it knows
+    card = card["together"]
     worth = card["model"]["psnr_db"]["mean"] - card["shuffled_actions"]["psnr_db"]["mean"]
     assert card["model_minus_shuffled_actions"]["psnr_db"]["mean"] == pytest.approx(worth)
     assert worth == pytest.approx(score["minus_shuffled_actions_db"], abs=1e-3)
