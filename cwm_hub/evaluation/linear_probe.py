@@ -33,7 +33,7 @@ from cwm_hub.evaluation.protocol import WINDOWS, Protocol, ScoringConfig
 from cwm_hub.shards.index import read_index_table
 from cwm_hub.shards.manifest import Manifest
 
-ALPHAS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
+ALPHAS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0)
 """Penalties that are tried: the one with the least error on every fourth training video, fitted on the others."""
 
 
