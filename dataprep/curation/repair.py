@@ -37,7 +37,8 @@ def repair(root: Root, shards: Collection[str]) -> None:
     recorded = json.loads((home / COMMAND).read_text())
     for marker in markers:
         (home / STATES / marker).unlink(missing_ok=True)
-    command = ["-m", "dataprep", *recorded["arguments"]]
+    # Where the set lies now, wherever it was made: of an option given twice the last counts.
+    command = ["-m", "dataprep", *recorded["arguments"], "--out", str(home.absolute())]
     print(
         f"writing {len(markers)} shards again: cwm-dataprep {shlex.join(command[2:])}",
         file=sys.stderr,

@@ -61,7 +61,8 @@ def report(
     place = shlex.quote(str(root))
     if "train" in outcome.manifest.splits and "validation" not in outcome.manifest.splits:
         say(
-            f"no validation split: evaluate has nothing to score; cwm-dataprep split {place} --out NEW makes one"
+            f"no validation split: evaluate has nothing to score; cwm-dataprep split {place} --out NEW makes one, of two "
+            "recordings or more"
         )
     if already:
         say(

@@ -281,6 +281,12 @@ def test_a_corrupt_shard_is_written_again_from_its_videos(
         "writing 1 shards again: cwm-dataprep folder" in told.err and "4 shards, 8 clips, as the" in told.out
     )
     assert tar.read_bytes() == whole and {p: p.stat().st_mtime_ns for p in others} == others
+    moved = out.rename(tmp_path / "moved")  # where it lies now is what is repaired
+    tar, out = moved / "data/train-00001-of-00004.tar", moved
+    tar.unlink()
+    assert main(["verify", str(out), "--repair"]) == 0
+    assert tar.read_bytes() == whole and not (tmp_path / "out").exists()
+    capfd.readouterr()
     tar.unlink()
     (out / ".state/command.json").unlink()
     assert main(["verify", str(out), "--repair"]) == 1

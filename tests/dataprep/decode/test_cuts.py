@@ -22,6 +22,16 @@ def test_the_cuts_of_a_marked_video(name: str) -> None:
     assert list(find_cuts(frame_cells(frames), 25)) == cuts
 
 
+def test_a_thing_that_jumps_before_a_still_background_is_no_cut() -> None:
+    """As a gripper does at 10 frames a second: far brighter than all else, over a tenth of the picture."""
+    frames = np.repeat(real("outdoor_0.webm", 1), 30, axis=0) // 4
+    frames[:15, 8:28, 8:28] = 255
+    frames[15:, 36:56, 36:56] = 255
+    assert find_cuts(frame_cells(frames), 10) == ()
+    frames[15:] = real("hand_cup_0.webm", 1)
+    assert find_cuts(frame_cells(frames), 10) == (15,)
+
+
 def test_frames_of_any_size_and_clips_of_any_length() -> None:
     frames = MARKED["three recordings"][0]
     for size in (8, 20, 100, 256):
