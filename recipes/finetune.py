@@ -355,8 +355,12 @@ def print_progress(
     row: dict[str, Any], config: FinetuneConfig, *, since: Progress, success: dict[str, float] | None
 ) -> None:
     """One line: on a terminal it is rewritten, elsewhere every log interval has its own."""
-    pace = (row["agent_steps"] - since.agent_steps) / (row["seconds"] - since.seconds)
-    left = f"{(config.last_step - row['agent_steps']) / pace / 60:.1f} min" if pace else "?"
+    seconds = row["seconds"] - since.seconds
+    pace = (row["agent_steps"] - since.agent_steps) / seconds
+    # By updates, which take the time: the prefill's steps are many and quick, the warm-up's updates make no steps.
+    updates = config.warmup_updates + config.agent_steps // config.update_every_steps
+    made = row["updates"] - since.updates
+    left = f"{max(0, updates - row['updates']) * seconds / made / 60:.1f} min" if made else "?"
     told = [name for name in ("loss", "imagined_return", "critic_loss", "critic_value") if name in row][:2]
     learning = "  ".join(
         f"{name.replace('_', ' ')} {'-' if row[name] is None else f'{row[name]:.2f}':>7}" for name in told

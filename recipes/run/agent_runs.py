@@ -104,6 +104,12 @@ def read_run(folder: Path, name: str | None = None) -> AgentRun | None:
         result = json.loads(train.read_text()) if train.is_file() else {}
     except (ValueError, yaml.YAMLError) as error:
         raise RecipeError(f"{folder}: what the run left there cannot be read ({error})") from error
+    finished = result.get("agent_steps", 0) >= config["agent_steps"] + config["prefill_steps"]
+    evaluated = max((one["agent_steps"] for one in evaluations), default=-1)
+    if finished and evaluated < result["agent_steps"]:
+        raise RecipeError(
+            f"{folder} is finished, and its eval.jsonl does not reach its last step: the file is damaged, leave the run out"
+        )
     last = [*(of_file[-1] for of_file in rows.values() if of_file), *evaluations[-1:], result]
     return AgentRun(
         folder,
@@ -115,7 +121,7 @@ def read_run(folder: Path, name: str | None = None) -> AgentRun | None:
         env_frames=max(row.get("env_frames", 0) for row in last),
         updates=max(row.get("updates", 0) for row in last),
         hours=max(row.get("seconds", 0.0) for row in last) / 3600,
-        finished=result.get("agent_steps", 0) >= config["agent_steps"] + config["prefill_steps"],
+        finished=finished,
     )
 
 

@@ -218,3 +218,13 @@ def test_a_damaged_run_is_named(tmp_path: Path) -> None:
     (run / "eval.jsonl").write_text("{broken\n")
     with pytest.raises(ValueError, match=f"{run}: what the run left there cannot be read"):
         page(tmp_path / "report.html", "--runs", run)
+
+
+def test_a_finished_run_that_lost_its_last_evaluation_is_no_run_without_one(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", {100: 0.5, 300: 0.5})
+    rows = (run / "eval.jsonl").read_text().splitlines(keepends=True)
+    (run / "eval.jsonl").write_text("".join(rows[:-8]) + rows[-1][:20])  # as of a copy that was cut short
+    with pytest.raises(
+        ValueError, match=f"{run} is finished, and its eval.jsonl does not reach its last step"
+    ):
+        page(tmp_path / "report.html", "--runs", tmp_path / "a")
