@@ -137,7 +137,9 @@ def read_index_table(root: str | Path | Root) -> "pyarrow.Table":
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(io.BytesIO(Root.parse(root).read(INDEX)))
+        # Without Arrow's thread pools, whose end at a process's exit aborts it once in some dozens of runs.
+        with pq.ParquetFile(io.BytesIO(Root.parse(root).read(INDEX)), pre_buffer=False) as file:
+            table = file.read(use_threads=False)
     except FileNotFoundError as error:
         raise ShardError(f"{root} is not a finished shard directory: it has no {INDEX}") from error
     except pa.ArrowException as error:
