@@ -67,7 +67,6 @@ NOT_RUN = {
     "cwm-hub watch": "needs that sweep; tests/hub/test_watch.py films an agent",
     "cwm-hub app": "serves until it is interrupted; tests/hub/test_space.py asks it",
     "cwm-hub space": "tests/hub/test_space.py writes such folders",
-    "pytest -m slow tests/recipes/test_finetune.py": "is a test of its own",
 }
 """The beginning of a command -> why it is not run here."""
 
