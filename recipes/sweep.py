@@ -11,10 +11,8 @@ on, and the exit code is then 1. SIGTERM and Ctrl-C let every run save. --slurm 
     sbatch --array=1-$(wc -l < lines.txt) --wrap 'eval "$(sed -n ${SLURM_ARRAY_TASK_ID}p lines.txt)"'
 """
 
-import ctypes
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -31,10 +29,9 @@ from cwm_hub.shards.storage import lock
 from recipes.run.command_line import parse_config
 from recipes.run.folder import StopSignal, one_sentence_errors, progress_line, write_text
 from recipes.run.sweep_plan import PlannedRun, SweepConfig, plan
+from recipes.run.world import end_with_parent
 
 POLL_SECONDS, PROGRESS_SECONDS = 0.2, 10.0
-PR_SET_PDEATHSIG = 1
-"""Of Linux's prctl: the signal that a process gets when its parent dies."""
 
 
 def main(config: SweepConfig) -> int:
@@ -138,7 +135,7 @@ def start(run: PlannedRun, slot: int, config: SweepConfig, held: TextIO) -> Star
             stderr=subprocess.STDOUT,
             env=os.environ | shares(config, slot) | {"PYTHONUNBUFFERED": "1"},
             pass_fds=(held.fileno(),),
-            preexec_fn=_end_with_the_sweep if sys.platform == "linux" else None,
+            preexec_fn=end_with_parent,
         )
     return Started(run, slot, process)
 
@@ -148,11 +145,6 @@ def shares(config: SweepConfig, slot: int) -> dict[str, str]:
     threads = str(max(1, usable_cores() // config.parallel))
     gpu = {"CUDA_VISIBLE_DEVICES": str(config.gpus[slot % len(config.gpus)])} if config.gpus else {}
     return {"OMP_NUM_THREADS": threads, "LP_NUM_THREADS": threads} | gpu
-
-
-def _end_with_the_sweep() -> None:
-    """In the run's process: a sweep that is killed takes it along, and it saves."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def last_line(run: PlannedRun) -> str:

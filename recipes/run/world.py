@@ -41,9 +41,15 @@ def end_with_launcher() -> None:
     Its launcher of one process passes no signal on: without this, SIGTERM to it leaves a trainer that nobody knows of.
     A shell that ends is no reason to stop, and accelerate's launchers are known by the environment that they set.
     """
-    if sys.platform != "linux" or "ACCELERATE_DYNAMO_BACKEND" not in os.environ:
+    if "ACCELERATE_DYNAMO_BACKEND" in os.environ:
+        end_with_parent()
+
+
+def end_with_parent() -> None:
+    """On Linux, be sent SIGTERM where the process that started this one ends; a recipe then saves."""
+    if sys.platform != "linux":
         return
-    launcher = os.getppid()
+    parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-    if os.getppid() != launcher:  # it ended just now
+    if os.getppid() != parent:  # it ended just now
         os.kill(os.getpid(), signal.SIGTERM)
