@@ -90,16 +90,17 @@ def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     pretrain = Trainer(options.model, device, dtype, batch_clips=2, window_frames=25, compile=False)
     batch = replay.sample_sequences(options.sequences, options.steps, favour_ends=config.favour_ends)
-    start = None
+    rows = {name: torch.from_numpy(part).to(device) for name, part in vars(batch).items()}
+    start = bad = None
 
     def world() -> None:
-        nonlocal start
-        start, _ = agent._update_world(batch)
+        nonlocal start, bad
+        start, _, bad = agent._update_world(**rows)
         synchronise(device)
 
     def behaviour() -> None:
-        assert start is not None
-        agent._update_behaviour(start)
+        assert start is not None and bad is not None
+        agent._update_behaviour(start, bad)
         synchronise(device)
 
     def update() -> None:

@@ -16,20 +16,21 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.pairs import Clock, Pairs, time_pairs, timed, warning
 from cwm_hub import VideoWorldModel, create_model
+from cwm_hub.models.compiled import compile_images
+from cwm_hub.models.cuda_graph import EAGER_CALLS, CudaGraph
 from cwm_hub.models.frame_model import image_loss
 from cwm_hub.models.rssm import balanced_kl
 from cwm_hub.models.running_statistics import RunningStatistics
-from recipes.pretrain import compiling
 from recipes.run.memory import keep_memory
 from recipes.run.pretrain_checkpoint import adam_settings
-from recipes.run.pretrain_settings import CompileMode, PretrainConfig
+from recipes.run.pretrain_settings import PretrainConfig
 
 
 @dataclass
@@ -42,14 +43,14 @@ class Trainer:
     batch_clips: int
     window_frames: int
     compile: bool
-    compile_mode: CompileMode = "default"
+    cuda_graph: bool = False
 
     def __post_init__(self) -> None:
         torch.manual_seed(0)
         model = create_model(self.name).to(self.device, memory_format=torch.channels_last)
         assert isinstance(model, VideoWorldModel)
         self.model = model.train()
-        self.settings = PretrainConfig(data=[], compile=self.compile, compile_mode=self.compile_mode)
+        self.settings = PretrainConfig(data=[])
         self.optimizer = torch.optim.Adam(self.model.parameters(), **adam_settings(self.settings), fused=True)
         self.statistics = RunningStatistics(self.model)
         side = self.model.image_size
@@ -58,9 +59,11 @@ class Trainer:
         self.video = torch.randint(0, 256, last, dtype=torch.uint8, device=self.device).movedim(-1, 2)
         self.is_first = torch.zeros(shape[:2], dtype=torch.bool, device=self.device)
         self.is_first[:, 0] = True
-        self.forward: Any = self.model
         if self.compile:
-            self.forward = torch.compile(self.model, **compiling(self.settings).to_kwargs())
+            compile_images(self.model.frame_model)
+        if self.cuda_graph:
+            self.optimizer.param_groups[0]["capturable"] = True
+            self.graph = CudaGraph(self.update_on, self.device)
 
     def autocast(self) -> Any:
         """Mixed precision as accelerate sets it up."""
@@ -68,16 +71,24 @@ class Trainer:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
-    def update(self) -> None:
-        """Forward, backward, clip, step."""
-        self.loss().backward()
-        self.step()
+    def update(self) -> torch.Tensor:
+        """Forward, backward, clip, step, as one CUDA graph where that is asked for; the loss."""
+        if self.cuda_graph:
+            return self.graph({"video": self.video, "is_first": self.is_first})
+        return self.update_on(self.video, self.is_first)
 
-    def loss(self) -> torch.Tensor:
+    def update_on(self, video: torch.Tensor, is_first: torch.Tensor) -> torch.Tensor:
+        """The same, operation by operation."""
+        loss = self.loss(video, is_first)
+        loss.backward()
+        self.step()
+        return loss.detach()
+
+    def loss(self, video: torch.Tensor, is_first: torch.Tensor) -> torch.Tensor:
         """The forward pass."""
         self.statistics.keep()
         with self.autocast():
-            loss, _ = self.forward(self.video, self.is_first)
+            loss, _ = self.model(video, is_first)
         return loss
 
     def step(self) -> None:
@@ -135,7 +146,8 @@ def stage_shares(trainer: Trainer, rounds: int) -> dict[str, float]:
     whole: dict[str, list[float]] = {"forward": [], "backward": [], "clip and step": []}
     for _ in range(rounds):
         losses: list[torch.Tensor] = []
-        whole["forward"].append(seconds(lambda: losses.append(trainer.loss()), trainer.device))  # noqa: B023
+        inputs = trainer.video, trainer.is_first
+        whole["forward"].append(seconds(lambda: losses.append(trainer.loss(*inputs)), trainer.device))  # noqa: B023
         whole["backward"].append(seconds(lambda: losses[0].backward(), trainer.device))  # noqa: B023
         whole["clip and step"].append(seconds(trainer.step, trainer.device))
     times = {name: statistics.median(values) for name, values in whole.items()}
@@ -171,15 +183,14 @@ def measure(arguments: argparse.Namespace, batch_clips: int, device: torch.devic
     """All figures of one batch size."""
     clock: Clock = "wall" if device.type == "cuda" else "cpu"
     size = {"batch_clips": batch_clips, "window_frames": arguments.window_frames}
-    common = {"device": device, "compile_mode": arguments.compile_mode, **size}
+    graph = device.type == "cuda" and not arguments.no_cuda_graph
+    common = {"device": device, "cuda_graph": graph, **size}
     usual, other = torch.float32, torch.bfloat16
     if device.type == "cuda":
         usual, other = other, usual
     first = Trainer(arguments.model, dtype=usual, compile=arguments.compile, **common)
     with FlopCounterMode(display=False) as flops:
-        forward, first.forward = first.forward, first.model
-        first.update()
-        first.forward = forward
+        first.update_on(first.video, first.is_first)
     peak_bytes = peak_memory(first)
     trainers = {
         "context": first,
@@ -188,12 +199,17 @@ def measure(arguments: argparse.Namespace, batch_clips: int, device: torch.devic
     if has_bf16(device):
         trainers["other"] = Trainer(arguments.model, dtype=other, compile=arguments.compile, **common)
     if arguments.compile:
-        trainers["eager"] = Trainer(arguments.model, dtype=usual, compile=False, **common)
+        trainers["uncompiled"] = Trainer(arguments.model, dtype=usual, compile=False, **common)
+    if graph:
+        trainers["eager"] = Trainer(
+            arguments.model, dtype=usual, compile=False, **{**common, "cuda_graph": False}
+        )
     pairs = time_updates(trainers, clock, arguments)
     wall = pairs.median("context", "wall")
     result: dict[str, Any] = {
         **size,
         "compiled": arguments.compile,
+        "cuda_graph": graph,
         "precision": str(first.dtype).removeprefix("torch."),
         "updates_per_second": 1 / wall,
         "frames_per_second": batch_clips * arguments.window_frames / wall,
@@ -207,7 +223,9 @@ def measure(arguments: argparse.Namespace, batch_clips: int, device: torch.devic
         half, full = ("context", "other") if device.type == "cuda" else ("other", "context")
         compared["bf16_over_float32"] = (half, full)
     if arguments.compile:
-        compared["compiled_over_eager"] = ("context", "eager")
+        compared["compiled_over_uncompiled"] = ("context", "uncompiled")
+    if graph:
+        compared["recorded_over_eager"] = ("context", "eager")
     for name, names in compared.items():
         ratio = pairs.ratio(*names, clock)
         result |= {name: ratio.median, f"{name}_interval": [ratio.low, ratio.high]}
@@ -221,7 +239,7 @@ def measure(arguments: argparse.Namespace, batch_clips: int, device: torch.devic
 
 
 def time_updates(trainers: dict[str, Trainer], clock: Clock, arguments: argparse.Namespace) -> Pairs:
-    """Updates in turns after two of each to warm up."""
+    """Updates in turns, after some of each to warm up, compile and record."""
 
     def work(trainer: Trainer) -> Callable[[], None]:
         def update() -> None:
@@ -232,9 +250,9 @@ def time_updates(trainers: dict[str, Trainer], clock: Clock, arguments: argparse
         return update
 
     ways = {name: work(trainer) for name, trainer in trainers.items()}
-    for way in ways.values():
-        way()
-        way()
+    for name, way in ways.items():
+        for _ in range(EAGER_CALLS + 1 if trainers[name].cuda_graph else 2):
+            way()
     compared: dict[tuple[str, str], Clock] = {
         ("context", name): clock for name in trainers if name != "context"
     }
@@ -252,10 +270,10 @@ def main() -> None:
     parser.add_argument("--window-frames", type=int, default=25)
     parser.add_argument("--most-seconds", type=float, default=180.0, help="of each batch size (default 180)")
     parser.add_argument("--system-memory", action="store_true", help="without the recipe's keep_memory")
+    parser.add_argument("--compile", action="store_true", help="compile, and measure without beside it")
     parser.add_argument(
-        "--compile", action="store_true", help="compile, and measure eager execution beside it"
+        "--no-cuda-graph", action="store_true", help="on a GPU: operation by operation, as on a CPU"
     )
-    parser.add_argument("--compile-mode", choices=get_args(CompileMode), default="default")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     arguments = parser.parse_args()
 

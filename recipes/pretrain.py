@@ -23,7 +23,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -40,11 +40,11 @@ if __name__ == "__main__":  # before torch is imported, so that --help and a typ
 import torch
 import yaml
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import (
     DistributedDataParallelKwargs,
     ProjectConfiguration,
-    TorchDynamoPlugin,
     set_seed,
 )
 
@@ -54,6 +54,8 @@ from cwm_hub.evaluation.predict import WorldModel
 from cwm_hub.hub.checkpoint import save_pretrained
 from cwm_hub.hub.names import find_checkpoint
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig
+from cwm_hub.models.compiled import compile_images, eager
+from cwm_hub.models.cuda_graph import CudaGraph
 from cwm_hub.models.registry import create_model, model_config
 from cwm_hub.models.running_statistics import RunningStatistics
 from cwm_hub.models.video_world_model import VideoWorldModel
@@ -133,6 +135,7 @@ def main(config: PretrainConfig) -> int:
     advice = Advice(run, fresh=init is None and state.init is None)
     began, began_at = time.perf_counter(), state.updates
     model.train()
+    train_on = trainer(config, accelerator, model, optimizer)
     while state.updates < config.updates:
         world_model.set_update(state.updates)
         statistics.keep()
@@ -144,16 +147,7 @@ def main(config: PretrainConfig) -> int:
                 note_unreadable(run / "unreadable.jsonl", batch.broken, updates=state.updates + 1)
             if config.audit:
                 used_clips.extend(batch.source)
-            with accelerator.accumulate(model):
-                loss, metrics = model(batch.video, batch.is_first, **batch.logged)
-                accelerator.backward(loss)
-                if accelerator.sync_gradients:
-                    norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
-                    bad = 1 - torch.isfinite(norm).float()
-                    if accelerator.scaler is None:  # else it is the scaler that says so
-                        optimizer.optimizer.found_inf = bad  # the fused Adam skips without asking the host
-                optimizer.step()
-                optimizer.zero_grad()
+            metrics, norm, bad = train_on(batch)
             meter.add(metrics, share=1 / config.accumulation)
         statistics.take_back(bad)
         meter.count(bad)
@@ -175,7 +169,7 @@ def main(config: PretrainConfig) -> int:
                 )
 
         if config.evaluate_every and (last_update or state.updates % config.evaluate_every == 0):
-            with meter.paused():
+            with meter.paused(), eager():
                 if evaluation is not None:
                     track(evaluation.write(world_model, state.updates), config, accelerator)
                 accelerator.wait_for_everyone()
@@ -203,6 +197,51 @@ def main(config: PretrainConfig) -> int:
     return 0
 
 
+def trainer(
+    config: PretrainConfig, accelerator: Accelerator, model: torch.nn.Module, optimizer: AcceleratedOptimizer
+) -> Callable[[ClipBatch], tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]]:
+    """What trains on a batch: forward, backward, and the optimiser's step where the batch completes an update.
+
+    Its function gives the batch's scalars, the gradient's norm, and whether that is not finite (1 or 0), in which case
+    nothing moves. On one GPU all of it is recorded as a CUDA graph where the settings allow (`records_updates`).
+    """
+
+    def train_on(
+        video: torch.Tensor, is_first: torch.Tensor, **logged: torch.Tensor
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+        norm = bad = torch.zeros((), device=accelerator.device)
+        with accelerator.accumulate(model):
+            loss, metrics = model(video, is_first, **logged)
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                norm = accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+                bad = 1 - torch.isfinite(norm).float()
+                if accelerator.scaler is None:  # else it is the scaler that says so
+                    optimizer.optimizer.found_inf = bad  # the fused Adam skips without asking the host
+            optimizer.step()
+            optimizer.zero_grad()
+        return metrics, norm, bad
+
+    if not records_updates(config, accelerator):
+        return lambda batch: train_on(batch.video, batch.is_first, **batch.logged)
+    for group in optimizer.param_groups:
+        group["capturable"] = True
+    graph = CudaGraph(train_on, accelerator.device)
+    frame_model = accelerator.unwrap_model(model).frame_model
+
+    def replay(batch: ClipBatch) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+        inputs = {"video": batch.video, "is_first": batch.is_first, **batch.logged}
+        return graph(inputs, key=frame_model.token_dropout)
+
+    return replay
+
+
+def records_updates(config: PretrainConfig, accelerator: Accelerator) -> bool:
+    """Whether an update is one CUDA graph: on one GPU, where nothing in it waits for the host or for other processes."""
+    alone = accelerator.num_processes == 1 and accelerator.device.type == "cuda"
+    return config.cuda_graphs and alone and config.accumulation == 1 and accelerator.scaler is None
+
+
 def make_accelerator(config: PretrainConfig) -> Accelerator:
     """Device, processes and precision, as accelerate's `Accelerator`.
 
@@ -225,7 +264,6 @@ def make_accelerator(config: PretrainConfig) -> Accelerator:
             project_dir=config.run, logging_dir=str(Path(config.run) / "logs")
         ),
         step_scheduler_with_optimizer=False,
-        dynamo_plugin=compiling(config),
         # In training no forward pass reads BatchNorm's running statistics: sending them each time is for nothing.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
@@ -279,6 +317,8 @@ def make_model(
         hold_heads(model, logged)
     init = start_from(config.init, model) if config.init is not None and not resuming else None
     model = model.to(memory_format=torch.channels_last)  # the form in which convolutions are fastest
+    if config.compile:
+        compile_images(model.frame_model)
     if accelerator.device.type == "cuda" and accelerator.num_processes > 1 and config.sync_batchnorm:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model, init
@@ -360,7 +400,8 @@ def print_header(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     accelerator.print(
         f"{config.model}: {parameters:,} parameters on {accelerator.device} x {accelerator.num_processes}, "
-        f"precision {accelerator.mixed_precision}; "
+        f"precision {accelerator.mixed_precision}"
+        f"{', an update is one CUDA graph' if records_updates(config, accelerator) else ''}; "
         f"{config.batch_clips} clips x {config.window_frames} frames an update"
         f"{''.join(f', {name} {list(shape)}' for name, shape in loader.logged.items())}; "
         f"updates {state.updates:,} to {config.updates:,}"
@@ -417,19 +458,9 @@ def write_model(
             "parents": {"shards": loader.facts(), "init": state.init},
             **provenance(),
         }
-        save_pretrained(accelerator.unwrap_model(model, keep_torch_compile=False), target, train=train)
+        save_pretrained(accelerator.unwrap_model(model), target, train=train)
         print(f"finished: {target}")
     accelerator.wait_for_everyone()
-
-
-def compiling(config: PretrainConfig) -> TorchDynamoPlugin:
-    """How accelerate compiles the model: with the draws of eager execution, or not at all."""
-    if not config.compile:
-        return TorchDynamoPlugin(backend="no")
-    import torch._inductor.config
-
-    torch._inductor.config.fallback_random = True
-    return TorchDynamoPlugin(backend="inductor", mode=config.compile_mode)
 
 
 def start_from(checkpoint: str, model: WorldModel) -> dict[str, Any]:

@@ -10,7 +10,7 @@ and the exit code is 3.
 
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -42,6 +42,12 @@ class RenderConfig:
     """Meta-world task names without -v3; scenes has none."""
     seeds: list[int] | None = None
     """Seeds of every task; null is 0 and 1 on Meta-world, 0 to 99 on scenes."""
+    count: int | None = None
+    """In place of `seeds`: so many, from `first_seed` on."""
+    first_seed: int = 0
+    """The first of `count`."""
+    backgrounds: int | None = None
+    """On scenes: the clips share so many backgrounds in turn; null gives each its own."""
     frames: int = 40
     """Frames of a video."""
     image_size: int = 64
@@ -69,15 +75,44 @@ def clips(config: RenderConfig) -> dict[str, Callable[[], UInt8[np.ndarray, "T H
     """Name of every video asked for, and what draws it."""
     shape = {"frames": config.frames, "image_size": config.image_size}
     if config.env == "scenes":
-        seeds = config.seeds or range(100)
-        return {f"scenes_{seed}": partial(scenes.scripted_clip, seed=seed, **shape) for seed in seeds}
+        seeds = chosen_seeds(config) or range(100)
+        return {
+            f"scenes_{seed}": partial(scenes.scripted_clip, seed=seed, scene=scene, **shape)
+            for seed, scene in zip(seeds, backgrounds(seeds, config.backgrounds), strict=True)
+        }
     unknown = sorted(set(config.tasks) - set(task_names()))
     if unknown:
         raise RecipeError(f"unknown Meta-world tasks: {', '.join(unknown)}")
     return {
         f"metaworld_{task}_{seed}": partial(scripted_clip, task, seed=seed, quality=config.quality, **shape)
-        for task, seed in itertools.product(config.tasks, config.seeds or (0, 1))
+        for task, seed in itertools.product(config.tasks, chosen_seeds(config) or (0, 1))
     }
+
+
+def chosen_seeds(config: RenderConfig) -> Sequence[int] | None:
+    """The seeds asked for, either way; None where none were.
+
+    Raises:
+        RecipeError: both ways at once, or none of something.
+    """
+    if config.count is None:
+        return config.seeds
+    if config.seeds is not None or config.count < 1:
+        raise RecipeError("give --seeds or a --count of at least 1, not both")
+    return range(config.first_seed, config.first_seed + config.count)
+
+
+def backgrounds(seeds: Sequence[int], count: int | None) -> list[int | None]:
+    """The seed whose background each clip has: its own, or those of the first `count` seeds in turn.
+
+    Raises:
+        RecipeError: none at all.
+    """
+    if count is None:
+        return [None for _ in seeds]
+    if count < 1:
+        raise RecipeError(f"--backgrounds is at least 1, got {count}")
+    return [seeds[at % count] for at in range(len(seeds))]
 
 
 def write_mp4(path: Path, clip: UInt8[np.ndarray, "T H W 3"]) -> None:

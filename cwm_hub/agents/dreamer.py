@@ -27,6 +27,7 @@ from cwm_hub.agents.replay import Replay, SequenceBatch
 from cwm_hub.config import check_range
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig, WorldState
 from cwm_hub.models.checks import check_images
+from cwm_hub.models.cuda_graph import CudaGraph
 from cwm_hub.models.published import Published
 from cwm_hub.models.rssm import RSSMState
 from cwm_hub.models.running_statistics import RunningStatistics
@@ -64,6 +65,8 @@ class DreamerConfig:
     0); 0 where nothing is pre-trained."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """Autocast of the forward passes; `auto` is bf16 on a GPU and float32 on a CPU."""
+    cuda_graphs: bool = True
+    """Record an update as one CUDA graph and replay it; on a CPU it says nothing."""
 
     def __post_init__(self):
         check_range(self, "batch_sequences", "sequence_steps", at_least=1)
@@ -93,14 +96,6 @@ NO_CONTINUE_HEAD = (
     "agent.world.continue_head to true"
 )
 """What to tell someone whose task terminates."""
-
-
-class NonFiniteError(FloatingPointError):
-    """A gradient is infinite or not a number; carries the scalars of the update that is left out."""
-
-    def __init__(self, metrics: dict[str, Tensor]):
-        super().__init__("a gradient is not finite")
-        self.metrics = metrics
 
 
 class AgentState(NamedTuple):
@@ -139,6 +134,7 @@ class DreamerAgent(Published, nn.Module):
             "actor": self._adam(self.behaviour.actor.parameters(), config.behaviour_lr),
             "critic": self._adam(self.behaviour.critic.parameters(), config.behaviour_lr),
         }
+        self._graph: CudaGraph[tuple[dict[str, Tensor], Tensor]] | None = None
         self.updates = 0
         """Updates so far, skipped ones among them."""
         self.skipped_updates = 0
@@ -230,16 +226,16 @@ class DreamerAgent(Published, nn.Module):
         self.train()
         if self.updates % self.config.behaviour.slow_critic_updates == 0:
             self.behaviour.copy_slow_critic()
+        held = self.updates < self.config.held_updates
         if "pretrained" in self.optimisers:
-            held = self.updates < self.config.held_updates
             self.optimisers["pretrained"].param_groups[0]["lr"] = 0.0 if held else self.config.world_lr
         self.updates += 1
-        try:
-            start, metrics = self._update_world(batch)
-            metrics |= self._update_behaviour(start)
-        except NonFiniteError as error:
-            self.skipped_updates += 1
-            metrics = error.metrics
+        rows = {name: torch.from_numpy(part).to(self.device) for name, part in vars(batch).items()}
+        if self.device.type == "cuda" and self.config.cuda_graphs:
+            metrics, bad = self._recorded_update()(rows, key=held)
+        else:
+            metrics, bad = self._update(**rows)
+        self.skipped_updates += int(bad)
         self.eval()
         return metrics
 
@@ -255,30 +251,45 @@ class DreamerAgent(Published, nn.Module):
         """Takes over what `training_state` gave."""
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
+            optimiser.param_groups[0]["capturable"] = False  # set where updates are recorded
         self.updates, self.skipped_updates = state["updates"], state["skipped_updates"]
 
-    def _update_world(self, batch: SequenceBatch) -> tuple[RSSMState, dict[str, Tensor]]:
+    def _recorded_update(self) -> CudaGraph[tuple[dict[str, Tensor], Tensor]]:
+        """The update as a CUDA graph of the device that the agent is on now."""
+        if self._graph is None:
+            self._graph = CudaGraph(self._update, self.device)
+        for optimiser in self.optimisers.values():
+            optimiser.param_groups[0]["capturable"] = True
+        return self._graph
+
+    def _update(
+        self, image: Tensor, action: Tensor, reward: Tensor, is_first: Tensor, is_terminal: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """World model, then behaviour, without asking the host: scalars to log, and whether something was not finite (1, 0).
+
+        A world model whose gradient is not finite stays as it was, and behaviour with it.
+        """
+        start, metrics, bad_world = self._update_world(image, action, reward, is_first, is_terminal)
+        of_behaviour, bad = self._update_behaviour(start, bad_world)
+        return metrics | of_behaviour, bad
+
+    def _update_world(
+        self, image: Tensor, action: Tensor, reward: Tensor, is_first: Tensor, is_terminal: Tensor
+    ) -> tuple[RSSMState, dict[str, Tensor], Tensor]:
         """Updates the world model; the posteriors of all B * T steps, detached, to imagine from.
 
         An update that is skipped leaves every buffer too, the bonus's queue among them; behaviour moves none.
         """
         statistics = RunningStatistics(self)
         statistics.keep()
-        image, action, reward, is_first, is_terminal = (
-            torch.from_numpy(part).to(self.device)
-            for part in (batch.image, batch.action, batch.reward, batch.is_first, batch.is_terminal)
-        )
         with self._autocast():
             output = self.world_model.observe(image, action, is_first)
             target, metrics = self._behavioural_target(reward, output.video_feature)
             loss, parts = self.world_model.loss(output, image, reward, target, is_terminal)
         metrics |= parts
-        try:
-            self._step(loss, metrics, *self.world_optimisers)
-        except NonFiniteError:
-            statistics.take_back(torch.ones((), device=self.device))
-            raise
-        return RSSMState(*(part.detach().flatten(0, 1) for part in output.posterior)), metrics
+        bad = self._step(loss, metrics, *self.world_optimisers)
+        statistics.take_back(bad)
+        return RSSMState(*(part.detach().flatten(0, 1) for part in output.posterior)), metrics, bad
 
     def _behavioural_target(
         self, reward: Float[Tensor, "B T"], video_feature: Float[Tensor, "B T G"] | None
@@ -290,7 +301,7 @@ class DreamerAgent(Published, nn.Module):
         target = reward[:, : bonus.shape[1]] + self.bonus.config.beta * bonus
         return target, {"intrinsic_bonus": bonus.mean(), "bonus_magnitude": self.bonus.magnitude.clone()}
 
-    def _update_behaviour(self, start: RSSMState) -> dict[str, Tensor]:
+    def _update_behaviour(self, start: RSSMState, bad_world: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Updates actor and critic in imagination; the official code also computes the world model's gradients here."""
         steps = self.config.behaviour.imagined_steps
         with frozen(self.world_model), self._autocast():
@@ -298,21 +309,30 @@ class DreamerAgent(Published, nn.Module):
             reward = self.world_model.behavioural_reward(line.feature)
             goes_on = self.world_model.continue_probability(line.feature)
             actor, critic, metrics = self.behaviour.loss(line, reward, goes_on)
-        self._step(actor + critic, metrics, "actor", "critic")
-        return metrics
+        return metrics, self._step(actor + critic, metrics, "actor", "critic", bad=bad_world)
 
-    def _step(self, loss: Tensor, metrics: dict[str, Tensor], *names: str) -> None:
-        """Steps the named optimisers, each clipped by its own norm, unless a gradient is not finite."""
+    def _step(
+        self, loss: Tensor, metrics: dict[str, Tensor], *names: str, bad: Tensor | None = None
+    ) -> Tensor:
+        """Steps the named optimisers, each clipped by its own norm; none where a norm is not finite or `bad` is 1.
+
+        Returns:
+            1 where they were not stepped, else 0.
+        """
         for name in names:
             self.optimisers[name].zero_grad()
         loss.backward()
         for name in names:
             parameters = self.optimisers[name].param_groups[0]["params"]
             metrics[f"{name}_grad_norm"] = nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
-        if not torch.stack([metrics[f"{name}_grad_norm"] for name in names]).isfinite().all():
-            raise NonFiniteError(metrics)
+        finite = torch.stack([metrics[f"{name}_grad_norm"] for name in names]).isfinite().all()
+        skip = (~finite).to(torch.float32)  # the type that the fused Adam reads
+        if bad is not None:
+            skip = torch.maximum(skip, bad)
         for name in names:
+            self.optimisers[name].found_inf = skip  # type: ignore[attr-defined]  # the fused Adam asks the device
             self.optimisers[name].step()
+        return skip
 
     def _adam(self, parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Adam:
         return torch.optim.Adam(

@@ -61,7 +61,11 @@ class IntrinsicBonus(nn.Module):
 
         The batch joins the queue first, then the queue is searched, then the running magnitude moves.
         """
-        windows = feature.float().unfold(1, self.config.window_frames, 1).mean(-1)
+        with torch.autocast(feature.device.type, enabled=False):
+            return self._bonus(feature.float())
+
+    def _bonus(self, feature: Float[Tensor, "B T F"]) -> Float[Tensor, "B W"]:
+        windows = feature.unfold(1, self.config.window_frames, 1).mean(-1)
         query = (windows @ self.projection).flatten(0, 1)
         if len(query) < self.config.k:
             raise ValueError(
@@ -79,8 +83,11 @@ class IntrinsicBonus(nn.Module):
         self.filled.add_(len(query)).clamp_(max=size)
 
     def _neighbour_distance(self, query: Float[Tensor, "N P"]) -> Float[Tensor, "N"]:
-        """Mean Euclidean distance to the k nearest filled entries; exact, so a window is at 0 from itself."""
-        distance = torch.cdist(query, self.queue, compute_mode="donot_use_mm_for_euclid_dist")
-        empty = torch.arange(len(self.queue), device=distance.device) >= self.filled
-        distance = distance.masked_fill(empty, torch.inf)
-        return distance.topk(self.config.k, largest=False).values.mean(-1)
+        """Mean Euclidean distance to the k nearest filled entries: found by a matrix product, then measured one by one, so
+        that a window is at 0 from itself."""
+        order = (
+            self.queue.square().sum(-1) - 2 * query @ self.queue.T
+        )  # the distance's square, less the query's own
+        empty = torch.arange(len(self.queue), device=query.device) >= self.filled
+        nearest = order.masked_fill(empty, torch.inf).topk(self.config.k, largest=False).indices
+        return (query[:, None] - self.queue[nearest]).norm(dim=-1).mean(-1)

@@ -37,16 +37,30 @@ def make(task: str, *, image_size: int, quality: str) -> "Scenes":
 
 
 def scripted_clip(
-    *, seed: int, frames: int = EPISODE_FRAMES, image_size: int = 32, action_noise: float = 0.3
+    *,
+    seed: int,
+    scene: int | None = None,
+    frames: int = EPISODE_FRAMES,
+    image_size: int = 32,
+    action_noise: float = 0.3,
 ) -> UInt8[np.ndarray, "T H W 3"]:
     """Someone steers the disc to places of their own, a new one every `STAY_FRAMES`, with noise on the actions.
 
     The places have nothing to do with the mark. Were it steered under the mark, as the task wants it, one number would
     describe a clip, and a model of such clips need not tell disc from mark.
+
+    Args:
+        seed: of everything that moves, and of the background where no `scene` is given.
+        scene: seed whose background is behind it, so that clips can share one.
     """
     simulator = Scenes(image_size=image_size)
     draw = np.random.default_rng(seed)
+    if scene is not None:
+        simulator.reset(scene)
+        background = simulator.background
     simulator.reset(seed)
+    if scene is not None:
+        simulator.background = background
     clip = [simulator.draw()]
     for at in range(frames - 1):
         if at % STAY_FRAMES == 0:

@@ -134,8 +134,12 @@ def restore_random_states(file: Path) -> None:
 
 
 def adam_settings(config: PretrainConfig) -> dict[str, Any]:
-    """What the command says of Adam; a resumed optimiser takes it too."""
-    return {"lr": config.learning_rate, "eps": config.adam_epsilon, "weight_decay": config.weight_decay}
+    """What the command says of Adam; a resumed optimiser takes it too.
+
+    `capturable` is the checkpoint's own: a run on a GPU may have recorded its updates, and goes on without.
+    """
+    settings = {"lr": config.learning_rate, "eps": config.adam_epsilon, "weight_decay": config.weight_decay}
+    return settings | {"capturable": False}
 
 
 def continue_data(state: TrainState, loader: ClipLoader, accelerator: Accelerator) -> None:

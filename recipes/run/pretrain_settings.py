@@ -8,8 +8,6 @@ from cwm_hub.clips.retries import FetchConfig
 from cwm_hub.config import check_range
 from cwm_hub.evaluation.protocol import ScoringConfig
 
-CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
-
 
 @dataclass(frozen=True)
 class PretrainConfig:
@@ -50,9 +48,10 @@ class PretrainConfig:
     sync_batchnorm: bool = True
     """Share BatchNorm statistics between GPUs (CPU processes keep their own: torch has no such layer there)."""
     compile: bool = False
-    """Compile the model, scan included, with torch.compile. The draws are eager's, so that losses are too."""
-    compile_mode: CompileMode = "default"
-    """Mode of torch.compile; the last two record CUDA graphs."""
+    """Compile the image networks with torch.compile, which takes about half a minute on a GPU. The draws are eager's, so that
+    losses are too."""
+    cuda_graphs: bool = True
+    """Record an update as one CUDA graph and replay it, on one GPU without accumulation and fp16; elsewhere it says nothing."""
     cpu: bool = False
     """Stay on the CPU where there is a GPU."""
     processes: int | None = None

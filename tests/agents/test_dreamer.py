@@ -210,10 +210,11 @@ def test_weight_decay_acts_on_every_optimisers_weights() -> None:
 def test_behaviour_learning_leaves_the_world_model_alone() -> None:
     agent = make_agent()
     agent.train()
-    start, _ = agent._update_world(make_batch())
+    rows = {name: torch.from_numpy(part) for name, part in vars(make_batch()).items()}
+    start, _, bad = agent._update_world(**rows)
     before = weights(agent)
     gradients = [parameter.grad.clone() for parameter in agent.world_model.rssm.parameters()]
-    agent._update_behaviour(start)
+    agent._update_behaviour(start, bad)
     assert all(name.startswith("behaviour.") for name in moved(before, agent))
     for parameter, gradient in zip(agent.world_model.rssm.parameters(), gradients, strict=True):
         assert torch.equal(parameter.grad, gradient)

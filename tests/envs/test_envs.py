@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from cwm_hub.envs import gl_problem, list_envs, make_env
+from recipes.render_clips import RenderConfig, clips
+from recipes.run.folder import RecipeError
 
 needs_gl = pytest.mark.skipif(gl_problem() is not None, reason=str(gl_problem()))
 ROOT = Path(__file__).parents[2]
@@ -111,6 +113,20 @@ def test_scenes_are_filmed_without_gl_and_only_what_is_missing(tmp_path: Path) -
     second.write_bytes(b"kept")
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=environment)
     assert second.read_bytes() == b"kept"
+
+
+def test_clips_of_scenes_can_share_a_few_backgrounds() -> None:
+    """The top rows show neither disc nor mark; five clips before two backgrounds, in turn."""
+    drawn = clips(RenderConfig(out="", env="scenes", count=5, first_seed=7, backgrounds=2, frames=2))
+    assert list(drawn) == [f"scenes_{seed}" for seed in range(7, 12)]
+    tops = [draw()[0, :3].tobytes() for draw in drawn.values()]
+    assert tops[0] == tops[2] == tops[4] != tops[1] == tops[3]
+    alone = clips(RenderConfig(out="", env="scenes", count=1, first_seed=7, frames=2))["scenes_7"]()
+    assert np.array_equal(alone, next(iter(drawn.values()))())
+    with pytest.raises(RecipeError, match="not both"):
+        clips(RenderConfig(out="", env="scenes", count=5, seeds=[1]))
+    with pytest.raises(RecipeError, match="at least 1, got 0"):
+        clips(RenderConfig(out="", env="scenes", backgrounds=0))
 
 
 @needs_gl

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from benchmarks.bench_pretrain import Trainer
 from cwm_hub.models.registry import create_model
 
 COUNT = """
@@ -45,6 +46,59 @@ def test_passes_and_scans_are_one_graph_each():
     graphs = json.loads(run.stdout.splitlines()[-1])
     assert graphs == {name: [1, []] for name in graphs}
     assert len(graphs) == 5
+
+
+EAGER_AND_COMPILED = """
+import functools, json, torch
+torch.compile = functools.partial(torch.compile, backend="eager")
+from cwm_hub.models.compiled import compile_images, eager
+from cwm_hub.models.registry import create_model
+
+losses = []
+for compiled in (False, True):
+    torch.manual_seed(0)
+    model = create_model("contextwm-debug").train()
+    if compiled:
+        compile_images(model.frame_model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    video = torch.randint(0, 256, (2, 4, 3, 32, 32), dtype=torch.uint8)
+    is_first = torch.tensor([[True, False, False, False]] * 2)
+    for _ in range(3):
+        loss, _ = model(video, is_first)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+names = list(model.state_dict()) == list(create_model("contextwm-debug").state_dict())
+graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+with eager():
+    model.eval().predict(video[:1], observed_frames=2)
+print(json.dumps([losses[:3], losses[3:], names, graphs == torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0]))
+"""
+
+
+@pytest.mark.slow
+def test_compiled_image_networks_draw_and_learn_as_written_and_evaluation_compiles_nothing():
+    """Traced by the compiler and run without its kernels, so that every bit must be the same."""
+    run = subprocess.run([sys.executable, "-c", EAGER_AND_COMPILED], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    eager, compiled, names, nothing_new = json.loads(run.stdout.splitlines()[-1])
+    assert eager == compiled
+    assert names and nothing_new
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_a_recorded_update_is_the_eager_one():
+    """The first loss exactly; later ones as near as two eager runs are, whose sums have no fixed order."""
+    losses = {}
+    for recorded in (False, True):
+        torch.manual_seed(0)
+        trainer = Trainer(
+            "contextwm-tiny", torch.device("cuda"), torch.float32, 2, 6, compile=False, cuda_graph=recorded
+        )
+        losses[recorded] = [float(trainer.update()) for _ in range(8)]
+    assert losses[True][0] == losses[False][0]
+    assert losses[True] == pytest.approx(losses[False], rel=0.05)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
