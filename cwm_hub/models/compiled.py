@@ -1,7 +1,7 @@
 """Compile the image networks, which are most of an update's arithmetic, in place; names of weights do not change.
 
-The scan over frames is not compiled: unrolled, it takes minutes to compile, and what it costs, the launches of thousands of
-small kernels, a CUDA graph saves without.
+The scan over frames is not compiled: unrolled, it takes many minutes to compile on a CPU, and what it costs on a GPU, the launches
+of thousands of small kernels, a CUDA graph saves without.
 """
 
 from typing import Any
