@@ -19,8 +19,9 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## the whole loop on the embedded clips, to runs/demo/report.html
 	$(BIN)/python recipes/demo.py
 
-evidence: $(STAMP)  ## the runs behind docs/EVIDENCE.md's control A, which go on where they stopped: half an hour of one core
+evidence: $(STAMP)  ## the runs behind docs/EVIDENCE.md, which go on where they stopped: two hours of one core
 	PYTHON=$(BIN)/python docs/evidence/control_a.sh
+	PYTHON=$(BIN)/python docs/evidence/prediction.sh
 
 test: $(STAMP)  ## the fast tests
 	$(BIN)/python -m pytest -m "not slow"

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Prediction of scenes never seen, over the number of backgrounds in training: docs/evidence/prediction.sh [SEEDS]
+# (default "0 1 2"; about half an hour of one core a seed). 400 clips of 25 frames at 32 pixels before 10, 50 or 200 backgrounds, the
+# same dynamics in all; 48 held-out clips before 48 others. Fixed on 26 November 2026 before the first run. Killed and given again it
+# goes on. Ends in docs/evidence/prediction.csv: a row for each run, 5 frames seen and 20 predicted.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+python=${PYTHON:-.venv/bin/python}
+out=runs/evidence/prediction
+read -ra seeds <<<"${1:-0 1 2}"
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONPATH=$PWD
+
+render() { "$python" recipes/render_clips.py --env scenes --image_size 32 --frames 25 "$@" >/dev/null; }
+shard() { "$python" -m dataprep folder "$1" --size 32 --licence MIT --redistributable --out "$2" "${@:3}"; }
+for backgrounds in 10 50 200; do
+    render --out $out/clips/$backgrounds --count 400 --first_seed ${backgrounds}000 --backgrounds $backgrounds
+    shard $out/clips/$backgrounds $out/shards/scenes$backgrounds --validation-share 0
+done
+render --out $out/clips/unseen --count 48 --first_seed 900000 # predicted
+render --out $out/clips/unseen --count 48 --first_seed 950000 # for the mean frame
+{ echo path,split; for clip in "$out"/clips/unseen/*.mp4; do
+    name=$(basename "$clip"); case $name in scenes_95*) echo "$name,train" ;; *) echo "$name,validation" ;; esac
+done; } >$out/unseen.csv
+shard $out/clips/unseen $out/shards/unseen --labels $out/unseen.csv
+
+for seed in "${seeds[@]}"; do
+    for backgrounds in 10 50 200; do
+        for design in contextwm concat plainwm; do
+            model=(--model contextwm-mini)
+            case $design in plainwm) model=(--model plainwm-mini) ;; concat) model+=(--overrides.frame.context.mixing concat) ;; esac
+            run=$out/runs/$design-$backgrounds-$seed
+            "$python" recipes/pretrain.py "${model[@]}" --data "[{root: $out/shards/scenes$backgrounds}]" --run "$run" --seed "$seed" \
+                --updates 1500 --batch_clips 8 --window_frames 16 --learning_rate 3e-3 --workers 0 --log_every 50 --checkpoint_every 250
+            [ -s "$run/evaluation/scorecard.json" ] || "$python" recipes/evaluate.py --checkpoint "$run/model" \
+                --data "[$out/shards/unseen]" --windows 48 --figures false --out "$run/evaluation"
+        done
+    done
+done
+
+"$python" - $out <<'PY'
+import csv, json, pathlib, sys
+
+rows = []
+for card in sorted(pathlib.Path(sys.argv[1]).glob("runs/*/evaluation/scorecard.json")):
+    design, backgrounds, seed = card.parts[-3].split("-")
+    found = json.loads(card.read_text())
+    whole = found["together"]
+    row = {"design": design, "backgrounds": int(backgrounds), "seed": int(seed), "updates": found["updates"]}
+    row |= {name: round(whole[name]["psnr_db"]["mean"], 3) for name in ("model", "reconstruction", "copy_last_frame", "mean_frame")}
+    gap = found.get("context_gap_psnr_db", {}).get("difference", {})
+    row |= {"own_over_foreign_context": round(gap["mean"], 3) if gap else ""}
+    kl = [json.loads(line)["kl"] for line in (card.parents[1] / "metrics.jsonl").read_text().splitlines()]
+    rows.append(row | {"kl": round(sum(kl[-5:]) / 5, 3), "commit": found["provenance"]["git_commit"][:7]})
+with open("docs/evidence/prediction.csv", "w", newline="") as file:
+    writer = csv.DictWriter(file, rows[0])
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: (row["backgrounds"], row["design"], row["seed"])))
+PY
