@@ -66,7 +66,8 @@ class Agent(Policy, Protocol):
         """Whether an episode that the task itself ends is learned as an end, and not as a time limit."""
 
     def update(self, replay: Replay) -> dict[str, Tensor]:
-        """One update on a batch drawn from the replay; detached scalars to log, any of which may miss when skipped.
+        """One update on a batch drawn from the replay; detached scalars to log, any of which may miss when skipped, and which
+        the next update may overwrite.
 
         Raises:
             ValueError: the replay cannot give such a batch, or holds terminations that the agent cannot learn.
