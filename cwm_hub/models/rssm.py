@@ -8,10 +8,11 @@ K classes each, F feature = S*K + D.
 
 `action[:, t]` is the action that led to frame t, and `is_first[:, t]` clears the state before step t.
 Only what depends on the step before runs inside the scan of `observe`: the embedding's part of the posterior's
-hidden layer, the sampling noise and the whole prior are computed for all frames at once.
+hidden layer, the sampling noise, the whole prior and the gradients of the scan's weights are computed for all frames at once.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from cwm_hub.config import MOST_UNITS, check_range
 from cwm_hub.models.draws import Generators, draw
 from cwm_hub.models.initialise import init_xavier
-from cwm_hub.models.recurrent import GRUCell
+from cwm_hub.models.recurrent import GRUCell, scan_linear
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class RSSM(nn.Module):
         super().__init__()
         self.config = config
         self.embed_size = embed
-        latents = config.stoch * config.classes
+        self._latents = latents = config.stoch * config.classes
         self.feature_size = latents + config.deter
         self.img_in = nn.Linear(latents + config.action_size, config.hidden)
         self.cell = GRUCell(config.hidden, config.deter)
@@ -204,7 +205,9 @@ class RSSM(nn.Module):
         generator: Generators = None,
     ) -> RSSMState:
         """One step without a frame: the prior."""
-        deter = self._next_deter(state.stoch, state.deter, self._pad(action))
+        action = self._pad(action)
+        inputs = F.linear(_joined(state.stoch, action), self._img_in_weight(action), self.img_in.bias)
+        deter = self.cell(F.elu(inputs), state.deter)
         noise = self._noise(deter.shape[:-1], deter.device, generator) if sample else None
         return self._prior(deter, noise)
 
@@ -238,16 +241,21 @@ class RSSM(nn.Module):
         action = None if action is None else action * keep
         noise = self._noise((batch, time), embed.device, generator) if sample else None
 
+        linear = partial(scan_linear, steps=time, rows=batch)
         weight = self.posterior_hidden.weight
         from_embed = F.linear(embed, weight[:, self.config.deter :], self.posterior_hidden.bias)
-        from_deter = weight[:, : self.config.deter]
+        from_deter = linear(weight[:, : self.config.deter], None)
+        img_in = linear(self._img_in_weight(action), self.img_in.bias)
+        cell = self.cell.for_scan(steps=time, rows=batch)
+        to_logits = linear(self.posterior_logits.weight, self.posterior_logits.bias)
         deter, stoch = state.deter, state.stoch
         posteriors = []
         for t in range(time):
             deter, stoch = deter * keep[:, t], stoch * keep[:, t, :, None]
-            deter = self._next_deter(stoch, deter, None if action is None else action[:, t])
-            hidden = F.elu(F.linear(deter, from_deter) + from_embed[:, t])
-            logits = self._as_latents(self.posterior_logits(hidden))
+            inputs = F.elu(img_in(_joined(stoch, None if action is None else action[:, t])))
+            deter = cell(inputs, deter)
+            hidden = F.elu(from_deter(deter) + from_embed[:, t])
+            logits = self._as_latents(to_logits(hidden))
             stoch = self._latent(logits, None if noise is None else noise[:, t])
             posteriors.append(RSSMState(deter, stoch, logits))
         posterior = stack_states(posteriors, 1)
@@ -281,14 +289,9 @@ class RSSM(nn.Module):
             priors.append(state)
         return stack_states(priors, 1)
 
-    def _next_deter(self, stoch: Tensor, deter: Tensor, action: Tensor | None) -> Tensor:
-        flat = stoch.flatten(-2)
-        if action is None:  # a slot of zeros adds nothing, so its columns are left out of the product
-            latents = flat.shape[-1]
-            inputs = F.linear(flat, self.img_in.weight[:, :latents], self.img_in.bias)
-        else:
-            inputs = self.img_in(torch.cat([flat, action], -1))
-        return self.cell(F.elu(inputs), deter)
+    def _img_in_weight(self, action: Tensor | None) -> Tensor:
+        """Without an action its slot, zeros that add nothing, is left out of the product."""
+        return self.img_in.weight if action is not None else self.img_in.weight[:, : self._latents]
 
     def _prior(self, deter: Tensor, noise: Tensor | None) -> RSSMState:
         logits = self._as_latents(self.prior_logits(F.elu(self.prior_hidden(deter))))
@@ -314,3 +317,9 @@ class RSSM(nn.Module):
                 f"action has {action.shape[-1]} numbers, the RSSM's slot takes {self.config.action_size}"
             )
         return F.pad(action.to(self.img_in.weight.dtype), (0, missing))
+
+
+def _joined(stoch: Float[Tensor, "B S K"], action: Float[Tensor, "B A"] | None) -> Float[Tensor, "B X"]:
+    """What the layer before the cell reads."""
+    flat = stoch.flatten(-2)
+    return flat if action is None else torch.cat([flat, action], -1)
