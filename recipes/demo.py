@@ -4,7 +4,7 @@
     python recipes/demo.py --scratch       # pre-training starts from nothing instead of the embedded checkpoint
 
 Every stage is one of the commands of the README, run as a process of its own; `runs/demo/stages.jsonl` has each
-command, its wall time and how it ended. Run again, finished stages are reused and the first unfinished one resumes.
+command, its wall and CPU time and how it ended. Run again, finished stages are reused and the first unfinished one resumes.
 Without headless GL everything but the clips of Meta-world still runs. The agent learns `scenes`, on a small model of its
 own that is pre-trained on clips of other scenes: of the larger ones an update takes too long.
 """
@@ -219,7 +219,7 @@ class Loop:
             return 0
         print(f"\n== {stage.name}\n$ {shlex.join(command)}", flush=True)
         self.stale |= stage.result is not None
-        began = time.perf_counter()
+        began, cpu_before = time.perf_counter(), cpu_seconds()
         code = subprocess.run(command, check=False, env=os.environ | {"PYTHONUNBUFFERED": "1"}).returncode
         status = {0: "done", NO_GL: "skipped"}.get(code, "failed")
         append_row(
@@ -228,6 +228,7 @@ class Loop:
                 "stage": stage.name,
                 "status": status,
                 "seconds": round(time.perf_counter() - began, 1),
+                "cpu_seconds": round(cpu_seconds() - cpu_before, 1),
                 "command": shlex.join(command),
             },
         )
@@ -243,6 +244,12 @@ class Loop:
             return False
         newest = {row["stage"]: row for row in read_rows(self.log)}.get(stage.name)
         return newest is not None and newest["status"] == "done" and newest["command"] == command
+
+
+def cpu_seconds() -> float:
+    """CPU time of all stages so far, their own processes' with it; wall time says little where other work runs."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 if __name__ == "__main__":

@@ -249,7 +249,7 @@ def card_html(text: str) -> Any:
 
 
 def stage_section(run: Path) -> dict[str, Any] | None:
-    """Wall time of every stage; of a stage that ran again, the last time."""
+    """Wall and CPU time of every stage; of a stage that ran again, the last time."""
     latest = {row["stage"]: row for row in read_rows(run / "stages.jsonl")}
     if not latest:
         return None
@@ -257,12 +257,14 @@ def stage_section(run: Path) -> dict[str, Any] | None:
         {
             "stage": name,
             "time": duration(row["seconds"]),
+            "cpu": duration(row["cpu_seconds"]) if "cpu_seconds" in row else "",
             "status": row.get("status", ""),
             "command": row.get("command", ""),
         }
         for name, row in latest.items()
     ]
-    return {"rows": rows, "total": duration(sum(row["seconds"] for row in latest.values()))}
+    total = {key: sum(row.get(key, 0.0) for row in latest.values()) for key in ("seconds", "cpu_seconds")}
+    return {"rows": rows, "total": duration(total["seconds"]), "cpu": duration(total["cpu_seconds"])}
 
 
 def lead(
