@@ -22,6 +22,7 @@ from pathlib import Path
 from cwm_hub.provenance import ROOT
 from recipes.run.command_line import parse_config
 from recipes.run.folder import append_row, one_sentence_errors, read_rows
+from recipes.run.world import end_with_parent
 
 NO_GL = 3
 """Exit code of recipes/render_clips.py where there is no headless GL."""
@@ -169,7 +170,7 @@ def pretrain(
     """A few hundred updates through accelerate, from the embedded checkpoint or from new weights."""
     sources = json.dumps([{"root": str(root), "weight": 2 if root.name == "real" else 1} for root in data])
     command: list[str | Path] = [
-        *("-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"),
+        *("-m", "accelerate.commands.launch", "--quiet", "--num_processes", "1", "--num_machines", "1"),
         *("--mixed_precision", "no", "--dynamo_backend", "no"),
         ROOT / "recipes" / "pretrain.py",
         *("--config", ROOT / "recipes" / "configs" / "pretrain" / settings),
@@ -220,7 +221,9 @@ class Loop:
         print(f"\n== {stage.name}\n$ {shlex.join(command)}", flush=True)
         self.stale |= stage.result is not None
         began, cpu_before = time.perf_counter(), cpu_seconds()
-        code = subprocess.run(command, check=False, env=os.environ | {"PYTHONUNBUFFERED": "1"}).returncode
+        code = subprocess.run(
+            command, check=False, env=os.environ | {"PYTHONUNBUFFERED": "1"}, preexec_fn=end_with_parent
+        ).returncode
         status = {0: "done", NO_GL: "skipped"}.get(code, "failed")
         append_row(
             self.log,

@@ -31,7 +31,7 @@ from cwm_hub.config import check_range
 from cwm_hub.evaluation import words
 from cwm_hub.evaluation.protocol import ScoringConfig
 from recipes.run.command_line import parse_config
-from recipes.run.folder import RecipeError, one_sentence_errors, write_text
+from recipes.run.folder import RecipeError, one_sentence_errors, progress_line, write_text
 
 COMPOSED_WINDOWS = 3
 """Windows of the composition figure."""
@@ -77,6 +77,7 @@ class EvaluateConfig(ScoringConfig):
 
 if __name__ == "__main__":  # before torch is imported, so that --help and a typo answer at once
     CONFIG = parse_config(EvaluateConfig, description=__doc__)
+    print(f"loading {CONFIG.checkpoint}, and held-out windows of {', '.join(CONFIG.data)}", flush=True)
 
 import numpy as np
 import torch
@@ -88,7 +89,7 @@ from cwm_hub.evaluation.comparison import compare_designs, read_scorecard
 from cwm_hub.evaluation.held_out import HeldOut, make_protocol, read_held_out
 from cwm_hub.evaluation.linear_probe import probe_scores, read_probe_data
 from cwm_hub.evaluation.planning import planning_error
-from cwm_hub.evaluation.predict import WorldModel, context_gap, posterior_features, score
+from cwm_hub.evaluation.predict import WorldModel, context_gap, foreign_windows, posterior_features, score
 from cwm_hub.evaluation.probes import labelled_videos
 from cwm_hub.evaluation.protocol import check_same_protocol
 from cwm_hub.figures import curves, sheet
@@ -140,14 +141,17 @@ def main(config: EvaluateConfig) -> int:
     other = read_scorecard(Path(config.compare)) if config.compare else None
     if other is not None:
         check_same_protocol(to_dict(protocol), other["protocol"])
-    card, prediction, context = score(model, held_out, protocol, lpips=config.lpips, fvd=config.fvd)
+    passes = Passes(name, len(held_out.windows) * config.samples)
+    card, prediction, context = score(
+        model, held_out, protocol, lpips=config.lpips, fvd=config.fvd, predicted=passes.add
+    )
     card |= probe_scores(model, probed, protocol)
     if config.planning and isinstance(model, ActionWorldModel):
         card["planning_error"] = planning_error(model, held_out, protocol)
     card["name"], card["checkpoint"] = name, checkpoint.identity()
     card["updates"] = (checkpoint.read("train.json") or {}).get("updates")
     card["provenance"] = provenance()
-    if context is not None and len({window[:2] for window in held_out.windows}) > 1:
+    if context is not None and card["together"]["videos"] > 1:
         card["context_gap_psnr_db"] = context_gap(model, held_out, protocol, context)
     write_text(out / "scorecard.json", json.dumps(card, indent=1))
 
@@ -159,10 +163,24 @@ def main(config: EvaluateConfig) -> int:
         difference = compared["together"]["designs"][name]["psnr_db"]["minus_first"]
         write_text(out / "comparison.json", json.dumps(compared, indent=1))
     if config.figures:
+        print("drawing figures", flush=True)
         draw(out, model, held_out, prediction[0], context, cards, config.figure_windows)
     for line in conclusions(cards, difference):
         print(line)
     return 0
+
+
+class Passes:
+    """Says how many of a model's predictions are done."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self._name, self._done, self._total = name, 0, total
+
+    def add(self, windows: int) -> None:
+        """So many more are."""
+        self._done += windows
+        text = f"{self._name}: {self._done:,} of {words.number_of(self._total, 'prediction')}"
+        progress_line(text, last=self._done == self._total)
 
 
 def check_actions(model: WorldModel, held_out: HeldOut) -> None:
@@ -175,7 +193,7 @@ def check_actions(model: WorldModel, held_out: HeldOut) -> None:
         size = held_out.action.shape[-1]
         if size != model.config.action_size:
             raise RecipeError(
-                f"the model takes actions of {model.config.action_size} numbers and the data has actions of {size}"
+                f"the model takes actions of size {model.config.action_size} and the data has actions of size {size}"
             )
 
 
@@ -227,27 +245,26 @@ def draw(
     action = None if held_out.action is None else held_out.action.to(device)
     feature = posterior_features(model, held_out.video.to(device), action)
     if context is not None and isinstance(model, VideoWorldModel):
-        draw_context(out, model, held_out.video[shown].to(device), feature[shown], context[shown], captions)
+        maps = attention_of(model, feature[shown], context[shown], captions=captions)
+        if maps is not None:
+            sheet.save(maps, out / "attention.png")
+        draw_composition(out, model, held_out, feature, context, shown[:COMPOSED_WINDOWS])
     draw_embedding(out, feature.mean(1).cpu().numpy(), held_out)
 
 
-def draw_context(
-    out: Path,
-    model: VideoWorldModel,
-    video: Tensor,
-    feature: Tensor,
-    context: Tensor,
-    captions: list[str],
+def draw_composition(
+    out: Path, model: VideoWorldModel, held_out: HeldOut, feature: Tensor, context: Tensor, shown: list[int]
 ) -> None:
-    """What the context does: attention over it (where there is attention), and dynamics in another clip's context."""
+    """Dynamics of these windows in the context of another video's; of one video there is no such picture."""
 
-    if len(video) > 1:
-        windows = (video, feature, context, context.roll(1, 0))
-        figure = composition_of(model, *(part[:COMPOSED_WINDOWS] for part in windows))
-        sheet.save(figure, out / "composition.png")
-    maps = attention_of(model, feature, context, captions=captions)
-    if maps is not None:
-        sheet.save(maps, out / "attention.png")
+    videos = [window[:2] for window in held_out.windows]
+    if len(set(videos)) < 2:
+        print("no composition.png: it needs windows of two source videos")
+        return
+    foreign = foreign_windows(videos)
+    other = context[[foreign[row] for row in shown]]
+    video = held_out.video[shown].to(context.device)
+    sheet.save(composition_of(model, video, feature[shown], context[shown], other), out / "composition.png")
 
 
 def draw_embedding(out: Path, features: np.ndarray, held_out: HeldOut) -> None:

@@ -55,6 +55,7 @@ from cwm_hub.config import check_range
 from cwm_hub.envs import make_env
 from cwm_hub.envs.table import check_several
 from cwm_hub.evaluation.episodes import FILMED_EPISODES, check_fits, differences, episode_rows, summary
+from cwm_hub.evaluation.words import ends, number_of
 from cwm_hub.figures.films import write_film
 from cwm_hub.hub.agents import SavedAgent, find_agent
 from cwm_hub.provenance import provenance
@@ -86,14 +87,15 @@ def main(config: EvaluateAgentConfig) -> int:
     if config.sampled:
         policies["sampled"] = (agent, True)
     records: dict[str, list[EpisodeRecord]] = {name: [] for name in policies}
+    total = len(policies) * len(seeds)
     filmed: list[np.ndarray] = []
     for name, record, frames in each_episode(envs, policies, seeds=seeds):
         records[name].append(record)
         if name == "mode" and len(filmed) < FILMED_EPISODES:
             filmed.append(frames)
         done = sum(map(len, records.values()))
-        text = f"{done} / {len(policies) * len(seeds)} episodes  {name} {record.score:.2f}"
-        progress_line(text, last=done == len(policies) * len(seeds))
+        text = f"{done} / {number_of(total, 'episode')}  {name} {record.score:.2f}"
+        progress_line(text, last=done == total)
     for env in envs:
         env.close()
 
@@ -137,18 +139,11 @@ def seeds_of(config: EvaluateAgentConfig, saved: SavedAgent) -> list[int]:
 
 def sentence(scores: dict[str, Any]) -> str:
     """`return 211.4 [205.0, 217.1], success 100 % [100, 100] over 20 episodes`."""
-
-    def ends(numbers: dict[str, float], form: str, scale: int = 1) -> str:
-        return (
-            f" [{scale * numbers['low']:{form}}, {scale * numbers['high']:{form}}]"
-            if "low" in numbers
-            else ""
-        )
-
-    score, success = scores["score"], scores["success_rate"]
+    score = scores["score"]
+    success = {name: 100 * value for name, value in scores["success_rate"].items()}
     return (
-        f"return {score['mean']:.2f}{ends(score, '.2f')}, success {100 * success['mean']:.0f} %"
-        f"{ends(success, '.0f', 100)} over {scores['episodes']} episodes"
+        f"return {score['mean']:.2f}{ends(score, '.2f')}, success {success['mean']:.0f} %"
+        f"{ends(success, '.0f')} over {number_of(scores['episodes'], 'episode')}"
     )
 
 

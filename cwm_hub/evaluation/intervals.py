@@ -27,15 +27,19 @@ def bootstrap_interval(
     Args:
         values: One number, or a row of them, per window.
         videos: The source video of every value. Windows of one video are alike, and may even overlap: whole videos are
-            resampled, which is the wider and honest interval. None, or a single video, resamples the values.
+            resampled, which is the wider and honest interval. None resamples the values.
         resamples: Bootstrap resamples.
         confidence: Coverage of the interval.
         seed: Seed of the resampling.
+
+    Raises:
+        ValueError: one value, or values of one video: they do not say how far another would be off.
     """
-    if len(values) < 2:
-        raise ValueError(f"an interval needs at least two values, got {len(values)}")
-    groups = _numbered(videos if videos is not None and len(set(videos)) > 1 else range(len(values)))
+    groups = _numbered(range(len(values)) if videos is None else videos)
     sizes = np.bincount(groups)
+    if len(sizes) < 2:
+        what = "values" if videos is None else "source videos"
+        raise ValueError(f"an interval needs at least two {what}, got {len(sizes)}")
     sums = np.zeros((len(sizes), *values.shape[1:]))
     np.add.at(sums, groups, values)
     count = len(sizes)
@@ -164,7 +168,13 @@ def _named_ends(resampled: np.ndarray, confidence: float) -> dict[str, float]:
     return {"low": float(low), "high": float(high)}
 
 
-def mean_interval(values: Float[np.ndarray, " B"], bootstrap: Mapping[str, Any]) -> dict[str, float]:
-    """`mean`, `low` and `high` of values with one entry a window."""
+def mean_interval(values: Float[np.ndarray, "B *rest"], bootstrap: Mapping[str, Any]) -> dict[str, Any]:
+    """`mean`, `low` and `high` of values with one entry a window, as numbers or lists of them.
+
+    Where all windows are of one source video there is the mean alone.
+    """
+    found = {"mean": values.mean(0).tolist()}
+    if len(set(bootstrap["videos"])) < 2:
+        return found
     low, high = bootstrap_interval(values, **bootstrap)
-    return {"mean": float(values.mean()), "low": float(low), "high": float(high)}
+    return found | {"low": low.tolist(), "high": high.tolist()}

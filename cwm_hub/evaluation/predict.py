@@ -7,7 +7,7 @@ No draw touches torch's global random state. Shape key: N samples per window, B 
 frames, F feature of the posterior state.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,13 @@ WorldModel = VideoWorldModel | ActionWorldModel
 
 
 def score(
-    model: WorldModel, held_out: HeldOut, protocol: Protocol, *, lpips: bool = False, fvd: bool = False
+    model: WorldModel,
+    held_out: HeldOut,
+    protocol: Protocol,
+    *,
+    lpips: bool = False,
+    fvd: bool = False,
+    predicted: Callable[[int], object] | None = None,
 ) -> tuple[dict[str, Any], UInt8[Tensor, "N B T 3 H W"], UInt8[Tensor, "B k 3 H W"] | None]:
     """Predict every window and score it.
 
@@ -39,6 +45,7 @@ def score(
         protocol: Of `make_protocol`.
         lpips: Add that distance to the scores; `perceptual.check_lpips` says beforehand whether it can be measured.
         fvd: Add that of whole windows; see `perceptual.check_fvd`.
+        predicted: Told how many windows more have been predicted, whenever some have; a window counts once a sample.
 
     Returns:
         The scorecard; the predictions on the CPU; the context frames on the model's device, None without context.
@@ -50,7 +57,10 @@ def score(
     action = None if held_out.action is None else held_out.action.to(device)
     draws = generator.get_state()
     prediction = torch.stack(
-        [predict(model, video, context, protocol, generator, action) for _ in range(protocol.samples)]
+        [
+            predict(model, video, context, protocol, generator, action, predicted=predicted)
+            for _ in range(protocol.samples)
+        ]
     ).cpu()
     controls = {}
     if action is not None:
@@ -92,6 +102,8 @@ def predict(
     protocol: Protocol,
     generator: Generator,
     action: Float32[Tensor, "B T A"] | None = None,
+    *,
+    predicted: Callable[[int], object] | None = None,
 ) -> UInt8[Tensor, "B T 3 H W"]:
     """One prediction of every window, under `action` where the model takes some; its first `observed_frames` are
     reconstructions."""
@@ -108,6 +120,8 @@ def predict(
             generator=generator,
         )
         parts.append(prediction)
+        if predicted is not None:
+            predicted(len(prediction))
     return torch.cat(parts)
 
 

@@ -28,7 +28,7 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from cwm_hub.config import to_dict
-from cwm_hub.evaluation.intervals import BOOTSTRAP_FIELDS, bootstrap_interval, mean_interval
+from cwm_hub.evaluation.intervals import BOOTSTRAP_FIELDS, mean_interval
 from cwm_hub.evaluation.protocol import METRICS, SCORECARD_VERSION, Protocol, ProtocolError
 from cwm_hub.evaluation.words import BASELINES, CONTROLS
 
@@ -83,7 +83,8 @@ def scorecard(
     Returns:
         A JSON-ready dict: `protocol`, `together` and `sources` (data set name -> the same numbers), and `windows`
         with the scores of every window. PSNR is in dB, differences are model minus baseline of the same window.
-        Intervals resample source videos (`bootstrap_interval`); `videos` beside `windows` says how many there are.
+        Intervals resample source videos (`bootstrap_interval`); `videos` beside `windows` says how many there are, and
+        where there is one, there is no `low` and no `high`.
     """
     _check_shapes(prediction, target, mean_frames, protocol)
     names = [name for name, *_ in protocol.windows]
@@ -123,7 +124,7 @@ def _check_shapes(
     names = [name for name, *_ in protocol.windows]
     for name in dict.fromkeys(names):
         if names.count(name) < 2:
-            raise ProtocolError(f"an interval needs at least two windows of every data set, {name!r} has one")
+            raise ProtocolError(f"scores need at least two windows of every data set, {name!r} has one")
         if picture_hash(mean_frames[name]) != protocol.mean_frames.get(name):
             raise ProtocolError(f"the mean frame of {name!r} is not the one that the protocol names")
 
@@ -198,10 +199,8 @@ def _summary(
         for name, values in (series | margins).items():
             if name == "best_of_n" and protocol.samples == 1:
                 continue
-            low, high = bootstrap_interval(values, **bootstrap)
-            per_step = {"mean": values.mean(0).tolist(), "low": low.tolist(), "high": high.tolist()}
             overall = mean_interval(values.mean(1), bootstrap)
-            summary.setdefault(name, {})[metric] = overall | {"per_step": per_step}
+            summary.setdefault(name, {})[metric] = overall | {"per_step": mean_interval(values, bootstrap)}
     return summary
 
 

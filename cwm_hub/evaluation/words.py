@@ -4,6 +4,7 @@ The report, the curves, the model card, the comparison's tables and what recipes
 torch. A part below is `together`, or one of `sources`, of a scorecard.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -62,26 +63,36 @@ def parts(card: Mapping[str, Any]) -> dict[str, Any]:
 
 def counted(part: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
     """`16 validation windows of 7 videos`."""
-    return f"{part['windows']} {protocol['split']} windows of {part['videos']} videos"
+    windows = number_of(part["windows"], f"{protocol['split']} window")
+    return f"{windows} of {number_of(part['videos'], 'video')}"
 
 
 def intervals_over(part: Mapping[str, Any]) -> str:
-    """What the part's intervals resample: the source videos or, where all windows are of one, the windows."""
-    return "intervals over source videos" if part["videos"] > 1 else "intervals over windows of one video"
+    """What the part's intervals resample: the source videos; where all windows are of one, there is none."""
+    return (
+        "intervals over source videos"
+        if part["videos"] > 1
+        else "no interval, as all windows are of one video"
+    )
 
 
 def number(score: Mapping[str, float], metric: str, *, unit: bool = False, signed: bool = False) -> str:
-    """`24.32 [20.48, 27.75]`, the mean and its interval; with its unit, `24.32 dB [20.48, 27.75]`."""
+    """`24.32 [20.48, 27.75]`, the mean and its interval, if any; with its unit, `24.32 dB [20.48, 27.75]`."""
     form = f"{'+' if signed else ''}.{METRICS[metric].decimals}f"
-    mean, low, high = (format(score[key], form) for key in ("mean", "low", "high"))
     after = f" {METRICS[metric].unit}" if unit and METRICS[metric].unit else ""
-    return f"{mean}{after} [{low}, {high}]"
+    return f"{score['mean']:{form}}{after}{ends(score, form)}"
+
+
+def ends(score: Mapping[str, Any], form: str) -> str:
+    """` [20.48, 27.75]`, or nothing where there is no interval: of one video there is none."""
+    return f" [{score['low']:{form}}, {score['high']:{form}}]" if "low" in score else ""
 
 
 def standing(part: Mapping[str, Any]) -> str:
     """How good a model is and how far from the baselines; no full stop.
 
-    `PSNR 24.32 dB [20.48, 27.75], SSIM 0.821 [0.776, 0.889], 0.78 dB below copy-last-frame [-1.30, -0.20], ...`
+    `PSNR 24.32 dB [20.48, 27.75], SSIM 0.821 [0.776, 0.889], 0.78 dB below copy-last-frame [-1.30, -0.20], ...`; where all
+    windows are of one video, the numbers alone, and why.
     """
     model = part["model"]
     said = [
@@ -93,17 +104,18 @@ def standing(part: Mapping[str, Any]) -> str:
         if f"model_minus_{baseline}" in part:
             margin = part[f"model_minus_{baseline}"]["psnr_db"]
             side = "above" if margin["mean"] >= 0 else "below"
-            interval = f"[{margin['low']:+.2f}, {margin['high']:+.2f}]"
-            said.append(f"{abs(margin['mean']):.2f} dB {side} {name} {interval}")
-    return ", ".join(said)
+            said.append(f"{abs(margin['mean']):.2f} dB {side} {name}{ends(margin, '+.2f')}")
+    return ", ".join(said) + ("" if part["videos"] > 1 else f" ({intervals_over(part)})")
 
 
 def verdict(a: str, b: str, difference: Mapping[str, float], *, confidence: float) -> str:
-    """One sentence on who is ahead by how much, from a PSNR difference a minus b with its interval; no full stop."""
-    low, high = difference["low"], difference["high"]
+    """One sentence on who is ahead by how much, from a PSNR difference a minus b with its interval, if any; no full stop."""
     ahead = f"{abs(difference['mean']):.2f} dB ahead"
-    interval = f"{100 * confidence:g} % interval {low:+.2f} to {high:+.2f} dB"
     first, second = (a, b) if difference["mean"] >= 0 else (b, a)
+    if "low" not in difference:
+        return f"{first} is {ahead} of {second} on one video, which says nothing of others"
+    low, high = difference["low"], difference["high"]
+    interval = f"{100 * confidence:g} % interval {low:+.2f} to {high:+.2f} dB"
     if low <= 0 <= high:
         return f"{a} and {b} are not told apart: {first} is {ahead}, {a} minus {b} has the {interval}"
     return f"{first} is {ahead} of {second} ({a} minus {b}: {interval})"
@@ -121,8 +133,19 @@ def protocol_sentences(protocol: Mapping[str, Any]) -> str:
         f"predicted open loop with {protocol['latents']} latents{times}; the context frame, where there is one, is "
         f"{context}. Baselines: {BASELINES['copy_last_frame']} repeats the last frame seen, {BASELINES['mean_frame']} is "
         f"the average frame of all training shards, one constant picture{own}. Scores are means over windows and "
-        f"predicted frames; PSNR and SSIM: higher is better. In brackets: "
-        f"{100 * protocol['confidence']:g} % bootstrap intervals, which resample source videos."
+        f"predicted frames; PSNR and SSIM: higher is better. {_brackets(protocol)}"
+    )
+
+
+def _brackets(protocol: Mapping[str, Any]) -> str:
+    """What stands in brackets behind a score, and where nothing does."""
+    videos = {(data_set, video) for data_set, video, *_ in protocol["windows"]}
+    if len(videos) == 1:
+        return "There are no intervals, since all windows are of one video."
+    alone = 1 in Counter(data_set for data_set, _ in videos).values()
+    return (
+        f"In brackets: {100 * protocol['confidence']:g} % bootstrap intervals, which resample source videos"
+        f"{'; of one video there is none' if alone else ''}."
     )
 
 
@@ -131,15 +154,15 @@ def context_sentence(gap: Mapping[str, Mapping[str, float]]) -> str:
     difference = gap["difference"]
     return (
         f"context: PSNR {gap['own']['mean']:.2f} dB with a window's own, {gap['foreign']['mean']:.2f} dB with another video's, "
-        f"{difference['mean']:+.2f} [{difference['low']:+.2f}, {difference['high']:+.2f}]"
+        f"{difference['mean']:+.2f}{ends(difference, '+.2f')}"
     )
 
 
 def fvd_sentence(fvd: Mapping[str, Any]) -> str:
     """The distance with what it takes to compare it; no full stop."""
     return (
-        f"FVD of {fvd['clips']} windows, {fvd['observed_frames']} true frames followed by {fvd['predicted_frames']} "
-        f"predicted ones: {fvd['model']:.1f}; lower is better, and {fvd['note']}"
+        f"FVD of {number_of(fvd['clips'], 'window')}, {number_of(fvd['observed_frames'], 'true frame')} followed by "
+        f"{fvd['predicted_frames']} predicted ones: {fvd['model']:.1f}; lower is better, and {fvd['note']}"
     )
 
 
@@ -150,9 +173,9 @@ PROBES = {"probe_r2_state": "the state", "probe_r2_action": "the next action"}
 def probe_sentences(card: Mapping[str, Any]) -> list[str]:
     """What a linear probe reads off the latents of every data set; no full stop."""
     return [
-        f"{data_set}: R2 {found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}] of a linear probe for {what}, fitted on "
-        f"{found['train_windows']} windows of {found['train_videos']} training videos, scored on {found['windows']} of "
-        f"{found['videos']} others"
+        f"{data_set}: R2 {found['mean']:.3f}{ends(found, '.3f')} of a linear probe for {what}, fitted on "
+        f"{number_of(found['train_windows'], 'window')} of {found['train_videos']} training videos, scored on "
+        f"{found['windows']} of {number_of(found['videos'], 'other')}"
         for key, what in PROBES.items()
         for data_set, found in card.get(key, {}).items()
     ]
@@ -161,8 +184,8 @@ def probe_sentences(card: Mapping[str, Any]) -> list[str]:
 def planning_sentences(card: Mapping[str, Any]) -> list[str]:
     """The open-loop planning error of every data set; no full stop."""
     return [
-        f"{data_set}: planning error {found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}] among {found['plans']} plans "
-        f"for each of {found['windows']} windows of {found['videos']} videos; 0 is best and 0.5 is chance"
+        f"{data_set}: planning error {found['mean']:.3f}{ends(found, '.3f')} among {found['plans']} plans "
+        f"for each of {found['windows']} windows of {number_of(found['videos'], 'video')}; 0 is best and 0.5 is chance"
         for data_set, found in card.get("planning_error", {}).items()
     ]
 
@@ -206,6 +229,11 @@ def _series(models: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapp
         for baseline, name in (BASELINES | CONTROLS).items():
             if f"model_minus_{baseline}" in part:
                 yield f"{model} minus {name}", part[f"model_minus_{baseline}"], True
+
+
+def number_of(count: int, noun: str) -> str:
+    """`1 clip`, `1,234 clips`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def listed(words: Sequence[str]) -> str:

@@ -68,7 +68,7 @@ def score_curves(designs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], *
 
 
 def horizon_curves(scores: Mapping[str, Mapping[str, Any]], *, title: str = "") -> Figure:
-    """PSNR and SSIM at every open-loop step with their intervals, beside the baselines.
+    """PSNR and SSIM at every open-loop step with their intervals, where there are some, beside the baselines.
 
     Args:
         scores: Model name -> `together` or one of `sources` of its scorecard; baselines come from the first.
@@ -86,11 +86,14 @@ def horizon_curves(scores: Mapping[str, Mapping[str, Any]], *, title: str = "") 
             for (name, card), colour in zip(scores.items(), itertools.cycle(SERIES_COLOURS)):
                 steps = card["model"][metric]["per_step"]
                 axes.plot(_steps(steps), steps["mean"], color=colour, lw=1.8, label=name)
-                axes.fill_between(_steps(steps), steps["low"], steps["high"], color=colour, alpha=0.15, lw=0)
+                if "low" in steps:
+                    band = (steps["low"], steps["high"])
+                    axes.fill_between(_steps(steps), *band, color=colour, alpha=0.15, lw=0)
             axes.set(title=words.METRICS[metric].heading, xlabel="frames after the last one seen")
             axes.xaxis.get_major_locator().set_params(integer=True)
         figure.axes[0].legend(fontsize=8)
-        note = "; ".join([*([title] if title else []), f"bands: {words.intervals_over(first)}"])
+        over = words.intervals_over(first)
+        note = "; ".join([*([title] if title else []), f"bands: {over}" if first["videos"] > 1 else over])
         figure.suptitle(note, x=0.008, ha="left", fontsize=8, color=FAINT)
     return figure
 

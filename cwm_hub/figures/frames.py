@@ -185,9 +185,7 @@ def composition_figure(
                 sheet.picture(_frames(shown[window]), _GUTTER, y, scale)
             for at, time in enumerate(times):
                 sheet.picture(_frames(video[window, time]), _GUTTER + cell + 14 + at * (cell + 2), y, scale)
-    note = (
-        "A, B: different windows; latents inferred from every frame of A, only the context frame is exchanged"
-    )
+    note = "A, B: windows of different videos; latents inferred from every frame of A, only the context frame is exchanged"
     sheet.words(note, _GUTTER, sheet.height - 10, colour=FAINT, size=7.5)
     return sheet.figure()
 

@@ -88,11 +88,16 @@ def data_section(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
         frames, size = sum(row.num_frames for row in rows), sum(record.bytes for record in manifest.shards)
         counts = ", ".join(f"{sum(row.split == split for row in rows)} {split}" for split in manifest.splits)
         sentence = (
-            f"{len(rows)} clips ({counts}) of {len({row.source for row in rows})} source videos, {frames:,} frames of "
+            f"{words.number_of(len(rows), 'clip')} ({counts}) of "
+            f"{words.number_of(len({row.source for row in rows}), 'source video')}, {words.number_of(frames, 'frame')} of "
             f"{manifest.image_size} x {manifest.image_size} pixels, {size / 1e6:.2f} MB as {manifest.codec}; "
             f"manifest {manifest.hash[:12]}. Licence of the videos: {manifest.licence.replace('unknown', 'not recorded')}."
         )
-        shown = f"{len(chosen)} of {len(rows)} clips" if len(chosen) < len(rows) else "every clip"
+        shown = (
+            f"{len(chosen)} of {words.number_of(len(rows), 'clip')}"
+            if len(chosen) < len(rows)
+            else "every clip"
+        )
         caption = f"Evenly spaced frames of {shown}, as stored in the shards."
         sheet = picture(preview_png(root, chosen), ".png", kind="", caption=caption)
         sets.append({"name": root.name, "sentence": sentence, "sheet": sheet})
@@ -153,7 +158,18 @@ def prediction_section(path: Path) -> dict[str, Any]:
         "name": path.name,
         "pictures": there(("prediction.mp4", "prediction.png")),
         "extras": there(("attention.png", "composition.png", "embedding.png")),
+        "missing": missing_composition(path),
     }
+
+
+def missing_composition(path: Path) -> str:
+    """Why a model with context has no picture of one clip's dynamics in another's context, or nothing."""
+    checkpoint = read_json(path / "model" / "config.json") or {}
+    card = read_json(path / "evaluation" / "scorecard.json")
+    context = checkpoint.get("config", {}).get("frame", {}).get("context")
+    if context is None or card is None or card["together"]["videos"] > 1:
+        return ""
+    return "There is no picture of its dynamics in another video's context: that takes held-out windows of two videos."
 
 
 def beginning(path: Path) -> str:
@@ -161,7 +177,9 @@ def beginning(path: Path) -> str:
     train = read_json(path / "model" / "train.json") or {}
     init = train.get("parents", {}).get("init")
     start = f"the checkpoint {init['name']}" if init else "new weights"
-    return f"{train.get('updates', 'an unknown number of')} updates from {start}"
+    updates = train.get("updates")
+    counted = "an unknown number of updates" if updates is None else words.number_of(updates, "update")
+    return f"{counted} from {start}"
 
 
 def score_section(
@@ -264,7 +282,9 @@ def stage_section(run: Path) -> dict[str, Any] | None:
         for name, row in latest.items()
     ]
     total = {key: sum(row.get(key, 0.0) for row in latest.values()) for key in ("seconds", "cpu_seconds")}
-    return {"rows": rows, "total": duration(total["seconds"]), "cpu": duration(total["cpu_seconds"])}
+    measured = all("cpu_seconds" in row for row in latest.values())
+    cpu = duration(total["cpu_seconds"]) if measured else ""
+    return {"rows": rows, "total": duration(total["seconds"]), "cpu": cpu}
 
 
 def lead(

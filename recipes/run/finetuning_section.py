@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cwm_hub.evaluation.words import number_of
 from cwm_hub.figures.curves import finetuning_curve
 from recipes.run.folder import read_rows
 from recipes.run.report_page import image_file, image_of, mean, read_config
@@ -56,7 +57,7 @@ def finetuning_films(folder: Path, evaluations: Sequence[Mapping[str, Any]]) -> 
         who = (
             "Before learning: a random policy"
             if rows[0]["policy"] == "random"
-            else f"The policy's mode after {rows[0]['updates']:,} updates"
+            else f"The policy's mode after {number_of(rows[0]['updates'], 'update')}"
         )
         caption = (
             f"{who}. First episodes of an evaluation with return {mean(row['score'] for row in rows):.1f} and success "
@@ -84,14 +85,14 @@ def finetuning_lines(
     """What was fine-tuned, for how long, and how it ended beside a random policy."""
     task = config.get("env", {}).get("name", "an environment")
     lines = [
-        f"{config.get('init') or config.get('model') or 'A model'} on {task}, {config.get('agent_steps', 0):,} agent steps, {len(episodes)} training episodes."
+        f"{config.get('init') or config.get('model') or 'A model'} on {task}, {config.get('agent_steps', 0):,} agent steps, {number_of(len(episodes), 'training episode')}."
     ]
     if results["score"]:
         frames, scores = results["score"][-1]
         success = mean(results["success"][-1][1])
         lines.append(
             f"Last evaluation, after {frames:,} environment frames: return {mean(scores):.1f} and success {100 * success:.0f} % over "
-            f"{len(scores)} episodes of the policy's mode."
+            f"{number_of(len(scores), 'episode')} of the policy's mode."
         )
     for name, rows in (("Samples of that policy", sampled), ("A random policy", random)):
         if rows:

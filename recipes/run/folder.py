@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from cwm_hub.command_line import EXIT_INTERRUPTED
 from cwm_hub.shards.storage import lock, write_whole
 
 
@@ -23,13 +24,16 @@ class RecipeError(ValueError):
 
 @contextmanager
 def one_sentence_errors() -> Iterator[None]:
-    """Turn every ValueError (ours all are) and OSError into one line on stderr and exit code 1."""
+    """Turn every ValueError (ours all are) and OSError into one line on stderr and exit code 1, and Ctrl-C into 130."""
     try:
         yield
     except (ValueError, OSError) as error:
         if os.environ.get("CWM_TRACEBACK"):
             raise
         sys.exit(f"error: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 def lock_run(run: Path) -> TextIO:

@@ -11,6 +11,7 @@ import jinja2
 import yaml
 from matplotlib.figure import Figure
 
+from cwm_hub.evaluation.words import number_of
 from cwm_hub.figures.sheet import png
 from cwm_hub.provenance import provenance
 
@@ -35,7 +36,7 @@ def machine_section() -> dict[str, str]:
         "report written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "commit": facts["git_commit"] or "not a git checkout",
         "versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
-        "machine": f"{facts['machine']['platform']}, {facts['machine']['cpus']} CPU cores",
+        "machine": f"{facts['machine']['platform']}, {number_of(facts['machine']['cpus'], 'CPU core')}",
     }
 
 

@@ -17,7 +17,7 @@ from cwm_hub.evaluation.agent_comparison import (
     together,
 )
 from cwm_hub.evaluation.released_scores import released_success
-from cwm_hub.evaluation.words import listed
+from cwm_hub.evaluation.words import listed, number_of
 from cwm_hub.figures.agent_curves import Style, interval_chart, learning_curves, styles
 from recipes.run.agent_runs import AgentRun, differing
 from recipes.run.folder import RecipeError
@@ -68,7 +68,7 @@ def runs_page(runs: Sequence[AgentRun], *, out: Path, title: str, at_frames: int
     compared = [run for run in runs if (curve := run.curve()) and curve.env_frames[-1] >= (at_frames or 0)]
     if not compared:
         there = "" if at_frames is None else f" at {at_frames:,} environment frames or later"
-        raise RecipeError(f"none of {len(runs)} runs has an evaluation of its agent{there} yet")
+        raise RecipeError(f"there is no evaluation of an agent{there} yet in {number_of(len(runs), 'run')}")
     agents = list(dict.fromkeys(run.agent for run in runs))
     agents = [agent for agent in agents if any(curve.agent == agent for curve in curves)]
     compared_curves = [curve for run in compared if (curve := run.curve())]
@@ -93,10 +93,13 @@ def runs_page(runs: Sequence[AgentRun], *, out: Path, title: str, at_frames: int
 
 def lead(runs: Sequence[AgentRun], tasks: Sequence[str], agents: Sequence[str]) -> str:
     """What is shown, in one sentence."""
-    finished = sum(run.finished for run in runs)
+    finished, seeds = (
+        sum(run.finished for run in runs),
+        [str(seed) for seed in sorted({run.seed for run in runs})],
+    )
     return (
-        f"{listed(list(agents))} on {listed(list(tasks))}: {len(runs)} runs, {finished} of them finished, with seeds "
-        f"{listed([str(seed) for seed in sorted({run.seed for run in runs})])}."
+        f"{listed(list(agents))} on {listed(list(tasks))}: {number_of(len(runs), 'run')}, {finished} finished, with "
+        f"{'seed' if len(seeds) == 1 else 'seeds'} {listed(seeds)}."
     )
 
 
@@ -254,8 +257,8 @@ class Films:
         path, last = run.film, run.of("mode")[-1]
         assert path is not None
         caption = (
-            f"{agent}, seed {run.seed}, after {last['updates']:,} updates: the policy's mode, return {last['score']:.1f} and "
-            f"success {100 * last['success']:.0f} % over {last['episodes']} episodes, of which these are the first."
+            f"{agent}, seed {run.seed}, after {number_of(last['updates'], 'update')}: the policy's mode, return {last['score']:.1f} and "
+            f"success {100 * last['success']:.0f} % over {number_of(last['episodes'], 'episode')}; the film has the first."
         )
         self._room -= path.stat().st_size
         if self._room >= 0:

@@ -6,6 +6,7 @@ from typing import Any
 
 from cwm_hub.evaluation.agent_comparison import QUANTITIES
 from cwm_hub.evaluation.intervals import interquartile_mean
+from cwm_hub.evaluation.words import ends
 from recipes.run.agent_runs import AgentRun
 
 HEADINGS = {"success": "success", "score": "return"}
@@ -54,8 +55,7 @@ def table_row(
 
 def interval(numbers: Mapping[str, float], value: str, form: str) -> str:
     """`0.83 [0.61, 1.00]`, or the number alone where there is no interval."""
-    ends = f" [{numbers['low']:{form}}, {numbers['high']:{form}}]" if "low" in numbers else ""
-    return f"{numbers[value]:{form}}{ends}"
+    return f"{numbers[value]:{form}}{ends(numbers, form)}"
 
 
 def work_rows(runs: Sequence[AgentRun], tasks: Sequence[str], agents: Sequence[str]) -> list[list[str]]:

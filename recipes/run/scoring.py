@@ -52,7 +52,7 @@ class Evaluation:
         shown = self._held_out.shown(EVALUATION_WINDOWS)
         grid = prediction_grid(
             self._held_out.video[shown],
-            {f"{updates:,} updates": prediction[0][shown]},
+            {words.number_of(updates, "update"): prediction[0][shown]},
             observed_frames=seen,
             captions=self._held_out.captions(shown),
         )
@@ -60,7 +60,10 @@ class Evaluation:
         row = summary_row(card, updates)
         append_row(self._run / "scores.jsonl", row)
         where = words.counted(card["together"], card["protocol"])
-        print(f"\n{updates:>9,} updates: {words.standing(card['together'])}, on {where}", flush=True)
+        print(
+            f"\n{words.number_of(updates, 'update'):>17}: {words.standing(card['together'])}, on {where}",
+            flush=True,
+        )
         return row
 
 
@@ -68,12 +71,8 @@ def summary_row(card: dict[str, Any], updates: int) -> dict[str, Any]:
     """What curves over the updates need of a scorecard."""
     scores = card["together"]
     psnr = scores["model"]["psnr_db"]
-    row = {
-        "updates": updates,
-        "psnr_db": psnr["mean"],
-        "psnr_db_low": psnr["low"],
-        "psnr_db_high": psnr["high"],
-    }
+    row = {"updates": updates, "psnr_db": psnr["mean"]}
+    row |= {f"psnr_db_{end}": psnr[end] for end in ("low", "high") if end in psnr}
     row["ssim"] = scores["model"]["ssim"]["mean"]
     for baseline in ("copy_last_frame", "mean_frame", *words.CONTROLS):
         if f"model_minus_{baseline}" in scores:

@@ -90,13 +90,21 @@ def test_bootstrap_interval_resamples_whole_videos():
     values, videos = np.array([0.0, 0.0, 0.0, 1.0]), ["a", "a", "a", "b"]
     assert intervals.bootstrap_interval(values, videos=videos, confidence=0.4) == (0.25, 0.25)
     assert intervals.bootstrap_interval(values, videos=videos) == (0.0, 1.0)
-    # Of a single video the windows are all there is.
-    assert intervals.bootstrap_interval(values, videos=["a"] * 4) == intervals.bootstrap_interval(values)
 
 
-def test_bootstrap_interval_needs_two_values():
+def test_bootstrap_interval_needs_two_values_and_two_videos():
     with pytest.raises(ValueError, match="at least two values, got 1"):
         intervals.bootstrap_interval(np.zeros((1, 4)))
+    with pytest.raises(ValueError, match="at least two source videos, got 1"):
+        intervals.bootstrap_interval(np.zeros((4, 2)), videos=["a"] * 4)
+
+
+def test_the_mean_of_one_video_has_no_interval():
+    values, bootstrap = np.array([[0.0, 1.0], [1.0, 3.0]]), {"videos": ["a", "a"]}
+    assert intervals.mean_interval(values, bootstrap) == {"mean": [0.5, 2.0]}
+    assert intervals.mean_interval(values[:, 0], bootstrap) == {"mean": 0.5}
+    both = intervals.mean_interval(values[:, 0], {"videos": ["a", "b"]})
+    assert both == {"mean": 0.5, "low": 0.0, "high": 1.0}
 
 
 def test_interquartile_mean_cuts_a_quarter_at_each_end():

@@ -34,7 +34,7 @@ def test_all_data_sets_come_last_and_only_where_there_are_several():
 def test_windows_and_what_their_intervals_resample():
     assert words.counted(part(1), {"split": "test"}) == "16 test windows of 7 videos"
     assert words.intervals_over(part(1)) == "intervals over source videos"
-    assert words.intervals_over(part(1, videos=1)) == "intervals over windows of one video"
+    assert words.intervals_over(part(1, videos=1)) == "no interval, as all windows are of one video"
 
 
 def test_a_number_has_the_decimals_of_its_metric():
@@ -79,6 +79,32 @@ def test_the_verdict_names_the_one_ahead_first():
     )
 
 
+def test_one_video_has_no_interval_and_says_so():
+    one = part(20, videos=1)
+    for series in (value for value in one.values() if isinstance(value, dict)):
+        for metric in series:
+            series[metric] = {"mean": series[metric]["mean"]}
+    assert words.counted(one, {"split": "validation"}) == "16 validation windows of 1 video"
+    assert words.standing(one) == (
+        "PSNR 20.00 dB, SSIM 0.500, 1.50 dB below copy-last-frame, 3.00 dB above mean-frame (no interval, as all windows "
+        "are of one video)"
+    )
+    assert words.score_table({"x": one}).rows["x minus mean-frame"] == ["+3.00", "+0.500"]
+    assert words.verdict("a", "b", {"mean": -1.0}, confidence=0.95) == (
+        "b is 1.00 dB ahead of a on one video, which says nothing of others"
+    )
+
+    def said(*videos: tuple[str, str]) -> str:
+        windows = tuple((data_set, video, video, at) for at, (data_set, video) in enumerate(videos))
+        return words.protocol_sentences(to_dict(Protocol(windows=windows)))
+
+    assert said(("a", "x"), ("a", "x")).endswith(
+        "There are no intervals, since all windows are of one video."
+    )
+    assert said(("a", "x"), ("a", "y")).endswith("which resample source videos.")
+    assert said(("a", "x"), ("a", "y"), ("b", "x")).endswith("source videos; of one video there is none.")
+
+
 def test_the_protocol_in_words():
     plain = words.protocol_sentences(to_dict(Protocol(data={"a": "1"})))
     assert plain.startswith(
@@ -111,6 +137,10 @@ def test_a_table_has_models_then_baselines_then_differences():
     ]
     assert table.rows["x"] == ["20.00 [19.00, 22.00]", "0.500 [-0.500, 2.500]", "-"]
     assert table.rows["y minus mean-frame"][0] == "+3.00 [+2.00, +5.00]"
+
+
+def test_numbers_of_things():
+    assert [words.number_of(count, "clip") for count in (0, 1, 1234)] == ["0 clips", "1 clip", "1,234 clips"]
 
 
 def test_lists():

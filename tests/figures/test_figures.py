@@ -218,6 +218,14 @@ def test_horizon_curves_show_models_baselines_and_intervals():
     assert figure.get_suptitle() == "toy; bands: intervals over source videos"
 
 
+def test_horizon_curves_of_one_video_have_no_band():
+    steps = {"per_step": {"mean": [20.0, 19.0]}}
+    one = summary(20.0) | {"videos": 1, "model": {"psnr_db": steps, "ssim": steps}}
+    figure = curves.horizon_curves({"context": one}, title="toy")
+    assert not figure.axes[0].collections
+    assert figure.get_suptitle() == "toy; no interval, as all windows are of one video"
+
+
 def test_finetuning_curve_draws_evaluations_training_and_the_random_policy():
     evaluations = {"success": [(0, [0.0, 0.0]), (500, [1.0, 0.0])], "score": [(0, [3.0]), (500, [7.0])]}
     training = {"score": [(100, 2.0), (200, 4.0)]}

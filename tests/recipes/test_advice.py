@@ -50,7 +50,7 @@ def test_the_lines_name_the_rules_and_warn_below_half(root):
     (line,) = data_lines([usage(root, window_frames=12)], 12)
     assert line == (
         f"{root} (train): 4 of 7 clips, 3 of 5 videos, 10 seconds; left out: 2 clips shorter than 12 frames, "
-        "1 clips that add no window (within others, or with cuts too close)"
+        "1 clip without a window of its own (within others, or with cuts too close)"
     )
     line, warning = data_lines([usage(root, window_frames=28)], 28)
     assert line.startswith(
@@ -62,7 +62,7 @@ def test_the_lines_name_the_rules_and_warn_below_half(root):
     )
     long = dataclasses.replace(usage(root, window_frames=5), seconds=7200.0)
     assert next(data_lines([long], 5)).endswith(
-        "2.00 hours; left out: 1 clips that add no window (within others, or with cuts too close)"
+        "2.00 hours; left out: 1 clip without a window of its own (within others, or with cuts too close)"
     )
 
 
@@ -95,9 +95,8 @@ def test_each_warning_is_said_once_and_a_start_from_a_checkpoint_is_no_standstil
 
 
 def test_the_projected_time():
-    assert first_update(
-        1.5, 6000
-    ) == "first update after 1.5 s: 6000 updates take about 2:30:00 at that rate".replace("6000", "6,000")
+    assert first_update(1.5, 6000) == "first update after 1.5 s: about 2:30:00 for 6,000 updates at that rate"
+    assert first_update(1.5, 1) == "first update after 1.5 s: about 0:00:02 for 1 update at that rate"
     assert duration(200) == "0:03:20"
     assert duration(47 * 3600) == "47:00:00"
     assert duration(48 * 3600 + 1) == "2 days"

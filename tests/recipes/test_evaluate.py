@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from cwm_hub.models.registry import model_config
 from cwm_hub.shards.manifest import Manifest
 from recipes import evaluate
 from recipes.run.command_line import parse_config
+from recipes.run.demo_report import missing_composition
 from recipes.run.folder import one_sentence_errors
 from recipes.run.scoring import Evaluation
 
@@ -78,6 +80,54 @@ def test_evaluation_writes_scorecard_and_figures(place, capsys):
     gap = card["context_gap_psnr_db"]
     assert gap["own"]["mean"] == pytest.approx(card["together"]["model"]["psnr_db"]["mean"])
     assert f"{gap['foreign']['mean']:.2f} dB with another video's" in said
+
+
+def test_one_held_out_video_has_no_interval_and_no_composition(place, capsys):
+    write_clips(place / "lonely", clips=1)
+    out = run(place, "contextwm-debug", out="lonely", data="lonely")
+    card = json.loads((out / "scorecard.json").read_text())
+    score = card["together"]["model"]["psnr_db"]
+    assert card["together"]["videos"] == 1 and card["together"]["windows"] == 4
+    assert set(score) == {"mean", "per_step"} and set(score["per_step"]) == {"mean"}
+    assert not (out / "composition.png").exists() and (out / "attention.png").exists()
+    said = capsys.readouterr().out
+    assert "no composition.png: it needs windows of two source videos\n" in said
+    assert "(no interval, as all windows are of one video)\n" in said and " [" not in said
+    report_on = place / "report"
+    (report_on / "model").mkdir(parents=True)
+    shutil.copy(place / "contextwm-debug/model/config.json", report_on / "model/config.json")
+    shutil.copytree(out, report_on / "evaluation")
+    assert missing_composition(report_on).startswith("There is no picture of its dynamics in another video's")
+
+
+def test_the_composition_pairs_different_videos(place, monkeypatch):
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    compose = evaluate.composition_of
+
+    def watched(model, video, feature, context, other):
+        seen.append((context, other))
+        return compose(model, video, feature, context, other)
+
+    monkeypatch.setattr(evaluate, "composition_of", watched)
+    write_clips(place / "two", clips=2)
+    windows = ["--windows", "6", "--figure_windows", "1"]
+    out = run(place, "contextwm-debug", *windows, out="two-videos", data="two")
+    ((own, other),) = seen
+    assert own.shape == other.shape and not torch.equal(own, other)
+    assert (out / "composition.png").is_file()
+
+
+def test_it_says_at_once_what_it_loads_and_then_how_far_it_is(place, capsys):
+    arguments = ["--checkpoint", "a", "--data", "[b, c]", "--out", "d"]
+    code = (
+        f"import runpy, sys; sys.modules['torch'] = None; sys.argv = ['evaluate.py', *{arguments}]\n"
+        f"runpy.run_path({str(ROOT / 'recipes/evaluate.py')!r}, run_name='__main__')\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert told.stdout == "loading a, and held-out windows of b, c\n" and "torch" in told.stderr
+    run(place, "plainwm-debug", "--windows", "17", "--samples", "2", "--figures", "false", out="far")
+    said = [line for line in capsys.readouterr().out.splitlines() if line.endswith("predictions")]
+    assert said == [f"plainwm-debug: {done} of 34 predictions" for done in (16, 17, 33, 34)]
 
 
 def test_same_seed_gives_the_same_scorecard(place):

@@ -79,7 +79,7 @@ def test_another_task_is_said(run: Path, tmp_path: Path, capsys: pytest.CaptureF
     told = score(run, tmp_path, "--task", "scenes", "--episodes", "1", "--env", "{episode_frames: 5}")
     printed = capsys.readouterr().out
     assert "other than in training: env.name is 'scenes', was 'dummy'" in printed
-    assert "scenes, mode: return" in printed and "over 1 episodes" in printed
+    assert "scenes, mode: return" in printed and "over 1 episode\n" in printed
     assert told["other_than_in_training"] == {"name": ["scenes", "dummy"], "episode_frames": [5, None]}
     (row,) = rows(tmp_path / "episodes.jsonl")
     assert (row["task"], row["episode_steps"]) == ("scenes", 5)

@@ -192,7 +192,7 @@ def test_data_without_actions_or_with_others_is_one_sentence(shards: Path, tmp_p
     arguments = ["--checkpoint", str(tmp_path / "four"), "--out", str(tmp_path / "out"), "--device", "cpu"]
     arguments += ["--windows", "4", "--observed_frames", "3", "--horizon", "5"]
     with pytest.raises(
-        RecipeError, match="the model takes actions of 4 numbers and the data has actions of 2"
+        RecipeError, match="the model takes actions of size 4 and the data has actions of size 2"
     ):
         evaluate.main(parse_config(evaluate.EvaluateConfig, [*arguments, "--data", str(shards)]))
     with pytest.raises(ValueError, match="holds no actions beside its clips"):

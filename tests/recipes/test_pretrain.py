@@ -166,7 +166,7 @@ def test_a_run_says_what_it_uses_and_how_long_it_takes(train, shards, tmp_path, 
         f"{shards} (train): 1 of 6 clips, 1 of 6 videos, 4 seconds; left out: 5 clips shorter than 34" in told
     )
     assert f"warning: more than half of the clips of {shards} are left out" in told
-    assert re.search(r"first update after [\d.]+ s: 1 updates take about 0:\d\d:\d\d at that rate\n", told)
+    assert re.search(r"first update after [\d.]+ s: about 0:\d\d:\d\d for 1 update at that rate\n", told)
     assert ("contextwm-debug takes days on a CPU; contextwm-small" in told) is (large == 10)
 
 

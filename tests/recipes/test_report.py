@@ -88,8 +88,14 @@ def run(tmp_path_factory) -> Path:
     )
     stages = [
         {"stage": "shard", "seconds": 300.0, "status": "failed", "command": "make it"},
-        {"stage": "shard", "seconds": 5.25, "status": "done", "command": "make it"},
-        {"stage": "pre-train", "seconds": 125.0, "status": "done", "command": "train <all> & more"},
+        {"stage": "shard", "seconds": 5.25, "cpu_seconds": 4.0, "status": "done", "command": "make it"},
+        {
+            "stage": "pre-train",
+            "seconds": 125.0,
+            "cpu_seconds": 61.0,
+            "status": "done",
+            "command": "train <all> & more",
+        },
     ]
     write_rows(folder / "stages.jsonl", stages)
     return folder
@@ -143,7 +149,8 @@ def test_training_table_and_stages(html):
     text = words(html)
     assert "contextwm-debug 20 40.0 s 0.5 4.50 1.50 0 checkpoint embedded-tiny" in text
     assert "plainwm-debug 20 40.0 s 0.5 4.50 1.50 0 checkpoint embedded-tiny" in text
-    assert "shard 5.2 s done make it pre-train 2 min 05 s done train <all> & more all 2 min 10 s" in text
+    assert "shard 5.2 s 4.0 s done make it pre-train 2 min 05 s 1 min 01 s done train <all> & more" in text
+    assert "all 2 min 10 s 1 min 05 s" in text
     assert "Open-loop PSNR on held-out windows during training." in words(html)
 
 
