@@ -81,7 +81,7 @@ def shard_real(shards: Path) -> Stage:
     """Shards of the embedded clips."""
     samples = ROOT / "dataprep" / "samples"
     options: list[str | Path] = ["--labels", samples / "labels.csv", "--size", "32", "--out", shards]
-    options += ["--licence", "Apache-2.0 and BSD-3-Clause", "--redistributable"]
+    options += ["--name", shards.name, "--licence", "Apache-2.0 and BSD-3-Clause", "--redistributable"]
     return Stage(
         "shard the real clips",
         ["-m", "dataprep", "folder", samples, *options],
@@ -99,10 +99,10 @@ def render(out: Path) -> Stage:
 
 def shard_rendered(what: str, videos: Path, shards: Path) -> Stage:
     """Shards of rendered clips, a fifth of them held out."""
-    options = ["--size", "32", "--validation-share", "0.2", "--licence", "MIT", "--redistributable"]
+    options = ["--name", shards.name, "--size", "32", "--validation-share", "0.2", "--licence", "MIT"]
     return Stage(
         f"shard the {what} clips",
-        ["-m", "dataprep", "folder", videos, *options, "--out", shards],
+        ["-m", "dataprep", "folder", videos, *options, "--redistributable", "--out", shards],
         shards / "meta" / "manifest.json",
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cwm_hub.evaluation import words
@@ -75,7 +76,7 @@ def horizon_curves(scores: Mapping[str, Mapping[str, Any]], *, title: str = "") 
         title: What the windows are.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 3.0), dpi=150, layout="constrained")
+        figure = Figure(figsize=(8.4, 3.4), dpi=150, layout="constrained")
         first = next(iter(scores.values()))
         for axes, metric in zip(figure.subplots(1, 2), METRICS, strict=True):
             for baseline, (colour, dashes) in BASELINE_STYLES.items():
@@ -91,7 +92,7 @@ def horizon_curves(scores: Mapping[str, Mapping[str, Any]], *, title: str = "") 
                     axes.fill_between(_steps(steps), *band, color=colour, alpha=0.15, lw=0)
             axes.set(title=words.METRICS[metric].heading, xlabel="frames after the last one seen")
             axes.xaxis.get_major_locator().set_params(integer=True)
-        figure.axes[0].legend(fontsize=8)
+        _legend_below(figure, figure.axes[0])
         over = words.intervals_over(first)
         note = "; ".join([*([title] if title else []), f"bands: {over}" if first["videos"] > 1 else over])
         figure.suptitle(note, x=0.008, ha="left", fontsize=8, color=FAINT)
@@ -117,17 +118,19 @@ def finetuning_curve(
         labels: Quantity -> axis title with its unit.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.2 * len(evaluations), 2.8), dpi=150, layout="constrained")
+        figure = Figure(figsize=(4.2 * len(evaluations), 3.3), dpi=150, layout="constrained")
         panels = figure.subplots(1, len(evaluations), squeeze=False)[0]
         for axes, (quantity, rows) in zip(panels, evaluations.items(), strict=True):
             colour = SERIES_COLOURS[0]
             means = [(frames, float(np.mean(values))) for frames, values in rows]
-            axes.plot(*_columns(means), "-o", color=colour, lw=1.6, ms=5, label="mode, mean", zorder=3)
+            axes.plot(*_columns(means), "-o", color=colour, lw=1.6, ms=5, label="mode, mean")
             dots = [(frames, value) for frames, values in rows for value in values]
             axes.plot(*_columns(dots), "o", ms=3.5, color=colour, alpha=0.3, mew=0, label="mode, episode")
             if sampled and sampled.get(quantity):
                 points = _columns(sampled[quantity])
-                axes.plot(*points, "--s", color=SERIES_COLOURS[1], lw=1.2, ms=3.5, label="samples, mean")
+                axes.plot(
+                    *points, "--s", color=SERIES_COLOURS[1], lw=1.2, ms=3, label="samples, mean", zorder=4
+                )
             if training and training.get(quantity):
                 points = _columns(training[quantity])
                 axes.plot(*points, "o", ms=3, color=FAINT, alpha=0.6, mew=0, label="training episode")
@@ -137,8 +140,14 @@ def finetuning_curve(
             axes.set(title=(labels or {}).get(quantity, quantity), xlabel="environment frames")
             if quantity == "success":
                 axes.set(ylim=(-0.05, 1.05))
-        figure.axes[-1].legend(fontsize=7.5)
+        _legend_below(figure, figure.axes[-1])
     return figure
+
+
+def _legend_below(figure: Figure, axes: Axes) -> None:
+    """The legend of one panel under all of them, where it hides no line."""
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles, names, fontsize=8, loc="outside lower center", ncols=3)
 
 
 def _columns(points: Sequence[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:

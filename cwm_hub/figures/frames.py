@@ -59,27 +59,28 @@ def prediction_grid(
     cell = truth.shape[-1] * (scale := pixel_scale(truth.shape[-1], 96))
     names = ["truth", *itertools.chain.from_iterable((name, "error") for name in predictions)]
     block = len(names) * (cell + 2) + 26
-    sheet = Sheet(_GUTTER + len(times) * (cell + 2) + 10, 44 + len(truth) * block + 18)
+    gutter = max(_GUTTER, *(16 + 7 * len(name) for name in names))
+    sheet = Sheet(gutter + len(times) * (cell + 2) + 10, 44 + len(truth) * block + 18)
     left = {
-        time: _GUTTER + at * (cell + 2) + (4 if time >= observed_frames else 0)
+        time: gutter + at * (cell + 2) + (4 if time >= observed_frames else 0)
         for at, time in enumerate(times)
     }
     _mark_time(sheet, left, cell, observed_frames)
     for window in range(len(truth)):
         top = 44 + window * block
-        sheet.words(captions[window] if captions else "", _GUTTER, top + 8, colour=FAINT, size=7.5)
+        sheet.words(captions[window] if captions else "", gutter, top + 8, colour=FAINT, size=7.5)
         rows = [_frames(truth[window])]
         for video in predictions.values():
             rows += [_frames(video[window]), _error_picture(video[window], truth[window])]
         for row, (name, pictures) in enumerate(zip(names, rows, strict=True)):
             y = top + 18 + row * (cell + 2)
             sheet.words(
-                name, _GUTTER - 8, y + cell // 2, align="right", colour=FAINT if name == "error" else INK
+                name, gutter - 8, y + cell // 2, align="right", colour=FAINT if name == "error" else INK
             )
             for time in times:
                 sheet.picture(pictures[time], left[time], y, scale)
     note = f"error: mean |difference| of the channels, black 0, brightest {ERROR_LEVELS} grey levels of 255 or more"
-    sheet.words(note, _GUTTER, sheet.height - 11, colour=FAINT, size=7.5)
+    sheet.words(note, gutter, sheet.height - 11, colour=FAINT, size=7.5)
     return sheet.figure()
 
 
@@ -230,7 +231,7 @@ def _video_picture(
             canvas.paste(Image.fromarray(enlarged(frames[window], scale)), (x, y))
             draw.text((x, y - 4), name, fill=INK, font=font, anchor="ls")
             if at == 0:
-                draw.text((x + cell, y - 4), when, fill=colour, font=font, anchor="rs")
+                draw.text((x + cell - 6, y - 4), when, fill=colour, font=font, anchor="rs")
             draw.rectangle((x, y + cell + 2, x + cell - 1, y + cell + 5), fill=colour)
     return canvas
 

@@ -33,6 +33,12 @@ from recipes.run.report_page import (
 
 SHEET_CLIPS = 12
 """Clips of a contact sheet."""
+EMBEDDED = "real"
+"""Folder of the shards of dataprep/samples."""
+SAME_RECORDINGS = (
+    "The held-out clips are later stretches of recordings that training has too: they say how well a model knows these places, "
+    "and not how it does in others."
+)
 
 
 def demo_page(run: Path, *, title: str) -> str:
@@ -99,6 +105,8 @@ def data_section(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
             else "every clip"
         )
         caption = f"Evenly spaced frames of {shown}, as stored in the shards."
+        if root.name == EMBEDDED:
+            sentence += f" {SAME_RECORDINGS}"
         sheet = picture(preview_png(root, chosen), ".png", kind="", caption=caption)
         sets.append({"name": root.name, "sentence": sentence, "sheet": sheet})
     if sets and not any(entry["name"] == "metaworld" for entry in sets):
@@ -114,11 +122,13 @@ def training_section(runs: Sequence[Path]) -> dict[str, Any] | None:
     if not runs:
         return None
     logs = {path.name: read_rows(path / "metrics.jsonl") for path in runs}
-    rows = []
+    rows, of_data = [], dict[tuple[str, ...], list[str]]()
     for path in runs:
         train, last = read_json(path / "model" / "train.json") or {}, logs[path.name][-1]
         init = train.get("parents", {}).get("init")
         start = f"checkpoint {init.get('name', 'unknown')}" if init else "new weights"
+        shards = [Path(source["root"]).name for source in train.get("parents", {}).get("shards", [])]
+        of_data.setdefault(tuple(shards), []).append(path.name)
         rows.append(
             {
                 "name": path.name,
@@ -129,11 +139,19 @@ def training_section(runs: Sequence[Path]) -> dict[str, Any] | None:
                     *("-" if last[name] is None else f"{last[name]:.2f}" for name in ("image_loss", "kl")),
                     last.get("skipped_updates", "-"),
                 ],
+                "data": words.listed(list(shards)),
                 "start": start if train else "not finished",
             }
         )
     columns = ["updates", "wall time", "updates/s", "image loss (nats)", "KL (nats)", "skipped updates"]
     caption = "Training loss in nats a frame, means over each log interval: half the squared error summed over a frame, and KL."
+    if len(of_data) > 1:
+        alike = [
+            f"{words.listed(names)} on {words.listed(list(shards))}"
+            for shards, names in of_data.items()
+            if shards
+        ]
+        caption += f" Curves compare on the same clips only: {'; '.join(alike)}."
     curves = [image_of(loss_curves(logs), kind="curve", caption=caption)]
     scored = {path.name: [found] for path in runs if (found := read_rows(path / "scores.jsonl"))}
     if scored:
@@ -238,7 +256,7 @@ def leader(part: str, cards: Mapping[str, Mapping[str, Any]], beginnings: Mappin
         return f"{a} and {b}: {error}."
     difference = words.parts(compared)[part]["designs"][a]["psnr_db"]["minus_first"]
     verdict = words.verdict(a, b, difference, confidence=compared["protocol"]["confidence"])
-    return f"{verdict}. Both had {beginnings[a]}."
+    return f"{verdict}. Both had {beginnings[a]}, one seed each: how far another seed would be off is not in the interval."
 
 
 def card_section(run: Path) -> dict[str, str] | None:
@@ -261,7 +279,7 @@ def card_html(text: str) -> Any:
     markdown.add_render_rule("html_block", harmless)
     markdown.add_render_rule("html_inline", harmless)
     markdown.add_render_rule("image", lambda *_: "")
-    body = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
+    body = re.sub(r"\A---\n.*?\n---\n|<!--.*?-->", "", text, flags=re.DOTALL)
     body = re.sub(r"^## A look\n.*?(?=^## |\Z)", "", body, flags=re.DOTALL | re.MULTILINE)
     return Markup(markdown.render(body))
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cwm_hub.evaluation.words import number_of
+from cwm_hub.evaluation.words import listed, number_of
 from cwm_hub.figures.curves import finetuning_curve
 from recipes.run.folder import read_rows
 from recipes.run.report_page import image_file, image_of, mean, read_config
@@ -84,14 +84,26 @@ def finetuning_lines(
 ) -> list[str]:
     """What was fine-tuned, for how long, and how it ended beside a random policy."""
     task = config.get("env", {}).get("name", "an environment")
+    steps = [
+        f"{config[name]:,} {what}"
+        for name, what in (
+            ("prefill_steps", "random steps"),
+            ("warmup_updates", "updates on them"),
+            ("agent_steps", "steps of the agent"),
+        )
+        if config.get(name)
+    ]
+    start = config.get("init") or config.get("model") or "A model"
     lines = [
-        f"{config.get('init') or config.get('model') or 'A model'} on {task}, {config.get('agent_steps', 0):,} agent steps, {number_of(len(episodes), 'training episode')}."
+        f"{start} on {task}: {listed(steps)}, {number_of(len(episodes), 'training episode')} in all."
+        if steps
+        else f"{start} on {task}: {number_of(len(episodes), 'training episode')}."
     ]
     if results["score"]:
         frames, scores = results["score"][-1]
         success = mean(results["success"][-1][1])
         lines.append(
-            f"Last evaluation, after {frames:,} environment frames: return {mean(scores):.1f} and success {100 * success:.0f} % over "
+            f"Last evaluation on {task}, after {frames:,} environment frames: return {mean(scores):.1f} and success {100 * success:.0f} % over "
             f"{number_of(len(scores), 'episode')} of the policy's mode."
         )
     for name, rows in (("Samples of that policy", sampled), ("A random policy", random)):

@@ -4,6 +4,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from cwm_hub.figures import curves, sheet
@@ -254,3 +255,17 @@ def test_latent_embedding_has_a_point_per_clip_and_the_numbers():
         "left": 6,
         "right": 6,
     }
+
+
+def test_a_long_name_is_not_cut_off_and_legends_hide_no_line():
+    video = torch.zeros(1, 4, 3, 8, 8, dtype=torch.uint8)
+    grid = prediction_grid(video, {"a-model-with-a-long-name": video}, observed_frames=2)
+    renderer = FigureCanvasAgg(grid).get_renderer()
+    assert min(text.get_window_extent(renderer).x0 for text in grid.texts) > 0
+    panels = curves.horizon_curves({"context": summary(20.0)})
+    renderer = FigureCanvasAgg(panels).get_renderer()
+    panels.draw(renderer)
+    (legend,) = panels.legends
+    assert legend.get_window_extent(renderer).y1 <= min(
+        axes.get_window_extent(renderer).y0 for axes in panels.axes
+    )

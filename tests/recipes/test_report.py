@@ -31,9 +31,10 @@ def run(tmp_path_factory) -> Path:
     """A finished run: two models with random weights, evaluated, published, and a fine-tuning log."""
     folder = tmp_path_factory.mktemp("run")
     roots = [str(write_clips(folder / "shards" / name)) for name in ("metaworld", "real")]
-    for name in MODELS:
+    for name, sets in zip(MODELS, (["real"], ["real", "metaworld"]), strict=True):
         torch.manual_seed(0)
-        train = {"updates": 3, "parents": {"init": {"name": "embedded-tiny"}}}
+        shards = [{"root": f"shards/{one}"} for one in sets]
+        train = {"updates": 3, "parents": {"init": {"name": "embedded-tiny"}, "shards": shards}}
         save_pretrained(create_model(name).eval(), folder / name / "model", train=train)
         rows = [
             {"updates": at, "image_loss": 90.0 / at, "kl": 1.5, "seconds": 2.0 * at, "skipped_updates": 0}
@@ -84,7 +85,7 @@ def run(tmp_path_factory) -> Path:
         film = folder / f"finetune/films/step-{at:09d}.mp4"
         write_film(film, [np.full((3, 3, 16, 16), at, np.uint8)], frames_per_second=5.0)
     (folder / "finetune/config.yaml").write_text(
-        "env: {name: 'metaworld:reach'}\ninit: contextwm-debug\nagent_steps: 150\nprefill_steps: 100\n"
+        "env: {name: 'metaworld:reach'}\ninit: contextwm-debug\nagent_steps: 150\nprefill_steps: 100\nwarmup_updates: 7\n"
     )
     stages = [
         {"stage": "shard", "seconds": 300.0, "status": "failed", "command": "make it"},
@@ -147,8 +148,14 @@ def test_findings_say_who_is_ahead_and_how_far_from_the_baselines(run, html):
 
 def test_training_table_and_stages(html):
     text = words(html)
-    assert "contextwm-debug 20 40.0 s 0.5 4.50 1.50 0 checkpoint embedded-tiny" in text
-    assert "plainwm-debug 20 40.0 s 0.5 4.50 1.50 0 checkpoint embedded-tiny" in text
+    assert "contextwm-debug 20 40.0 s 0.5 4.50 1.50 0 real checkpoint embedded-tiny" in text
+    assert "plainwm-debug 20 40.0 s 0.5 4.50 1.50 0 real and metaworld checkpoint embedded-tiny" in text
+    alike = (
+        "Curves compare on the same clips only: contextwm-debug on real; plainwm-debug on real and metaworld."
+    )
+    assert alike in text
+    assert "real 8 clips (4 train, 4 validation) of 8 source videos" in text
+    assert text.count("The held-out clips are later stretches of recordings that training has too") == 1
     assert "shard 5.2 s 4.0 s done make it pre-train 2 min 05 s 1 min 01 s done train <all> & more" in text
     assert "all 2 min 10 s 1 min 05 s" in text
     assert "Open-loop PSNR on held-out windows during training." in words(html)
@@ -157,8 +164,9 @@ def test_training_table_and_stages(html):
 def test_finetuning_is_told_beside_the_random_policy(html):
     text = words(html)
     assert (
-        "Last evaluation, after 300 environment frames: return 300.0 and success 50 % over 2 episodes of the policy's mode."
-        in text
+        "contextwm-debug on metaworld:reach: 100 random steps, 7 updates on them and 150 steps of the agent, 3 training "
+        "episodes in all. Last evaluation on metaworld:reach, after 300 environment frames: return 300.0 and success 50 % over "
+        "2 episodes of the policy's mode." in text
     )
     assert "Samples of that policy on the same seeds: return 500.0 and success 100 %." in text
     assert "A random policy on the same seeds: return 30.0 and success 0 %." in text
@@ -182,10 +190,10 @@ def test_card_is_rendered_without_its_pictures(html):
 
 
 def test_card_html_lets_no_foreign_markup_through():
-    card = "---\na: 1\n---\n# T\n\n<script>alert(1)</script>\n\nx <b onclick='y'>z</b> ![p](q.png)\n"
+    card = "---\na: 1\n---\n<!-- for\nprograms -->\n# T\n\n<script>alert(1)</script>\n\nx <b onclick='y'>z</b> ![p](q.png)\n"
     html = str(demo_report.card_html(card))
     assert html.startswith("<h1>T</h1>")
-    assert "<script" not in html and "<b " not in html and "<img" not in html
+    assert "<script" not in html and "<b " not in html and "<img" not in html and "programs" not in html
 
 
 def test_missing_stages_are_sentences(tmp_path):
@@ -246,3 +254,8 @@ def test_designs_are_compared_only_where_they_began_alike():
         "No two designs can be compared: contextwm-tiny had 200 updates from the checkpoint x and plainwm-tiny had "
         "200 updates from new weights."
     )
+
+
+def test_two_designs_of_one_seed_each_say_so(html):
+    told = "Both had 3 updates from the checkpoint embedded-tiny, one seed each: how far another seed would be off"
+    assert told in words(html)
