@@ -6,8 +6,8 @@
 
 Of the demo it shows what the stages left there. Of many runs, finished or running, it groups by the task, the agent and
 the seed that each recorded: learning curves, interquartile means and probabilities of improvement with their intervals,
-tables, films, work done; beside the page are PAGE_evaluations.csv and PAGE_results.csv. Pictures and videos are inside the
-file, but for films beyond 20 MB. A few seconds.
+tables, films, work done; a damaged run is named and left out. Beside the page are PAGE_evaluations.csv and
+PAGE_results.csv. Pictures and videos are inside the file, but for films beyond 20 MB. A few seconds.
 """
 
 import csv
@@ -64,8 +64,11 @@ def main(config: ReportConfig) -> int:
             raise RecipeError(f"no such run folder: {run}")
         write_text(out, demo_page(run, title=config.title or DEMO_TITLE))
     else:
-        runs = find_runs(config.runs, config.agents)
-        page = runs_page(runs, out=out, title=config.title or RUNS_TITLE, at_frames=config.at_frames)
+        runs, damaged = find_runs(config.runs, config.agents)
+        for sentence in damaged:
+            print(f"left out: {sentence}", file=sys.stderr)
+        title = config.title or RUNS_TITLE
+        page = runs_page(runs, out=out, title=title, at_frames=config.at_frames, damaged=damaged)
         write_text(out, page.html)
         for name, rows in (("evaluations", page.evaluations), ("results", page.results)):
             written.append(out.with_name(f"{out.stem}_{name}.csv"))

@@ -53,24 +53,32 @@ class AgentRun:
         return films[-1] if films and self.of("mode") else None
 
 
-def find_runs(places: Sequence[str], named: Mapping[str, Sequence[str]]) -> list[AgentRun]:
-    """The runs in folders and in the trees below them, by task, agent and seed.
+def find_runs(places: Sequence[str], named: Mapping[str, Sequence[str]]) -> tuple[list[AgentRun], list[str]]:
+    """The runs in folders and in the trees below them, by task, agent and seed, and a sentence on each that is damaged.
 
     Args:
         places: runs, or folders with runs anywhere below, whose agents have the names that they recorded.
         named: name of an agent -> such folders, whatever they recorded.
 
     Raises:
-        RecipeError: a folder without a run, or two runs of one task, agent and seed.
+        RecipeError: a folder without a run, two runs of one task, agent and seed, or none that is whole.
     """
     found: dict[Path, AgentRun] = {}
+    damaged: dict[Path, str] = {}
     for name, folders in [*((None, [place]) for place in places), *named.items()]:
         for folder in folders:
             below = sorted(path.parent for path in Path(folder).rglob("config.yaml"))
-            runs = [run for path in below if (run := read_run(path, name)) is not None]
-            if not runs:
+            for path in below:
+                try:
+                    run = read_run(path, name)
+                except RecipeError as error:
+                    damaged[path.resolve()] = str(error)
+                else:
+                    found |= {} if run is None else {path.resolve(): run}
+            if not any(path.resolve() in found or path.resolve() in damaged for path in below):
                 raise RecipeError(f"{folder} holds no fine-tuning run")
-            found |= {run.folder.resolve(): run for run in runs}
+    if not found:
+        raise RecipeError(f"no run is whole: {'; '.join(damaged.values())}")
     runs = sorted(found.values(), key=lambda run: run.seed)
     taken: dict[tuple[str, str, int], AgentRun] = {}
     for run in runs:
@@ -80,14 +88,14 @@ def find_runs(places: Sequence[str], named: Mapping[str, Sequence[str]]) -> list
                 f"{other.folder} and {run.folder} are both {run.agent} on {run.task} with seed {run.seed}: leave one out, or "
                 "name them with --agents.NAME FOLDER"
             )
-    return runs
+    return runs, list(damaged.values())
 
 
 def read_run(folder: Path, name: str | None = None) -> AgentRun | None:
     """The run in a folder, None where it holds something else.
 
     Raises:
-        RecipeError: names the file that cannot be read.
+        RecipeError: what the run left there is damaged.
     """
     path = folder / "config.yaml"
     try:
@@ -102,14 +110,25 @@ def read_run(folder: Path, name: str | None = None) -> AgentRun | None:
         rows = {file: read_rows(folder / f"{file}.jsonl") for file in ("metrics", "episodes")}
         train = folder / "agent" / "train.json"
         result = json.loads(train.read_text()) if train.is_file() else {}
-    except (ValueError, yaml.YAMLError) as error:
-        raise RecipeError(f"{folder}: what the run left there cannot be read ({error})") from error
+        return _run(folder, name, config, evaluations, rows, result)
+    except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, OSError) as error:
+        told = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise RecipeError(f"{folder}: what the run left there cannot be read ({told})") from error
+
+
+def _run(
+    folder: Path,
+    name: str | None,
+    config: Mapping[str, Any],
+    evaluations: Sequence[Mapping[str, Any]],
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    result: Mapping[str, Any],
+) -> AgentRun:
+    """What the files say, put together."""
     finished = result.get("agent_steps", 0) >= config["agent_steps"] + config["prefill_steps"]
     evaluated = max((one["agent_steps"] for one in evaluations), default=-1)
     if finished and evaluated < result["agent_steps"]:
-        raise RecipeError(
-            f"{folder} is finished, and its eval.jsonl does not reach its last step: the file is damaged, leave the run out"
-        )
+        raise RecipeError("it is finished, and its eval.jsonl does not reach its last step")
     last = [*(of_file[-1] for of_file in rows.values() if of_file), *evaluations[-1:], result]
     return AgentRun(
         folder,

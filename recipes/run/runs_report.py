@@ -52,7 +52,14 @@ class RunsPage:
     """A row for each agent, task and quantity at the point of comparison."""
 
 
-def runs_page(runs: Sequence[AgentRun], *, out: Path, title: str, at_frames: int | None = None) -> RunsPage:
+def runs_page(
+    runs: Sequence[AgentRun],
+    *,
+    out: Path,
+    title: str,
+    at_frames: int | None = None,
+    damaged: Sequence[str] = (),
+) -> RunsPage:
     """The report on runs that `find_runs` found.
 
     Args:
@@ -60,6 +67,7 @@ def runs_page(runs: Sequence[AgentRun], *, out: Path, title: str, at_frames: int
         out: the page's file, from whose folder films are linked.
         title: its heading.
         at_frames: environment frames at which runs are compared; as far as all runs of a task have come by default.
+        damaged: a sentence on each run that could not be read.
 
     Raises:
         RecipeError: no run has an evaluation there.
@@ -81,7 +89,7 @@ def runs_page(runs: Sequence[AgentRun], *, out: Path, title: str, at_frames: int
         "runs_report.html",
         title=title,
         lead=lead(runs, tasks, agents),
-        notes=notes(runs, compared, at),
+        notes=[*notes(runs, compared, at), *(f"Left out: {sentence}." for sentence in damaged)],
         overall=overall(compared_curves, agents, at, style, with_success),
         tasks=[task_section(task, runs, curves, results, style, films) for task in tasks],
         work=work_rows(runs, tasks, agents),

@@ -212,18 +212,32 @@ def test_nothing_to_show_is_one_sentence(tmp_path: Path, options: tuple[str, ...
         page(tmp_path / "report.html", *options)
 
 
-def test_a_damaged_run_is_named(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "a", {100: 0.5})
-    (run / "eval.jsonl").write_text("{broken\n")
-    with pytest.raises(ValueError, match=f"{run}: what the run left there cannot be read"):
-        page(tmp_path / "report.html", "--runs", run)
+@pytest.mark.parametrize(
+    ("file", "text", "why"),
+    [
+        ("eval.jsonl", "{broken\n", "Expecting property name"),
+        ("eval.jsonl", "{}\n", "it has no 'policy'"),
+        ("config.yaml", "env: {name: x}\nprefill_steps: 1\n", "it has no 'agent_steps'"),
+        ("config.yaml", "env: [\n", "while parsing"),
+    ],
+)
+def test_a_damaged_run_is_named_and_the_others_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture, file: str, text: str, why: str
+) -> None:
+    damaged = write_run(tmp_path / "a", {100: 0.5})
+    (damaged / file).write_text(text)
+    with pytest.raises(ValueError, match=rf"no run is whole: {damaged}: what .* cannot be read \({why}"):
+        page(tmp_path / "report.html", "--runs", damaged)
+    write_run(tmp_path / "b", {100: 0.5}, seed=1)
+    told = words(page(tmp_path / "report.html", "--runs", tmp_path))
+    assert "1 run, 0 finished, with seed 1." in told
+    assert f"Left out: {damaged}: what the run left there cannot be read ({why}" in told
+    assert capsys.readouterr().err.startswith(f"left out: {damaged}: what the run left there")
 
 
 def test_a_finished_run_that_lost_its_last_evaluation_is_no_run_without_one(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", {100: 0.5, 300: 0.5})
     rows = (run / "eval.jsonl").read_text().splitlines(keepends=True)
     (run / "eval.jsonl").write_text("".join(rows[:-8]) + rows[-1][:20])  # as of a copy that was cut short
-    with pytest.raises(
-        ValueError, match=f"{run} is finished, and its eval.jsonl does not reach its last step"
-    ):
+    with pytest.raises(ValueError, match=r"it is finished, and its eval.jsonl does not reach its last step"):
         page(tmp_path / "report.html", "--runs", tmp_path / "a")
