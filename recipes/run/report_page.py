@@ -34,7 +34,7 @@ def machine_section() -> dict[str, str]:
     facts = provenance()
     return {
         "report written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        "commit": facts["git_commit"] or "not a git checkout",
+        "commit": facts["git_commit"],
         "versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
         "machine": f"{facts['machine']['platform']}, {number_of(facts['machine']['cpus'], 'CPU core')}",
     }
