@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,13 +25,20 @@ class RecipeError(ValueError):
 
 @contextmanager
 def one_sentence_errors() -> Iterator[None]:
-    """Turn every ValueError (ours all are) and OSError into one line on stderr and exit code 1, and Ctrl-C into 130."""
+    """Turn every ValueError (ours all are) and OSError into one line on stderr and exit code 1, and Ctrl-C into 130.
+
+    A process of torchrun leaves the line in torchelastic's error file too, so that it stands in the report that torchrun ends with.
+    """
     try:
         yield
     except (ValueError, OSError) as error:
         if os.environ.get("CWM_TRACEBACK"):
             raise
-        sys.exit(f"error: {' '.join(str(error).split())}")
+        sentence = f"error: {' '.join(str(error).split())}"
+        if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+            told = {"message": sentence, "extraInfo": {"timestamp": str(int(time.time()))}}
+            Path(file).write_text(json.dumps({"message": told}), encoding="utf-8")
+        sys.exit(sentence)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

@@ -1,4 +1,4 @@
-"""The demo's loop on stages of a second: what it reuses, what it logs, and what is left when it is killed."""
+"""The demo's loop on stages of a second: what it reuses, what it logs, what is left when it is killed; and how recipes end."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from recipes.demo import Loop, Stage
 from recipes.run.folder import one_sentence_errors, read_rows
@@ -59,6 +60,16 @@ def alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_torchruns_report_ends_with_the_sentence(tmp_path, monkeypatch):
+    file = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
+    with pytest.raises(SystemExit, match=r"^error: no such thing$"), one_sentence_errors():
+        raise ValueError("no such\nthing")
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=1, error_file=str(file))
+    *_, last, _ = str(ChildFailedError("recipes/pretrain.py", {0: failure})).splitlines()
+    assert last == "  traceback : error: no such thing"
 
 
 def test_ctrl_c_is_one_word_and_the_exit_code_of_one(capsys):
