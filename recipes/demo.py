@@ -250,7 +250,10 @@ class Loop:
 
 
 def cpu_seconds() -> float:
-    """CPU time of all stages so far, their own processes' with it; wall time says little where other work runs."""
+    """CPU time of all stages so far, their own processes' with it; wall time says little where other work runs.
+
+    Without the workers of data preparation, which are a forkserver's.
+    """
     times = os.times()
     return times.children_user + times.children_system
 

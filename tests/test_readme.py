@@ -29,39 +29,32 @@ REDUCED = {
     "cwm-hub compare A B": ("A B", "contextwm-tiny published"),
     "cwm-hub eval NAME": ("NAME --data ROOT", "published --data shards/mine"),
     "cwm-hub verify NAME": ("NAME", "published"),
+    "python recipes/compare.py": ("runs/a --designs.b runs/b", "runs/mine --designs.b runs/mine"),
     "cwm-hub convert DIR": (
         "DIR --to PLACE",
         "tests/fixtures/parity/contextualized --stoch 3 --classes 5 --to converted",
     ),
-    "python recipes/pretrain.py --config C.yaml": ("--run", f"{FEW} --evaluation.windows 4 --run"),
 }
 """The beginning of a command, and what of it is replaced so that it takes seconds on the embedded clips."""
 
 SNIPPETS = {
     "video = ...": "import torch; video = torch.zeros(1, 7, 3, 32, 32, dtype=torch.uint8)  #",
-    'gymnasium.make("Pendulum-v1", render_mode="rgb_array")': 'gymnasium.make("Reacher-v5", render_mode="rgb_array")',
 }
-"""What a snippet leaves to its reader, and an environment that draws with what is installed here."""
+"""What a snippet leaves to its reader."""
 
 AFTERWARDS = {
     "ClipLoader(": "assert next(iter(loader)).video.shape == (16, 25, 3, 64, 64)",
-    "webdataset": "assert next(iter(clips['train']))['mp4']['bytes'][4:8] == b'ftyp'\n"
-    "assert next(iter(webdataset.WebDataset('shards/mine/data/train-00000-of-00001.tar')))['mp4'][4:8] == b'ftyp'",
     "from_pretrained(": "assert future.shape == (1, 7, 3, 32, 32)",
-    "register_env": "assert env.reset()[0].shape == (64, 64, 3)",
 }
 """By a word of the snippet: what must hold when it has run."""
 
 NOT_RUN = {
     "make demo": "takes minutes; its stages are the commands below, and CI runs it",
     "make test": "is this",
+    "make docs": "tests/test_docs.py builds it",
     "pip install": "asks the package index",
     "source .venv/bin/activate": "is of the shell that it is typed into",
     "accelerate launch --quiet --multi_gpu --num_processes 8": "takes eight GPUs",
-    "python recipes/pretrain.py --config recipes/configs/pretrain/ssv2.yaml": "takes a data set that has to be asked for",
-    "python benchmarks/": "measures an idle machine for minutes",
-    "python tests/parity_check.py DIR": "is run with a directory above",
-    "python recipes/evaluate.py --checkpoint contextwm-tiny ...": "is run on another model above",
     "python recipes/sweep.py": "trains for hours; tests/recipes/test_sweep.py runs one that is small",
     "python recipes/report.py --runs": "needs that sweep; tests/recipes/test_runs_report.py makes such a page",
     "cwm-hub watch": "needs that sweep; tests/hub/test_watch.py films an agent",
@@ -122,7 +115,7 @@ def job(piece: str) -> list[str] | None:
 
 def test_every_command_is_run_or_excused_and_no_excuse_is_stale() -> None:
     found = pieces()
-    assert len([piece for piece in found if "\n" in piece]) >= 4
+    assert len([piece for piece in found if "\n" in piece]) >= 2
     run = [piece for piece in found if job(piece)]
     assert len(run) >= 14
     for begin in (*NOT_RUN, *REDUCED):
@@ -133,9 +126,6 @@ def test_every_command_is_run_or_excused_and_no_excuse_is_stale() -> None:
 def test_the_readme_runs_as_written(tmp_path: Path) -> None:
     for name in ("recipes", "tests", "dataprep"):
         (tmp_path / name).symlink_to(ROOT / name)
-    settings = {"model": "contextwm-debug", "overrides": {"frame.image_size": 64}, "window_frames": 8}
-    data = {"data": [{"root": "shards/mine"}]}
-    (tmp_path / "C.yaml").write_text(json.dumps(settings | data))
     jobs = [words for piece in pieces() if (words := job(piece))]
     (tmp_path / "jobs.json").write_text(json.dumps(jobs))
     runner = [sys.executable, str(ROOT / "tests/readme_runner.py"), "jobs.json"]

@@ -1,9 +1,9 @@
 r"""The pictures of the documentation, from what the commands of docs/quickstart.md leave.
 
-    python docs/mkdocs/make_images.py sheet=sheet.png early=runs/mine/evaluation/prediction.png \
-        prediction=runs/tiny/evaluation/prediction.mp4 horizon=runs/tiny/evaluation/horizon.png \
-        attention=runs/tiny/evaluation/attention.png \
-        agent=runs/scenes/agent/films/step-000000000.mp4,runs/scenes/agent/films/step-000007400.mp4
+    python docs/mkdocs/make_images.py sheet=sheet.png early=runs/first/evaluation/prediction.png \
+        prediction=runs/first-tiny/evaluation/prediction.mp4 horizon=runs/first-tiny/evaluation/horizon.png \
+        attention=runs/first-tiny/evaluation/attention.png \
+        agent=runs/first-agent/agent/films/step-000000000.mp4,runs/first-agent/agent/films/step-000007400.mp4
 
 NAME=FILE for each picture, which is written to docs/images: a film as a gif, several films above each other, another picture
 as a png of few colours.
