@@ -3,8 +3,8 @@ r"""The outputs in docs/quickstart.md, from its own commands.
     python docs/mkdocs/make_outputs.py WORK [docs/quickstart.md]
 
 Runs the page's `sh` blocks from *Shards* on in the folder WORK, in their order, and writes what each printed into the `text`
-block below it; `<!-- lines with: WORDS -->` above such a block keeps the lines that hold these words. Eight minutes of one
-core. WORK keeps what docs/mkdocs/make_images.py takes its pictures from. tests/test_quickstart.py compares what seconds can.
+block below it; `<!-- lines with: WORDS -->` above such a block keeps the lines that hold these words. Minutes of one
+core. WORK keeps what docs/mkdocs/make_images.py takes its pictures from. tests/test_quickstart.py compares what takes seconds.
 """
 
 import os
