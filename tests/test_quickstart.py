@@ -24,19 +24,20 @@ MAKE = make_outputs()
 STEPS = list(MAKE.steps(MAKE.PAGE.read_text()))
 
 
-def facts(printed: str) -> list[list[str]]:
-    """Numbers and manifests of every line; rates and times are the machine's."""
-    steady = re.sub(r"[\d,.]+ frames/s|\d+:\d\d", "", printed)
+def facts(printed: str, *, manifest: bool) -> list[list[str]]:
+    """Numbers of every line, but for rates and times, which are the machine's."""
+    steady = re.sub(r"[\d,.]+ frames/s|\d+:\d\d" + ("" if manifest else "|[0-9a-f]{12}"), "", printed)
     return [re.findall(r"[0-9a-f]{12}|\d[\d,.]*", line) for line in steady.splitlines()]
 
 
 def test_shards_are_made_as_the_page_shows(tmp_path: Path) -> None:
-    """The manifest among the numbers: the page is written again (docs/mkdocs/make_outputs.py) when the format moves."""
-    step = STEPS[0]
+    """The manifest's hash among the numbers, where the versions are those of the page."""
+    step, page = STEPS[0], MAKE.PAGE.read_text()
     assert step.commands.startswith("cwm-dataprep folder") and re.search(
-        r"manifest [0-9a-f]{12}", step.printed
+        r"manifest [0-9a-f]{12};", step.printed
     )
-    assert facts(MAKE.printed_by(step, tmp_path)) == facts(step.printed)
+    alike = MAKE.VERSIONS.search(page)[0] == MAKE.versions()
+    assert facts(MAKE.printed_by(step, tmp_path), manifest=alike) == facts(step.printed, manifest=alike)
 
 
 def test_the_other_outputs_are_in_the_words_of_the_code() -> None:

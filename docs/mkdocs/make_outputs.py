@@ -8,10 +8,12 @@ core. WORK keeps what docs/mkdocs/make_images.py takes its pictures from. tests/
 """
 
 import os
+import platform
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +25,8 @@ PATTERN = re.compile(
     r"```sh\n(?P<commands>.*?)```(?:\n\n(?:<!-- lines with: (?P<kept>.+?) -->\n)?```text\n(?P<printed>.*?)```)?",
     re.DOTALL,
 )
+VERSIONS = re.compile(r"(?<=made the set, here ).*(?=; with others)")
+"""What the page says of the versions that a manifest's hash covers."""
 HOME = "/home/me/cwm-hub"
 """Stands for WORK in what is printed."""
 
@@ -62,10 +66,20 @@ def printed_by(step: Step, work: Path) -> str:
     return "".join(f"{line}\n" for line in lines if step.kept is None or step.kept in line)
 
 
+def versions() -> str:
+    """Those of a manifest, as the page says them."""
+    return ", ".join(
+        [
+            f"python {platform.python_version()}",
+            *(f"{name} {version(name)}" for name in ("cwm-hub", "av", "numpy", "pillow")),
+        ]
+    )
+
+
 def main(work: Path, path: Path) -> None:
     """Rewrite the page."""
     work.mkdir(parents=True, exist_ok=True)
-    page, moved = path.read_text(), 0
+    page, moved = VERSIONS.sub(versions(), path.read_text()), 0
     for step in list(steps(page)):
         sys.stderr.write(step.commands)
         printed = printed_by(step, work.resolve())
