@@ -62,6 +62,11 @@ def main(config: ReportConfig) -> int:
         run = Path(config.run)
         if not run.is_dir():
             raise RecipeError(f"no such run folder: {run}")
+        if (run / "config.yaml").is_file():
+            raise RecipeError(
+                f"{run} is one run and not a folder of the demo: fine-tuning runs are --runs, and the scores of a pre-training "
+                "run are in its evaluation/, compared by recipes/compare.py"
+            )
         write_text(out, demo_page(run, title=config.title or DEMO_TITLE))
     else:
         runs, damaged = find_runs(config.runs, config.agents)

@@ -81,7 +81,8 @@ def read_held_out(
         clips = clip_facts(with_retries(partial(read_index_table, root), FetchConfig(), what=root))
         if manifest.image_size != image_size:
             raise ShardError(
-                f"{root} holds {manifest.image_size} px frames and the model takes {image_size} px"
+                f"{root} holds {manifest.image_size} px frames and the model takes {image_size} px: shard the videos again "
+                f"with --size {image_size}"
             )
         manifests[name] = manifest.hash
         batches = validation_windows(

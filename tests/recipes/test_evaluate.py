@@ -200,6 +200,14 @@ def test_what_a_user_can_cause_is_one_sentence(place, changes, sentence, capsys)
     assert said.startswith("error: ") and sentence in said and said.count("\n") == 1
 
 
+def test_frames_of_another_size_are_to_be_sharded_again(place):
+    frames, clip = np.zeros((12, 16, 16, 3), np.uint8), {"key": "a", "source": "a"}
+    splits = {split: [(frames, clip | {"key": split, "source": split})] for split in ("train", "validation")}
+    write_data_set(place / "coarse", splits, name="coarse")
+    with pytest.raises(ValueError, match="16 px frames and the model takes 32 px: .* again with --size 32$"):
+        run(place, "plainwm-debug", data="coarse")
+
+
 def test_another_protocol_is_refused_before_the_work(place, monkeypatch):
     arguments = ["--checkpoint", str(place / "plainwm-debug/model"), "--data", str(place / "squares"), *SHORT]
     main([*arguments, "--out", str(place / "first"), "--figures", "false"])

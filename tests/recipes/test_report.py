@@ -228,9 +228,13 @@ def test_a_row_cut_short_by_a_kill_is_left_out(tmp_path):
     [
         ("nowhere", "x.html", "error: no such run folder: nowhere"),
         (".", "runs/demo", "--out is the HTML file to write"),
+        ("run", "x.html", "run is one run and not a folder of the demo: fine-tuning runs are --runs"),
     ],
 )
-def test_bad_arguments_are_one_sentence(run, out, sentence):
+def test_bad_arguments_are_one_sentence(run, out, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").touch()
     with pytest.raises(SystemExit) as stopped, one_sentence_errors():
         report.main(ReportConfig(run=run, out=out))
     assert sentence in str(stopped.value)
