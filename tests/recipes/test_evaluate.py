@@ -204,7 +204,7 @@ def test_frames_of_another_size_are_to_be_sharded_again(place):
     frames, clip = np.zeros((12, 16, 16, 3), np.uint8), {"key": "a", "source": "a"}
     splits = {split: [(frames, clip | {"key": split, "source": split})] for split in ("train", "validation")}
     write_data_set(place / "coarse", splits, name="coarse")
-    with pytest.raises(ValueError, match="16 px frames and the model takes 32 px: .* again with --size 32$"):
+    with pytest.raises(ValueError, match=r"16 px frames and the model takes 32 px: .* again with --size 32$"):
         run(place, "plainwm-debug", data="coarse")
 
 
