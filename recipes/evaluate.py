@@ -289,7 +289,10 @@ def conclusions(cards: dict[str, dict[str, Any]], difference: dict[str, Any] | N
     """Lines that say where the model stands, per data set and together."""
     names, card = list(cards), next(iter(cards.values()))
     parts = words.parts(card)
-    lines = [f"{part}: {names[0]} {words.standing(scores)}" for part, scores in parts.items()]
+    lines = [
+        f"{part}: {'' if part == names[0] else f'{names[0]} '}{words.standing(scores)}"
+        for part, scores in parts.items()
+    ]
     if "context_gap_psnr_db" in card:
         lines.append(words.context_sentence(card["context_gap_psnr_db"]))
     if "fvd" in card:

@@ -93,6 +93,9 @@ def test_one_held_out_video_has_no_interval_and_no_composition(place, capsys):
     said = capsys.readouterr().out
     assert "no composition.png: it needs windows of two source videos\n" in said
     assert "(no interval, as all windows are of one video)\n" in said and " [" not in said
+    assert "\nlonely: contextwm-debug PSNR " in said
+    (line,) = evaluate.conclusions({"lonely": card}, None)
+    assert line.startswith("lonely: PSNR ")  # a run and a set of one name
     report_on = place / "report"
     (report_on / "model").mkdir(parents=True)
     shutil.copy(place / "contextwm-debug/model/config.json", report_on / "model/config.json")
