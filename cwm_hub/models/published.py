@@ -1,7 +1,7 @@
 """The way to and from the Hub as methods of a model: `VideoWorldModel.from_pretrained`, `model.push_to_hub`.
 
-The functions behind them are the hub's, which knows the models and lies above them: this module is the one place below
-that imports it, and only when a method is called (named in the import contracts).
+The functions behind them are the package's public ones, which it finds by name when a method is called: the hub knows
+the models, and no model knows where in the library the Hub is spoken to.
 """
 
 import os
@@ -30,18 +30,18 @@ class Published:
         Raises:
             CheckpointError: it holds a model of another class, which the message names.
         """
-        from cwm_hub.hub.pretrained import from_pretrained
+        from cwm_hub import from_pretrained
 
         return from_pretrained(name_or_path, expect=cast(type[nn.Module], cls), **options)
 
     def save_pretrained(self, directory: str | os.PathLike[str], **options: Any) -> Path:
         """Writes a checkpoint directory; arguments and errors are those of `cwm_hub.save_pretrained`."""
-        from cwm_hub.hub.pretrained import save_pretrained
+        from cwm_hub import save_pretrained
 
         return save_pretrained(cast(nn.Module, self), directory, **options)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Uploads the model and returns its address; arguments and errors are those of `cwm_hub.push_to_hub`."""
-        from cwm_hub.hub.pretrained import push_to_hub
+        from cwm_hub import push_to_hub
 
         return push_to_hub(cast(nn.Module, self), repo_id, **options)
