@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from cwm_hub.clips.loader import ClipLoader as ClipLoader
     from cwm_hub.clips.resize import resize as resize
     from cwm_hub.envs.table import make_env as make_env
-    from cwm_hub.hub.checkpoint import save_pretrained as save_pretrained
     from cwm_hub.hub.official_weights import load_official as load_official
     from cwm_hub.hub.pretrained import from_pretrained as from_pretrained
     from cwm_hub.hub.pretrained import push_to_hub as push_to_hub
+    from cwm_hub.hub.saving import save_pretrained as save_pretrained
     from cwm_hub.models.action_world_model import ActionWorldModel as ActionWorldModel
     from cwm_hub.models.registry import create_model as create_model
     from cwm_hub.models.registry import list_models as list_models
@@ -85,7 +85,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "from_pretrained": "cwm_hub.hub.pretrained",
-        "save_pretrained": "cwm_hub.hub.checkpoint",
+        "save_pretrained": "cwm_hub.hub.saving",
         "push_to_hub": "cwm_hub.hub.pretrained",
         "load_official": "cwm_hub.hub.official_weights",
         "create_model": "cwm_hub.models.registry",

@@ -293,11 +293,7 @@ def conclusions(cards: dict[str, dict[str, Any]], difference: dict[str, Any] | N
         f"{part}: {'' if part == names[0] else f'{names[0]} '}{words.standing(scores)}"
         for part, scores in parts.items()
     ]
-    if "context_gap_psnr_db" in card:
-        lines.append(words.context_sentence(card["context_gap_psnr_db"]))
-    if "fvd" in card:
-        lines.append(words.fvd_sentence(card["fvd"]))
-    lines += words.probe_sentences(card) + words.planning_sentences(card)
+    lines += words.further_sentences(card)
     if difference is not None:
         own, other = names
         verdict = words.verdict(own, other, difference, confidence=card["protocol"]["confidence"])

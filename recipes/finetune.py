@@ -39,7 +39,7 @@ from cwm_hub.agents.rollout import Collector, EpisodeRecord, RandomPolicy, each_
 from cwm_hub.envs import make_env
 from cwm_hub.evaluation.episodes import FILMED_EPISODES, episode_rows
 from cwm_hub.figures.films import write_film
-from cwm_hub.hub.checkpoint import save_pretrained
+from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.provenance import provenance
 from recipes.run.agent_checkpoint import Progress, load_checkpoint, save_checkpoint
 from recipes.run.agent_setup import new_agent

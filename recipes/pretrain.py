@@ -51,8 +51,8 @@ from accelerate.utils import (
 from cwm_hub.clips.loader import ClipBatch, ClipLoader
 from cwm_hub.config import merged, nearest
 from cwm_hub.evaluation.predict import WorldModel
-from cwm_hub.hub.checkpoint import save_pretrained
 from cwm_hub.hub.names import find_checkpoint
+from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig
 from cwm_hub.models.compiled import compile_images, eager
 from cwm_hub.models.cuda_graph import CudaGraph

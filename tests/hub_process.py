@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hub_server import WRITER, HubServer
 
-from cwm_hub.hub.checkpoint import save_pretrained
+from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.models.registry import create_model
 
 Client = Callable[..., list[str]]

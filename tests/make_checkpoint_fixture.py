@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
 from cwm_hub.agents.drqv2 import DrQV2Agent, DrQV2Config
 from cwm_hub.config import override
-from cwm_hub.hub.checkpoint import FORMAT_VERSION, save_pretrained
+from cwm_hub.hub.checkpoint import FORMAT_VERSION
+from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig
 from cwm_hub.models.registry import DEBUG_FRAME, DEBUG_RSSM, create_model
 from cwm_hub.models.video_world_model import VideoWorldModel

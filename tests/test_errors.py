@@ -16,8 +16,8 @@ from synthetic_shards import write_shards
 from cwm_hub import cli
 from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
 from cwm_hub.config import override
-from cwm_hub.hub.checkpoint import save_pretrained
 from cwm_hub.hub.pretrained import from_pretrained
+from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig
 from cwm_hub.models.registry import DEBUG_FRAME, DEBUG_RSSM, create_model
 

@@ -169,11 +169,17 @@ def fvd_sentence(fvd: Mapping[str, Any]) -> str:
 PROBES = {"probe_r2_state": "the state", "probe_r2_action": "the next action"}
 """Linear probes of a scorecard, there where they were asked for -> what they read off the latents."""
 
+APART = {key: f"R2 of a linear probe for {what}" for key, what in PROBES.items()} | {
+    "planning_error": "open-loop planning error"
+}
+"""What a scorecard has of each data set beside `METRICS`, with counts of its own, there where it was asked for -> its name. Of
+R2 more is better, of an error less."""
+
 
 def probe_sentences(card: Mapping[str, Any]) -> list[str]:
     """What a linear probe reads off the latents of every data set; no full stop."""
     return [
-        f"{data_set}: R2 {found['mean']:.3f}{ends(found, '.3f')} of a linear probe for {what}, fitted on "
+        f"{data_set}: R2 {interval(found)} of a linear probe for {what}, fitted on "
         f"{number_of(found['train_windows'], 'window')} of {found['train_videos']} training videos, scored on "
         f"{found['windows']} of {number_of(found['videos'], 'other')}"
         for key, what in PROBES.items()
@@ -184,10 +190,22 @@ def probe_sentences(card: Mapping[str, Any]) -> list[str]:
 def planning_sentences(card: Mapping[str, Any]) -> list[str]:
     """The open-loop planning error of every data set; no full stop."""
     return [
-        f"{data_set}: planning error {found['mean']:.3f}{ends(found, '.3f')} among {found['plans']} plans "
+        f"{data_set}: planning error {interval(found)} among {found['plans']} plans "
         f"for each of {found['windows']} windows of {number_of(found['videos'], 'video')}; 0 is best and 0.5 is chance"
         for data_set, found in card.get("planning_error", {}).items()
     ]
+
+
+def further_sentences(card: Mapping[str, Any]) -> list[str]:
+    """What a scorecard has beside the scores of its parts: context, FVD, probes, planning, those that were measured."""
+    context = [context_sentence(card["context_gap_psnr_db"])] if "context_gap_psnr_db" in card else []
+    fvd = [fvd_sentence(card["fvd"])] if "fvd" in card else []
+    return context + fvd + probe_sentences(card) + planning_sentences(card)
+
+
+def interval(score: Mapping[str, float]) -> str:
+    """`0.812 [0.745, 0.868]`, the mean of a number without a unit and its interval, if any."""
+    return f"{score['mean']:.3f}{ends(score, '.3f')}"
 
 
 class Table(NamedTuple):

@@ -12,32 +12,24 @@ own. No code and no pickle is ever read. Checkpoints outlive the code that wrote
 older one is migrated step by step, a newer one is refused.
 """
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib
 import json
-import os
-import secrets
-import shutil
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import safetensors.torch
+import safetensors
 import torch
 from torch import nn
 
 import cwm_hub
-from cwm_hub.config import ConfigError, from_dict, nearest, to_dict
-from cwm_hub.hub import model_card
+from cwm_hub.config import ConfigError, from_dict, nearest
 from cwm_hub.hub.weights import check_weights, read_weights
-from cwm_hub.hub_client.cards import CARD, merged
 from cwm_hub.hub_client.errors import HubError
-from cwm_hub.hub_client.secrets import without_secrets
-from cwm_hub.shards.storage import commit_folder
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -231,74 +223,6 @@ def migrate(header: Mapping[str, Any], *, where: str = CONFIG) -> dict[str, Any]
     return migrated
 
 
-def save_pretrained(
-    model: nn.Module,
-    directory: str | os.PathLike[str],
-    *,
-    train: Mapping[str, Any] | None = None,
-    scorecard: Mapping[str, Any] | None = None,
-    assets: Mapping[str, Path] | None = None,
-    card: bool = True,
-    replace_card: bool = False,
-    licence: str | None = None,
-    name: str | None = None,
-) -> Path:
-    """Writes a checkpoint directory, whole or not at all; an older checkpoint at that place is replaced.
-
-    Everything is written and synced beside the target and then renamed, so that a reader never sees half of it.
-
-    Args:
-        model: an instance of one of `MODEL_TYPES`; a compiled one is saved under its plain names.
-        directory: the target, which must not exist, be empty, or hold a checkpoint.
-        train: what `train.json` says about how the weights came to be.
-        scorecard: what `scorecard.json` says about how well they predict.
-        assets: further files by the name they get, e.g. {"prediction.mp4": path}.
-        card: write README.md; of the one that is there, what people wrote into it stays.
-        replace_card: let nothing of it stay.
-        licence: of the weights, as the Hub names licences; by default what the shards behind them allow.
-        name: how the card tells people to load the model; the directory by default.
-
-    Raises:
-        CheckpointError: the target holds something else or cannot be written, or an asset cannot be published.
-    """
-    target = Path(directory).expanduser().resolve()
-    _check_target(target)
-    model = getattr(model, "_orig_mod", model)
-    header = {
-        "model_type": _model_type(model),
-        "format_version": FORMAT_VERSION,
-        "cwm_hub_version": cwm_hub.__version__,
-        "config": to_dict(typing.cast("DataclassInstance", model.config)),
-    }
-    with _replacing(target) as staging:
-        _write_json(staging / CONFIG, header)
-        safetensors.torch.save_file(_plain_tensors(model), staging / WEIGHTS, metadata={"format": "pt"})
-        (staging / WEIGHTS).chmod((staging / CONFIG).stat().st_mode)  # safetensors keeps it to its owner
-        for file, content in ((TRAIN, train), (SCORECARD, scorecard)):
-            if content is not None:
-                _write_json(staging / file, without_secrets(content))
-        for file, source in (assets or {}).items():
-            _copy_asset(Path(source), staging / file)
-        if card:
-            text = card_of(staging, name=name or os.fspath(directory), licence=licence)
-            there = target / CARD
-            old = there.read_text(encoding="utf-8") if there.is_file() and not replace_card else None
-            (staging / CARD).write_text(merged(old, text, kind="model"), encoding="utf-8")
-    return target
-
-
-def card_of(directory: Path, *, name: str, licence: str | None = None) -> str:
-    """The card of a checkpoint directory, made from its other files.
-
-    Args:
-        directory: the checkpoint.
-        name: how the card tells people to load the model.
-        licence: as in `save_pretrained`.
-    """
-    parameters = Checkpoint(name, None, functools.partial(local_file, directory)).parameters()
-    return model_card.model_card(directory, name=name, parameters=parameters, licence=licence)
-
-
 def local_file(directory: Path, file: str) -> Path:
     """Path of a checkpoint directory's file, as `Checkpoint.fetch` wants it."""
     path = directory / file
@@ -319,10 +243,6 @@ def _read_json(path: Path, *, where: str) -> dict[str, Any]:
     return content
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def _without_downloads(config: Any) -> Any:
     """The config with every `pretrained` off: no initial weights are fetched that the checkpoint's own replace."""
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
@@ -334,60 +254,3 @@ def _without_downloads(config: Any) -> Any:
 
 def _config_class(model_class: type[nn.Module]) -> type["DataclassInstance"]:
     return typing.get_type_hints(model_class.__init__)["config"]
-
-
-def _model_type(model: nn.Module) -> str:
-    place = f"{type(model).__module__}:{type(model).__qualname__}"
-    for model_type, known in MODEL_TYPES.items():
-        if known == place:
-            return model_type
-    raise CheckpointError(
-        f"a {type(model).__name__} has no model_type: cwm_hub publishes {', '.join(MODEL_TYPES)}"
-    )
-
-
-def _plain_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The state dict on the CPU, row-major, under the names it has without `torch.compile`."""
-    return {
-        key.replace("_orig_mod.", ""): tensor.detach().to("cpu", copy=True).contiguous()
-        for key, tensor in model.state_dict().items()
-    }
-
-
-def _check_target(target: Path) -> None:
-    if target.exists() and not target.is_dir():
-        raise CheckpointError(f"{target} is a file; a checkpoint is a directory")
-    entries = sorted(target.iterdir()) if target.exists() else []
-    if not entries:
-        return
-    strangers = [entry.name for entry in entries if not entry.is_file() or entry.suffix not in SUFFIXES]
-    if strangers or not (target / CONFIG).is_file():
-        example = f" ({strangers[0]})" if strangers else ""
-        raise CheckpointError(
-            f"{target} holds files that are not a checkpoint's{example}; save somewhere else"
-        )
-
-
-def _copy_asset(source: Path, target: Path) -> None:
-    if target.suffix not in SUFFIXES:
-        raise CheckpointError(
-            f"asset {target.name} may not be published: a checkpoint holds only {' '.join(SUFFIXES)}"
-        )
-    if not source.is_file():
-        raise CheckpointError(f"asset {target.name}: no such file: {source}")
-    shutil.copyfile(source, target)
-
-
-@contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A fresh directory beside `target`, which takes its place when the block ends well and vanishes when not."""
-    staging = target.with_name(f".{target.name}.new-{secrets.token_hex(4)}")
-    try:
-        staging.mkdir(parents=True)
-        yield staging
-        commit_folder(staging, target)
-    except (OSError, safetensors.SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"cannot write {target}: {reason}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)

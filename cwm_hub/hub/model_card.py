@@ -4,123 +4,24 @@ Only measured numbers appear: a card without a scorecard says that nothing was m
 """
 
 import contextlib
-import dataclasses
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 
 from cwm_hub.evaluation import words
+from cwm_hub.hub.card_results import episode_facts, episode_results, scorecard_facts, scorecard_results
+from cwm_hub.hub.model_kinds import USAGE
 from cwm_hub.hub_client.cards import BEGIN, END, code, inert, template
 from cwm_hub.hub_client.errors import HubError
 from cwm_hub.hub_client.names import HUB_ID
 
-PAPER = "arXiv 2305.18499"
-
-
-@dataclasses.dataclass(frozen=True)
-class Usage:
-    """What a card says of a kind of model: the same for every checkpoint of that kind."""
-
-    pipeline_tag: str
-    """Task under which the Hub lists it."""
-    tags: tuple[str, ...]
-    """Further words to find it by."""
-    summary: str
-    """What it is, one sentence."""
-    inputs: str
-    """Names, types and shapes of what goes in."""
-    outputs: str
-    """The same of what comes out."""
-    snippet: str
-    """Python that loads and runs it; `NAME` stands for the checkpoint."""
-
-
-USAGE = {
-    "video_world_model": Usage(
-        pipeline_tag="video-to-video",
-        tags=("world-model", "video-prediction"),
-        summary="An action-free video world model: it sees a few frames and imagines how they go on.",
-        inputs="`video`: uint8, RGB, `[batch, time, 3, height, width]`; frames seen: the first `observed_frames`.",
-        outputs="uint8 of the same shape: the frames seen as the model reconstructs them, then its open-loop prediction.",
-        snippet="""\
-import torch
-from cwm_hub import from_pretrained
-
-model = from_pretrained("NAME")
-side = model.image_size
-video = torch.randint(0, 256, (1, 12, 3, side, side), dtype=torch.uint8)  # your clip here
-prediction = model.predict(video, observed_frames=5)
-assert prediction.shape == video.shape and prediction.dtype == torch.uint8
-""",
-    ),
-    "action_world_model": Usage(
-        pipeline_tag="reinforcement-learning",
-        tags=("world-model", "model-based-rl"),
-        summary="An action-conditional world model: it follows images and actions and predicts rewards from its state.",
-        inputs="`image`: uint8, RGB, `[batch, 3, height, width]`; `action`: float, the one that led to the image, in "
-        "the units in which it was learned ([-1, 1] of an environment).",
-        outputs="A state after every image, and the reward that the model expects there, where it learned from rewards.",
-        snippet="""\
-import torch
-from cwm_hub import from_pretrained
-
-model = from_pretrained("NAME")
-side, actions = model.image_size, model.config.action_size
-image = torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8)  # your camera here
-with torch.no_grad():
-    state = model.obs_step(model.initial(1), image, torch.zeros(1, actions), torch.tensor([True]))
-    reward = model.behavioural_reward(model.feature(state))
-assert reward.shape == (1,)
-""",
-    ),
-    "dreamer_agent": Usage(
-        pipeline_tag="reinforcement-learning",
-        tags=("world-model", "model-based-rl", "deep-reinforcement-learning"),
-        summary="A model-based agent: a world model and an actor trained in its imagination.",
-        inputs="`image`: uint8 array, RGB, `[batch, 3, height, width]`, and the agent's own state.",
-        outputs="`action`: float32 array in [-1, 1], `[batch, action_size]`, and the next state.",
-        snippet="""\
-import numpy as np
-from cwm_hub import from_pretrained
-
-agent = from_pretrained("NAME")
-side = agent.world_model.image_size
-image = np.zeros((1, 3, side, side), dtype=np.uint8)  # your camera here
-action, state = agent.act(image, agent.initial_state(1), explore=False)
-assert action.shape == (1, agent.config.world.action_size)
-""",
-    ),
-    "drqv2_agent": Usage(
-        pipeline_tag="reinforcement-learning",
-        tags=("model-free-rl", "deep-reinforcement-learning"),
-        summary="A model-free agent (DrQ-v2): an actor-critic on stacked frames.",
-        inputs="`image`: uint8 array, RGB, `[batch, 3, height, width]`, and the agent's own state.",
-        outputs="`action`: float32 array in [-1, 1], `[batch, action_size]`, and the next state.",
-        snippet="""\
-import numpy as np
-from cwm_hub import from_pretrained
-
-agent = from_pretrained("NAME")
-side = agent.config.image_size
-image = np.zeros((1, 3, side, side), dtype=np.uint8)  # your camera here
-action, state = agent.act(image, agent.initial_state(1), explore=False)
-assert action.shape == (1, agent.config.action_size)
-""",
-    ),
-}
-"""By `model_type`."""
-
 FILM = {"replay.mp4": "Evaluation episodes as the agent's camera sees them."}
 """Caption of the film that an agent's run leaves."""
-
-POLICIES = {"mode": "this agent", "sampled": "samples of its policy", "random": "a random policy"}
-"""Policies that an evaluation plays, in words."""
 
 TRAINING_FACTS = {
     "recipe": "recipe",
@@ -171,24 +72,18 @@ def model_card(directory: Path, *, name: str, parameters: int, licence: str | No
             "shards": inert(shards),
             "init": init.get("name") and _parent(init),
             "origin": _origin(train.get("converted_from") or {}),
+            "assumed": _assumed(train.get("converted_from") or {}),
             "training": inert(training_facts(train)),
             "command": inert(_short_paths(str(train.get("command") or ""))),
             "versions": inert(train.get("versions", {})),
             "machine": inert(train.get("machine", {})),
-            "episodes": _episodes(train),
-            "episode_rows": _episode_rows(train),
+            **episode_facts(train),
         }
-        results = _episode_results(train, usage)
+        results = episode_results(train, usage)
     with _form_of(directory / "scorecard.json"):
         scorecard = _read(directory / "scorecard.json")
-        shown = inert(scorecard)
-        facts |= {
-            "protocol": inert(_protocol_facts(scorecard.get("protocol", {}))),
-            "measured": words.protocol_sentences(shown["protocol"]) if "sources" in shown else None,
-            "scores": _score_tables(shown) if "sources" in shown else [],
-            "fvd": words.fvd_sentence(shown["fvd"]) if "fvd" in shown else None,
-        }
-        results = [*_eval_results(scorecard, usage), *results]
+        facts |= scorecard_facts(inert(scorecard))
+        results = [*scorecard_results(scorecard, usage), *results]
         data = ModelCardData(
             library_name="cwm-hub",
             license=licence,
@@ -256,6 +151,13 @@ def _origin(converted: Mapping[str, Any]) -> str | None:
     return f"{files}.{source}"
 
 
+def _assumed(converted: Mapping[str, Any]) -> str:
+    """Settings of a converted model that its files do not tell, with their values."""
+    return ", ".join(
+        f"{code(name)} {inert(str(value))}" for name, value in (converted.get("not_in_files") or {}).items()
+    )
+
+
 def _short_paths(command: str) -> str:
     """The command with the last name of every absolute path: the folders above it are this machine's business."""
     return re.sub(r"(?<![\w:/.~-])~?/(?:[^\s/'\"\]},:]+/)+", ".../", command)
@@ -283,87 +185,9 @@ def _shard_row(shard: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _protocol_facts(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """What fits in a sentence: the single values, and how many windows there are."""
-    single = {key: value for key, value in protocol.items() if not isinstance(value, dict | list)}
-    return single | ({"windows": len(protocol["windows"])} if "windows" in protocol else {})
-
-
-def _score_tables(scorecard: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A table for each data set, and one for all where there are several."""
-    return [
-        {
-            "title": f"**{name}** ({words.counted(part, scorecard['protocol'])})",
-            "table": words.score_table({"this model": part}),
-        }
-        for name, part in words.parts(scorecard).items()
-    ]
-
-
-def _eval_results(scorecard: Mapping[str, Any], usage: Usage) -> list[EvalResult]:
-    """The model's own scores as the Hub's `model-index` wants them, a finite one for each data set and metric."""
-    return [
-        EvalResult(
-            task_type=usage.pipeline_tag,
-            dataset_type=" ".join(name.split()),
-            dataset_name=" ".join(name.split()),
-            metric_type=key,
-            metric_name=f"{metric.heading}, open loop",
-            metric_value=round(part["model"][key]["mean"], 4),
-        )
-        for name, part in scorecard.get("sources", {}).items()
-        for key, metric in words.METRICS.items()
-        if key in part["model"] and math.isfinite(part["model"][key]["mean"])
-    ]
-
-
 def _captions(directory: Path) -> dict[str, str]:
     """Captions by file name: of an evaluation's pictures, then of others, whose name is all that is known."""
     names = {path.name for path in directory.iterdir() if path.suffix in (".gif", ".mp4", ".png")}
     known = {name: caption for name, caption in (words.PICTURES | FILM).items() if name in names}
     others = {name: inert(Path(name).stem.replace("_", " ")) for name in sorted(names - known.keys())}
     return {quote(name): caption for name, caption in (known | others).items()}
-
-
-def _episodes(train: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The last evaluation of a fine-tuning run, or None when there was none."""
-    evaluation = train.get("evaluation", {})
-    return evaluation if "score" in evaluation else None
-
-
-def _episode_rows(train: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Cells of score and success rate for every policy that was played at the end."""
-    episodes = _episodes(train) or {}
-    played = {words: episodes if key == "mode" else episodes.get(key) for key, words in POLICIES.items()}
-    return {
-        words: [_interval(scores, "score"), _interval(scores, "success_rate")]
-        for words, scores in played.items()
-        if isinstance(scores, Mapping) and "score" in scores
-    }
-
-
-def _interval(scores: Mapping[str, Any], metric: str) -> str:
-    """Mean, and the interval where there is one."""
-    if metric not in scores:
-        return "-"
-    bounds = [f"{scores[f'{metric}_{end}']:.2f}" for end in ("low", "high") if f"{metric}_{end}" in scores]
-    return f"{scores[metric]:.2f}" + (f" [{', '.join(bounds)}]" if bounds else "")
-
-
-def _episode_results(train: Mapping[str, Any], usage: Usage) -> list[EvalResult]:
-    """The same as the Hub's `model-index` wants it."""
-    episodes = _episodes(train)
-    if episodes is None:
-        return []
-    return [
-        EvalResult(
-            task_type=usage.pipeline_tag,
-            dataset_type=train["task"],
-            dataset_name=train["task"],
-            metric_type=metric,
-            metric_name=f"{name}, {episodes['episodes']} episodes, one seed",
-            metric_value=round(episodes[metric], 4),
-        )
-        for metric, name in (("score", "mean score"), ("success_rate", "success rate"))
-        if metric in episodes
-    ]

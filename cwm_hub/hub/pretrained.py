@@ -17,11 +17,10 @@ from cwm_hub.hub.checkpoint import (
     TRAIN,
     WEIGHTS,
     CheckpointError,
-    card_of,
-    save_pretrained,
 )
 from cwm_hub.hub.model_card import FILM
 from cwm_hub.hub.names import find_checkpoint
+from cwm_hub.hub.saving import card_of, save_pretrained
 from cwm_hub.hub_client.cards import CARD, our_block
 from cwm_hub.hub_client.commit import Target, check_files, publish_files
 from cwm_hub.hub_client.names import hub_name

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cwm_hub.hub.checkpoint import SCORECARD, TRAIN, Checkpoint, CheckpointError, save_pretrained
+from cwm_hub.hub.checkpoint import SCORECARD, TRAIN, Checkpoint, CheckpointError
 from cwm_hub.hub.names import find_checkpoint, measured_weights
 from cwm_hub.hub.pretrained import publishable, push_to_hub
+from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.hub_client.cards import CARD
 from cwm_hub.hub_client.commit import hub_api
 from cwm_hub.hub_client.errors import HubError, hub_errors

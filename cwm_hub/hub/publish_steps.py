@@ -10,9 +10,10 @@ import safetensors
 import safetensors.torch
 from torch import nn
 
-from cwm_hub.hub.checkpoint import SCORECARD, TRAIN, WEIGHTS, CheckpointError, save_pretrained
+from cwm_hub.hub.checkpoint import SCORECARD, TRAIN, WEIGHTS, CheckpointError
 from cwm_hub.hub.names import find_checkpoint
 from cwm_hub.hub.publish import Publication, PublishSettings, hub_target, publish
+from cwm_hub.hub.saving import save_pretrained
 
 STEPS = "checkpoints/step-*"
 """Of a run folder: accelerate's states, of which only the weights are published, which are no pickle."""

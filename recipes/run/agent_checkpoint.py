@@ -16,8 +16,8 @@ import torch
 
 from cwm_hub.agents.agent import Agent
 from cwm_hub.agents.replay import Replay
-from cwm_hub.hub.checkpoint import save_pretrained
 from cwm_hub.hub.pretrained import from_pretrained
+from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.shards.storage import commit_folder
 from recipes.run.folder import RecipeError, keep_newest, step_directory
 

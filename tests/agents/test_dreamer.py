@@ -13,8 +13,8 @@ from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
 from cwm_hub.agents.intrinsic import IntrinsicConfig
 from cwm_hub.agents.replay import SequenceBatch
 from cwm_hub.config import ConfigError, override
-from cwm_hub.hub.checkpoint import save_pretrained
 from cwm_hub.hub.pretrained import from_pretrained
+from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.models.action_world_model import ActionWorldModelConfig
 from cwm_hub.models.heads import HeadConfig
 from cwm_hub.models.registry import create_model, model_config

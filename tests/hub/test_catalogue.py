@@ -12,7 +12,7 @@ from hub_server import File, Repo
 from cwm_hub import cli
 from cwm_hub.config import to_dict
 from cwm_hub.evaluation.protocol import Protocol
-from cwm_hub.hub.checkpoint import save_pretrained
+from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.models.registry import create_model
 
 WINDOWS = tuple(("clips", film, film, 0) for film in ("a", "b", "c"))

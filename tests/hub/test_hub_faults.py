@@ -10,8 +10,8 @@ import pytest
 from hub_process import checkpoint, load, push, run_python
 from hub_server import READER, Fault
 
-from cwm_hub.hub.checkpoint import save_pretrained
 from cwm_hub.hub.pretrained import from_pretrained
+from cwm_hub.hub.saving import save_pretrained
 
 CARD = "README.md"
 

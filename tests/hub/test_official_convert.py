@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from torch import Tensor
 from cwm_hub import cli
 from cwm_hub.agents.dreamer import DreamerAgent
 from cwm_hub.agents.presets import agent_preset
-from cwm_hub.config import override
+from cwm_hub.config import override, to_dict
 from cwm_hub.hub import export_official, from_pretrained, load_official
+from cwm_hub.hub.convert_command import IDLE, not_in_files
+from cwm_hub.hub.description import flattened
 from cwm_hub.hub.official_names import ConvertError
 from cwm_hub.models.registry import create_model
 from cwm_hub.models.video_world_model import VideoWorldModel
@@ -209,6 +212,54 @@ def test_what_the_official_code_cannot_hold_is_not_exported(overrides, sentence,
     assert not (tmp_path / "out").exists()
 
 
+OTHER = {
+    "frame": "first",
+    "augmentation": "flip",
+    "norm": "group",
+    "backbone": "cnn",
+    "mixing": "concat",
+    "kind": "contrastive",
+    "precision": "bf16",
+    "context": None,
+    "image_size": 80,
+    "heads": 2,
+    "stoch": 5,
+    "classes": 3,
+}
+"""Another value of a setting by its last name, where that is neither the other flag nor half or twice the number."""
+
+
+def fits(model: torch.nn.Module, changes: dict[str, object]) -> bool:
+    """Whether a model of the changed configuration takes the same tensors."""
+    try:
+        with torch.device("meta"):
+            changed = type(model)(override(model.config, changes)).state_dict()
+    except ValueError:  # there is no such model
+        return False
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    return {name: tensor.shape for name, tensor in changed.items()} == shapes
+
+
+@pytest.mark.parametrize("form", ["three files", "agent"])
+def test_the_settings_said_not_to_be_in_the_files_are_those_that_could_be_otherwise(form, tmp_path):
+    """All of them changed, the weights fit no less; any other one changed, there are tensors without a place."""
+    if form == "agent":
+        torch.save(whole_agent(CASES["contextualized"]), tmp_path / "variables.pt")
+    model = load_official(tmp_path if form == "agent" else PARITY / "contextualized", stoch=3, classes=5)
+    changes: dict[str, object] = {}
+    for name in flattened(to_dict(model.config)):
+        was, last = attrgetter(name)(model.config), name.rpartition(".")[2]
+        number = (was / 2 if isinstance(was, float) else 2 * was) or 1
+        changes[name] = OTHER[last] if last in OTHER else not was if isinstance(was, bool) else number
+    said = not_in_files(model.config)
+    assert fits(model, {name: changes[name] for name in said})
+    for name in changes.keys() - said.keys():
+        last = name.rpartition(".")[2]
+        again = name.startswith(("world.frame.", "world.video_rssm."))  # as of three files
+        if last not in (*IDLE, "encoder") and not again:  # timm's encoder takes seconds to import
+            assert not fits(model, {name: changes[name]}), name
+
+
 def test_the_commands_there_and_back_with_a_card_that_names_the_authors(tmp_path, capsys):
     official, place, back = PARITY / "contextualized", tmp_path / "ours", tmp_path / "back"
     sizes = ["--stoch", "3", "--classes", "5"]
@@ -218,6 +269,11 @@ def test_the_commands_there_and_back_with_a_card_that_names_the_authors(tmp_path
     assert "license: other" in card and "Jialong Wu" in card and "a &lt;b&gt;link&lt;/b&gt;" in card
     converted = json.loads((place / "train.json").read_text())["converted_from"]
     assert converted["files"].keys() == set(THREE) and converted["code"] == "thuml/ContextWM"
+    assert (
+        "`frame.context.token_dropout` 0.75" in card
+        and "`rssm.classes` 5" in card
+        and "`rssm.deter`" not in card
+    )
     assert_same(from_pretrained(place).state_dict(), load_official(official, stoch=3, classes=5).state_dict())
     assert cli.main(["export", str(place), "--to", str(back)]) == 0
     for file in THREE:

@@ -19,9 +19,10 @@ from cwm_hub.agents.drqv2 import DrQV2Agent, DrQV2Config
 from cwm_hub.config import override, to_dict
 from cwm_hub.evaluation.protocol import Protocol
 from cwm_hub.hub import catalogue, checkpoint, embedded_names
-from cwm_hub.hub.checkpoint import CheckpointError, save_pretrained
+from cwm_hub.hub.checkpoint import CheckpointError
 from cwm_hub.hub.names import find_checkpoint
 from cwm_hub.hub.pretrained import from_pretrained, push_to_hub
+from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig
 from cwm_hub.models.registry import DEBUG_FRAME, DEBUG_RSSM, create_model
 from cwm_hub.models.video_world_model import VideoWorldModel
@@ -454,9 +455,9 @@ def test_an_older_format_is_migrated(saved, monkeypatch):
 
 
 def test_every_model_type_has_a_card_and_can_be_built_from_its_config():
-    from cwm_hub.hub import model_card
+    from cwm_hub.hub.model_kinds import USAGE
 
-    assert model_card.USAGE.keys() == checkpoint.MODEL_TYPES.keys()
+    assert USAGE.keys() == checkpoint.MODEL_TYPES.keys()
     for model_type in checkpoint.MODEL_TYPES:
         found = checkpoint.Checkpoint(model_type, None, Path)
         found.__dict__["header"] = {"model_type": model_type}

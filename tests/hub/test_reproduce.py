@@ -14,8 +14,8 @@ from cwm_hub.envs.table import make_env
 from cwm_hub.evaluation.held_out import make_protocol, read_held_out
 from cwm_hub.evaluation.predict import score
 from cwm_hub.evaluation.protocol import ScoringConfig
-from cwm_hub.hub.checkpoint import save_pretrained
 from cwm_hub.hub.pretrained import from_pretrained
+from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.models.registry import create_model
 from cwm_hub.shards.manifest import Manifest
 

@@ -19,7 +19,7 @@ from PIL import Image
 import cwm_hub
 from cwm_hub.cli import main
 from cwm_hub.hub import app_command
-from cwm_hub.hub.checkpoint import save_pretrained
+from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.hub.space.clips import read_clip, sample_clips
 from cwm_hub.hub.space.folder import SPACE
 from cwm_hub.models.registry import create_model

@@ -18,8 +18,8 @@ from cwm_hub.agents.dreamer import DreamerAgent
 from cwm_hub.agents.drqv2 import DrQV2Agent
 from cwm_hub.agents.rollout import evaluation_seeds
 from cwm_hub.envs.table import list_envs, make_env
-from cwm_hub.hub.checkpoint import save_pretrained
 from cwm_hub.hub.pretrained import from_pretrained
+from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.models.registry import create_model, model_config
 from recipes import finetune
 from recipes.demo import Loop, act

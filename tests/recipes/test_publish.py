@@ -13,10 +13,10 @@ from huggingface_hub import ModelCard
 from make_checkpoint_fixture import small_models
 
 from cwm_hub import cli
-from cwm_hub.hub.checkpoint import save_pretrained
 from cwm_hub.hub.names import find_checkpoint
 from cwm_hub.hub.pretrained import from_pretrained
 from cwm_hub.hub.publish import redistributable
+from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.models.registry import create_model
 from recipes import publish
 from recipes.run.command_line import parse_config
