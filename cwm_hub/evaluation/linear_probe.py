@@ -74,6 +74,8 @@ class ProbeData:
     """Of source videos that are not among the held-out ones."""
     held_out: ProbeWindows
     """The windows of the scorecard."""
+    windows_asked: int
+    """Train windows that were asked for: with fewer, others are drawn."""
 
 
 def read_probe_data(
@@ -114,7 +116,7 @@ def read_probe_data(
             f"{place}: a probe is fitted on at least two train videos that are not among the {config.split} windows, "
             f"got {len(set(train.videos))}"
         )
-    data = ProbeData(target, arrays[target].names, train, held_out)
+    data = ProbeData(target, arrays[target].names, train, held_out, train_windows)
     if not _varies(_target(held_out, target)).any():
         raise ValueError(
             f"{place}: {target} is the same in all held-out windows, so there is nothing to probe for"
@@ -135,7 +137,11 @@ def probe_scores(model: WorldModel, data: Mapping[str, ProbeData], protocol: Pro
     for name, one in data.items():
         train, held_out = (_rows(model, windows, one.target) for windows in (one.train, one.held_out))
         found = linear_probe(train, held_out, columns=one.columns, bootstrap=bootstrap)
-        windows = {"train_windows": len(one.train.videos), "windows": len(one.held_out.videos)}
+        windows = {
+            "train_windows_asked": one.windows_asked,
+            "train_windows": len(one.train.videos),
+            "windows": len(one.held_out.videos),
+        }
         scores.setdefault(f"probe_r2_{one.target}", {})[name] = found | windows
     return scores
 

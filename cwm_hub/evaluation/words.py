@@ -174,6 +174,8 @@ APART = {key: f"R2 of a linear probe for {what}" for key, what in PROBES.items()
 }
 """What a scorecard has of each data set beside `METRICS`, with counts of its own, there where it was asked for -> its name. Of
 R2 more is better, of an error less."""
+COUNTS = ("train_windows", "train_videos", "windows", "videos", "plans")
+"""What must be the same of two numbers of `APART`, beside the protocol, for them to compare."""
 
 
 def probe_sentences(card: Mapping[str, Any]) -> list[str]:

@@ -12,13 +12,14 @@ own. No code and no pickle is ever read. Checkpoints outlive the code that wrote
 older one is migrated step by step, a newer one is refused.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib
 import json
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -229,6 +230,33 @@ def local_file(directory: Path, file: str) -> Path:
     if not path.is_file():
         raise FileNotFoundError(path)
     return path
+
+
+@contextlib.contextmanager
+def form_of(where: str) -> Iterator[None]:
+    """Says which file is not what its recipe writes, in place of where the reading of it failed.
+
+    Args:
+        where: the file.
+
+    Raises:
+        CheckpointError: the block met something else than it reads.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (
+        AttributeError,
+        IndexError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        RecursionError,
+    ) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise CheckpointError(f"{where} does not have the form that the recipes write ({reason})") from error
 
 
 def _read_json(path: Path, *, where: str) -> dict[str, Any]:

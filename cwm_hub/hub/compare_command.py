@@ -50,7 +50,8 @@ def _differences(title: str, a: Mapping[str, str], b: Mapping[str, str]) -> Iter
 def _scores(a: "Description", b: "Description") -> Iterator[str]:
     from cwm_hub.evaluation import words
     from cwm_hub.evaluation.comparison import compare_designs, markdown_tables
-    from cwm_hub.evaluation.protocol import ProtocolError
+    from cwm_hub.evaluation.protocol import ProtocolError, check_same_protocol
+    from cwm_hub.hub.checkpoint import form_of
 
     without = [one.name for one in (a, b) if one.scorecard is None]
     if a.scorecard is None or b.scorecard is None:
@@ -58,10 +59,33 @@ def _scores(a: "Description", b: "Description") -> Iterator[str]:
         return
     names = (a.name, b.name) if a.name != b.name else (f"{a.name} (A)", f"{b.name} (B)")
     try:
-        compared = compare_designs(dict(zip(names, ([a.scorecard], [b.scorecard]), strict=True)))
+        check_same_protocol(a.scorecard["protocol"], b.scorecard["protocol"])
     except ProtocolError as error:
         yield f"scores: {error}"
         return
-    yield from markdown_tables(compared).splitlines()
+    with form_of("one of the scorecards"):
+        compared = compare_designs(dict(zip(names, ([a.scorecard], [b.scorecard]), strict=True)))
+        lines = [*markdown_tables(compared).splitlines(), *_apart(a.scorecard, b.scorecard)]
+    yield from lines
     difference = compared["together"]["designs"][names[1]]["psnr_db"]["minus_first"]
     yield words.verdict(names[1], names[0], difference, confidence=compared["protocol"]["confidence"])
+
+
+def _apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
+    """Probes and planning side by side, where both were measured on as many windows, videos and plans; `-` where one has none."""
+    from cwm_hub.evaluation import words
+
+    for key, name in words.APART.items():
+        found = [card.get(key, {}) for card in (a, b)]
+        for data_set in dict.fromkeys([*found[0], *found[1]]):
+            sides = [card.get(data_set) for card in found]
+            cells = ["-" if side is None else words.interval(side) for side in sides]
+            row = f"{f'{data_set}, {name}':<36} {cells[0]:<32} {cells[1]}"
+            counts = [
+                {count: side[count] for count in words.COUNTS if count in side}
+                for side in sides
+                if side is not None
+            ]
+            yield (
+                row if counts[0] == counts[-1] else f"{row} (measured on other counts: these do not compare)"
+            )

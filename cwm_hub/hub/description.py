@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cwm_hub.evaluation import words
 from cwm_hub.evaluation.protocol import check_scorecard
-from cwm_hub.hub.checkpoint import SCORECARD, TRAIN, Checkpoint
+from cwm_hub.hub.checkpoint import SCORECARD, TRAIN, Checkpoint, form_of
 from cwm_hub.hub.model_card import training_facts
 from cwm_hub.hub_client.cards import CARD, front_matter
 
@@ -29,6 +30,8 @@ class Description:
     """Every value of the model's configuration by its dotted name."""
     scorecard: Mapping[str, Any] | None
     """How well it predicts; None where that was not measured."""
+    scores: list[str]
+    """The same, a sentence for each data set and for each further measure."""
     episodes: Mapping[str, Any] | None
     """Scores of an agent's last evaluation; None where there was none."""
 
@@ -41,8 +44,11 @@ def describe(checkpoint: Checkpoint) -> Description:
         ValueError: a scorecard of another format.
     """
     train, scorecard = checkpoint.read(TRAIN) or {}, checkpoint.read(SCORECARD)
+    where, scores = f"{checkpoint}/{SCORECARD}", []
     if scorecard is not None:
-        check_scorecard(scorecard, where=f"{checkpoint}/{SCORECARD}", parts=SCORED)
+        check_scorecard(scorecard, where=where, parts=SCORED)
+        with form_of(where):
+            scores = _scores(scorecard)
     facts = {
         "type": str(checkpoint.header["model_type"]),
         "parameters": f"{checkpoint.parameters():,}",
@@ -50,14 +56,16 @@ def describe(checkpoint: Checkpoint) -> Description:
         "format": f"{checkpoint.header['format_version']}, written by cwm_hub {checkpoint.header.get('cwm_hub_version')}",
         "licence": _licence(checkpoint),
     }
-    evaluation = train.get("evaluation")
+    with form_of(f"{checkpoint}/{TRAIN}"):
+        evaluation, parents, training = train.get("evaluation"), _parents(train), training_facts(train)
     return Description(
         name=str(checkpoint),
         facts=facts,
-        parents=_parents(train),
-        training=training_facts(train),
+        parents=parents,
+        training=training,
         config=flattened(checkpoint.header["config"]),
         scorecard=scorecard,
+        scores=scores,
         episodes=evaluation if isinstance(evaluation, Mapping) and "score" in evaluation else None,
     )
 
@@ -71,6 +79,15 @@ def flattened(config: Mapping[str, Any], above: str = "") -> dict[str, str]:
         else:
             flat[f"{above}{key}"] = "none" if value is None else str(value)
     return flat
+
+
+def _scores(scorecard: Mapping[str, Any]) -> list[str]:
+    protocol = scorecard["protocol"]
+    parts = [
+        f"{name}: {words.standing(part)}, on {words.counted(part, protocol)}"
+        for name, part in words.parts(scorecard).items()
+    ]
+    return parts + words.further_sentences(scorecard)
 
 
 def _licence(checkpoint: Checkpoint) -> str:

@@ -25,7 +25,6 @@ def run(args: Any) -> Iterator[str]:
     Raises:
         HubError: no such checkpoint, or one that is not what the format says.
     """
-    from cwm_hub.evaluation import words
     from cwm_hub.hub.description import describe
     from cwm_hub.hub.names import find_checkpoint
 
@@ -38,14 +37,11 @@ def run(args: Any) -> Iterator[str]:
         ("config", told.config),
     ):
         yield from _section(title, facts)
-    if told.scorecard is not None:
-        protocol = told.scorecard["protocol"]
-        for name, part in words.parts(told.scorecard).items():
-            yield f"{name}: {words.standing(part)}, on {words.counted(part, protocol)}"
+    yield from told.scores
     if told.episodes is not None:
         scores = {key: value for key, value in told.episodes.items() if not isinstance(value, Mapping)}
         yield "evaluation: " + ", ".join(f"{key} {value}" for key, value in scores.items())
-    if told.scorecard is None and told.episodes is None:
+    if not told.scores and told.episodes is None:
         yield "no evaluation"
 
 

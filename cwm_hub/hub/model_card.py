@@ -3,10 +3,9 @@
 Only measured numbers appear: a card without a scorecard says that nothing was measured.
 """
 
-import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,9 +14,9 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from cwm_hub.evaluation import words
 from cwm_hub.hub.card_results import episode_facts, episode_results, scorecard_facts, scorecard_results
+from cwm_hub.hub.checkpoint import form_of
 from cwm_hub.hub.model_kinds import USAGE
 from cwm_hub.hub_client.cards import BEGIN, END, code, inert, template
-from cwm_hub.hub_client.errors import HubError
 from cwm_hub.hub_client.names import HUB_ID
 
 FILM = {"replay.mp4": "Evaluation episodes as the agent's camera sees them."}
@@ -63,7 +62,7 @@ def model_card(directory: Path, *, name: str, parameters: int, licence: str | No
     header = _read(directory / "config.json")
     usage = USAGE[header["model_type"]]
     title = " ".join(name.rstrip("/").rsplit("/", 1)[-1].split())
-    with _form_of(directory / "train.json"):
+    with form_of("train.json"):
         train = _read(directory / "train.json")
         shards = [_shard_row(shard) for shard in train.get("parents", {}).get("shards", [])]
         init = train.get("parents", {}).get("init") or {}
@@ -80,7 +79,7 @@ def model_card(directory: Path, *, name: str, parameters: int, licence: str | No
             **episode_facts(train),
         }
         results = episode_results(train, usage)
-    with _form_of(directory / "scorecard.json"):
+    with form_of("scorecard.json"):
         scorecard = _read(directory / "scorecard.json")
         facts |= scorecard_facts(inert(scorecard))
         results = [*scorecard_results(scorecard, usage), *results]
@@ -111,16 +110,6 @@ def model_card(directory: Path, *, name: str, parameters: int, licence: str | No
             pictures=_captions(directory),
             **facts,
         ).content
-
-
-@contextlib.contextmanager
-def _form_of(path: Path) -> Iterator[None]:
-    """Says which file is not what its recipe writes, in place of where the reading of it failed."""
-    try:
-        yield
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise HubError(f"{path.name} does not have the form that the recipes write ({reason})") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from cwm_hub.config import to_dict
+from cwm_hub.config import from_dict, to_dict
 from cwm_hub.evaluation.protocol import ScoringConfig, check_same_protocol, check_scorecard
-from cwm_hub.hub.checkpoint import SCORECARD, TRAIN, Checkpoint
+from cwm_hub.hub.checkpoint import SCORECARD, TRAIN, Checkpoint, form_of
 from cwm_hub.hub.description import SCORED
 from cwm_hub.hub_client.errors import HubError
 from cwm_hub.shards.codecs import ShardError
@@ -35,10 +35,10 @@ class Reproduction:
 
 
 def reproduce_scorecard(checkpoint: Checkpoint, roots: Sequence[str] = ()) -> Reproduction:
-    """Predicts and scores the windows of the published scorecard again.
+    """Predicts and scores the windows of the published scorecard again, and measures again what else it has.
 
     Args:
-        checkpoint: of a video world model.
+        checkpoint: of a world model, of video or with actions.
         roots: shard directories in any order, found out by their hashes; where training recorded them by default.
 
     Raises:
@@ -47,27 +47,49 @@ def reproduce_scorecard(checkpoint: Checkpoint, roots: Sequence[str] = ()) -> Re
     """
     from cwm_hub.evaluation import perceptual
     from cwm_hub.evaluation.held_out import make_protocol, read_held_out
-    from cwm_hub.evaluation.predict import score
+    from cwm_hub.evaluation.linear_probe import probe_scores, read_probe_data
+    from cwm_hub.evaluation.planning import planning_error
+    from cwm_hub.evaluation.predict import WorldModel, context_gap, score
+    from cwm_hub.models.action_world_model import ActionWorldModel
 
     card = checkpoint.read(SCORECARD)
     if card is None:
         raise HubError(f"{checkpoint} has no {SCORECARD}: there is nothing to reproduce")
-    check_scorecard(card, where=f"{checkpoint}/{SCORECARD}", parts=SCORED)
-    protocol = card["protocol"]
-    lpips, fvd = "lpips" in card["together"]["model"], "fvd" in card
+    where = f"{checkpoint}/{SCORECARD}"
+    check_scorecard(card, where=where, parts=SCORED)
+    with form_of(where):
+        protocol, settings, published = card["protocol"], _settings(card["protocol"]), _numbers(card)
+        probes = _probe_windows(card)
+        lpips, fvd = "lpips" in card["together"]["model"], "fvd" in card
+        names = dict(protocol["data"])
     if lpips:
         perceptual.check_lpips()
     if fvd:
         perceptual.check_fvd(protocol["observed_frames"] + protocol["horizon"])
-    places = _places(checkpoint, protocol["data"], roots)
-    settings = _settings(protocol)
+    places = _places(checkpoint, names, roots)
+    model = checkpoint.load()
+    assert isinstance(model, WorldModel)
+    with_actions = isinstance(model, ActionWorldModel)
     held_out = read_held_out(
-        settings, list(places.values()), image_size=protocol["image_size"], names=list(places)
+        settings,
+        list(places.values()),
+        image_size=protocol["image_size"],
+        names=list(places),
+        with_actions=with_actions,
     )
     now = make_protocol(settings, held_out)
     check_same_protocol(to_dict(now), protocol)
-    again, *_ = score(checkpoint.load(), held_out, now, lpips=lpips, fvd=fvd)  # type: ignore[arg-type]
-    return _scores(card, again)
+    probed = {
+        data_set: read_probe_data(settings, places[data_set], train_windows=asked, with_actions=with_actions)
+        for data_set, asked in probes.items()
+    }
+    again, _, context = score(model, held_out, now, lpips=lpips, fvd=fvd)
+    again |= probe_scores(model, probed, now)
+    if "planning_error" in card and isinstance(model, ActionWorldModel):
+        again["planning_error"] = planning_error(model, held_out, now)
+    if "context_gap_psnr_db" in card and context is not None:
+        again["context_gap_psnr_db"] = context_gap(model, held_out, now, context)
+    return _compared(published, _numbers(again))
 
 
 def reproduce_episodes(checkpoint: Checkpoint, *, env_name: str | None = None) -> Reproduction:
@@ -82,20 +104,25 @@ def reproduce_episodes(checkpoint: Checkpoint, *, env_name: str | None = None) -
         HubError: no evaluation recorded, or a task that is not one of this library's.
     """
     from cwm_hub.agents.rollout import evaluate, evaluation_seeds
-    from cwm_hub.envs.table import SUITES, make_env
+    from cwm_hub.envs.table import SUITES, EnvConfig, make_env
 
-    train = checkpoint.read(TRAIN) or {}
-    published, env = train.get("evaluation") or {}, (train.get("config") or {}).get("env")
-    if not isinstance(env, Mapping) or not {"score", "episodes"} <= published.keys():
-        raise HubError(f"{checkpoint} records no evaluation in an environment: there is nothing to reproduce")
+    train, where = checkpoint.read(TRAIN) or {}, f"{checkpoint}/{TRAIN}"
+    with form_of(where):
+        published, env = train.get("evaluation") or {}, (train.get("config") or {}).get("env")
+        if not isinstance(env, Mapping) or not {"score", "episodes"} <= published.keys():
+            raise HubError(
+                f"{checkpoint} records no evaluation in an environment: there is nothing to reproduce"
+            )
+        scores = {key: float(published[key]) for key in ("score", "success_rate") if key in published}
+        seeds = evaluation_seeds(published["episodes"])
     name = env_name or str(env.get("name"))
     if env_name is None and name.partition(":")[0] not in SUITES:
         raise HubError(
             f"{checkpoint} was evaluated on {name}, which is code of its own: --env {name} says to run it"
         )
-    played = make_env(**{**env, "name": name})
+    played = make_env(**vars(from_dict(EnvConfig, {**env, "name": name}, where=where)))
     try:
-        records = evaluate(played, checkpoint.load(), seeds=evaluation_seeds(published["episodes"]))  # type: ignore[arg-type]
+        records = evaluate(played, checkpoint.load(), seeds=seeds)  # type: ignore[arg-type]
     finally:
         played.close()
     measured = {
@@ -103,9 +130,8 @@ def reproduce_episodes(checkpoint: Checkpoint, *, env_name: str | None = None) -
         "success_rate": sum(record.success for record in records) / len(records),
     }
     numbers = tuple(
-        Number(f"{name}, {metric.replace('_', ' ')}", "", float(published[metric]), value)
-        for metric, value in measured.items()
-        if metric in published
+        Number(f"{name}, {metric.replace('_', ' ')}", "", value, measured[metric])
+        for metric, value in scores.items()
     )
     return Reproduction(numbers, None)
 
@@ -114,10 +140,11 @@ def _settings(protocol: Mapping[str, Any]) -> ScoringConfig:
     """What draws the recorded windows. How many frames are behind the mean frame is not recorded: the default, or the
     hash of the mean frame will differ."""
     names = [window[0] for window in protocol["windows"]]
+    counts = {names.count(name) for name in protocol["data"]}
     official = protocol["context"] == "official"
     return ScoringConfig(
         split=protocol["split"],
-        windows=max(names.count(name) for name in protocol["data"]),
+        windows=counts.pop() if len(counts) == 1 else None,  # a set that has fewer gave all
         observed_frames=protocol["observed_frames"],
         horizon=protocol["horizon"],
         protocol="official" if official else "observed",
@@ -148,23 +175,62 @@ def _places(checkpoint: Checkpoint, data: Mapping[str, str], roots: Sequence[str
     return {name: known[digest] for name, digest in data.items()}
 
 
-def _scores(card: Mapping[str, Any], again: Mapping[str, Any]) -> Reproduction:
+def _probe_windows(card: Mapping[str, Any]) -> dict[str, int]:
+    """Data set -> how many train windows a probe of it was to be fitted on."""
+    from cwm_hub.evaluation.words import PROBES
+
+    return {
+        data_set: found.get("train_windows_asked", found["train_windows"])
+        for key in PROBES
+        for data_set, found in card.get(key, {}).items()
+    }
+
+
+class _Numbers(NamedTuple):
+    """Of a scorecard."""
+
+    means: dict[tuple[str, str], float]
+    """(what it is, unit) -> value, in the order of the card."""
+    windows: list[tuple[str, float]]
+    """What it is and its PSNR in dB, for every window of the protocol."""
+
+
+def _numbers(card: Mapping[str, Any]) -> _Numbers:
     from cwm_hub.evaluation import words
 
-    measured = words.parts(again)
-    numbers = tuple(
-        Number(
-            f"{part}, {metric.name}",
-            metric.unit,
-            scores["model"][key]["mean"],
-            measured[part]["model"][key]["mean"],
-        )
+    means = {
+        (f"{part}, {metric.name}", metric.unit): float(scores["model"][key]["mean"])
         for part, scores in words.parts(card).items()
         for key, metric in words.METRICS.items()
         if key in scores["model"]
-    )
+    }
+    if "context_gap_psnr_db" in card:
+        gap = card["context_gap_psnr_db"]["difference"]
+        means["PSNR that another video's context costs", "dB"] = float(gap["mean"])
+    if "fvd" in card:
+        means["FVD", ""] = float(card["fvd"]["model"])
+    means |= {
+        (f"{data_set}, {name}", ""): float(found["mean"])
+        for key, name in words.APART.items()
+        for data_set, found in card.get(key, {}).items()
+    }
+    rows = zip(card["windows"], card["protocol"]["windows"], strict=True)
+    windows = [(f"{row['key']}, from frame {row['start']}, PSNR", float(row["psnr_db"])) for row, _ in rows]
+    return _Numbers(means, windows)
+
+
+def _compared(published: _Numbers, measured: _Numbers) -> Reproduction:
+    """Whatever was published beside the same measured now.
+
+    Raises:
+        HubError: something was published that is not measured of such a model.
+    """
+    absent = [what for what, _ in published.means.keys() - measured.means.keys()]
+    if absent:
+        raise HubError(f"{', '.join(sorted(absent))}: published, and not measured of such a model")
+    means = tuple(Number(*what, value, measured.means[what]) for what, value in published.means.items())
     windows = [
-        Number(f"{old['key']}, from frame {old['start']}, PSNR", "dB", old["psnr_db"], new["psnr_db"])
-        for old, new in zip(card["windows"], again["windows"], strict=True)
+        Number(what, "dB", before, after)
+        for (what, before), (_, after) in zip(published.windows, measured.windows, strict=True)
     ]
-    return Reproduction(numbers, max(windows, key=lambda one: abs(one.measured - one.published)))
+    return Reproduction(means, max(windows, key=lambda one: abs(one.measured - one.published)))

@@ -1,5 +1,6 @@
 """A linear probe: what it reads off, what it must not, and which rows belong together."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from cwm_hub import create_model
 from cwm_hub.evaluation import linear_probe as probes
 from cwm_hub.evaluation.linear_probe import (
     ALPHAS,
-    ProbeData,
     ProbeWindows,
     Rows,
     choose_alpha,
@@ -141,7 +141,7 @@ def test_a_row_is_a_frame_and_its_state_or_its_next_action(tmp_path, monkeypatch
     assert not scores
     assert found["mean"] == pytest.approx(1, abs=1e-6)
     assert (found["windows"], found["videos"], found["train_windows"], found["train_videos"]) == (4, 4, 20, 8)
-    shuffled = ProbeData(data.target, data.columns, data.train, rolled(data.held_out))
+    shuffled = replace(data, held_out=rolled(data.held_out))
     assert probe_scores(model, {"bright": shuffled}, Protocol(resamples=200))[key]["bright"]["mean"] < 0.5
 
 

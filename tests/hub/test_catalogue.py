@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hub_process import checkpoint, load, push, run_python
 from hub_server import File, Repo
+from huggingface_hub import ModelCard
 
 from cwm_hub import cli
 from cwm_hub.config import to_dict
@@ -106,6 +107,47 @@ def test_compare_shows_what_differs_and_the_scores_window_by_window(tmp_path, ca
     assert lines[-1].startswith(
         f"{b} is 2.00 dB ahead of {a} ({b} minus {a}: 95 % interval +1.00 to +3.00 dB"
     )
+
+
+def probed(mean: float, *, train_windows: int = 20, **further: object) -> dict:
+    """A scorecard with a probe of `clips`."""
+    counts = {"train_windows": train_windows, "train_videos": 8, "windows": 3, "videos": 3}
+    found = {"mean": mean, "low": mean - 0.1, "high": mean + 0.1} | counts
+    return scorecard((20, 22, 24)) | {"probe_r2_state": {"clips": found}} | further
+
+
+def test_probes_and_planning_stand_under_their_own_names(tmp_path, capsys):
+    planning = {"clips": {"mean": 0.25, "low": 0.0, "high": 0.5, "plans": 3, "windows": 3, "videos": 3}}
+    a = save(tmp_path / "a", "plainwm-debug", card=probed(0.5, planning_error=planning))
+    b = save(tmp_path / "b", "plainwm-debug", card=probed(0.75))
+    lines = said(capsys, "compare", a, b)
+    probe = "clips, R2 of a linear probe for the state 0.500 [0.400, 0.600] 0.750 [0.650, 0.850]"
+    assert probe in lines and "clips, open-loop planning error 0.250 [0.000, 0.500] -" in lines
+    assert "are not told apart" in lines[-1]
+    c = save(tmp_path / "c", "plainwm-debug", card=probed(0.75, train_windows=40))
+    assert f"{probe} (measured on other counts: these do not compare)" in said(capsys, "compare", a, c)
+
+    sentences = (
+        "clips: R2 0.500 [0.400, 0.600] of a linear probe for the state, fitted on 20 windows of 8 training videos, "
+        "scored on 3 of 3 others",
+        "clips: planning error 0.250 [0.000, 0.500] among 3 plans for each of 3 windows of 3 videos; 0 is best and 0.5 is chance",
+    )
+    assert set(sentences) <= set(said(capsys, "info", a))
+    card = ModelCard.load(a / "README.md")
+    assert all(f"- {sentence}.\n" in card.text for sentence in sentences)
+    results = {one.metric_type: (one.metric_name, one.metric_value) for one in card.data.eval_results}
+    assert results["probe_r2_state"] == ("R2 of a linear probe for the state", 0.5)
+    assert results["planning_error"] == ("open-loop planning error", 0.25)
+
+
+def test_a_damaged_scorecard_is_one_sentence(tmp_path, capsys):
+    a, b = (save(tmp_path / name, "plainwm-debug", card=scorecard((20, 22, 24))) for name in "ab")
+    card = json.loads((b / "scorecard.json").read_text())
+    for damaged in ({"together": 3, "sources": {"clips": {}}}, {"windows": [{}]}, {"fvd": {"model": "x"}}):
+        (b / "scorecard.json").write_text(json.dumps(card | damaged))
+        assert cli.main(["compare", str(a), str(b)]) == 1
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and "not have the form that the recipes write" in said, said
 
 
 def test_scores_of_other_protocols_are_not_compared(tmp_path, capsys):

@@ -3,16 +3,20 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from make_checkpoint_fixture import small_models
 from moving_squares import write_clips
+from synthetic_shards import write_data_set
 
 from cwm_hub import cli
 from cwm_hub.agents.rollout import evaluate, evaluation_seeds
 from cwm_hub.envs.table import make_env
 from cwm_hub.evaluation.held_out import make_protocol, read_held_out
-from cwm_hub.evaluation.predict import score
+from cwm_hub.evaluation.linear_probe import probe_scores, read_probe_data
+from cwm_hub.evaluation.planning import planning_error
+from cwm_hub.evaluation.predict import context_gap, score
 from cwm_hub.evaluation.protocol import ScoringConfig
 from cwm_hub.hub.pretrained import from_pretrained
 from cwm_hub.hub.saving import save_pretrained
@@ -53,6 +57,102 @@ def test_a_scorecard_comes_out_again_to_the_last_digit(published, capsys):
     ]
     assert all(line.split()[-1] == "+0.0000" for line in lines[1:-1])
     assert lines[-1].startswith("largest difference of a window: +0 dB")
+
+
+def write_switches(root: Path) -> Path:
+    """Frames are dark or bright as the action that led to them says; the state is the brightness."""
+    random = np.random.default_rng(0)
+    splits: dict[str, list] = {"train": [], "validation": []}
+    for number in range(9):
+        switch = random.choice(np.float32([-1, 1]), 12)
+        frames = np.broadcast_to((128 + 70 * switch)[:, None, None, None], (12, 32, 32, 3)).astype(np.uint8)
+        key, split = f"s{number}", "train" if number < 6 else "validation"
+        logged = {"action": np.stack([switch, switch], 1), "state": switch[:, None]}
+        splits[split].append((frames, {"key": key, "source": key, "arrays": logged}))
+    return write_data_set(root, splits, name=root.name)
+
+
+def test_probes_planning_and_what_the_context_is_worth_come_out_again(tmp_path, capsys):
+    """Of a model with actions, on two sets; a planning error that is published of a model without is refused."""
+    roots = [str(write_switches(tmp_path / "switches")), str(write_switches(tmp_path / "others"))]
+    torch.manual_seed(0)
+    model = create_model("action-contextwm-debug", overrides={"action_size": 2}).eval()
+    settings = ScoringConfig(windows=3, observed_frames=2, horizon=4)
+    held_out = read_held_out(settings, roots, image_size=32, with_actions=True)
+    protocol = make_protocol(settings, held_out)
+    card, _, context = score(model, held_out, protocol)
+    probed = {
+        name: read_probe_data(settings, root, train_windows=7, with_actions=True)
+        for name, root in zip(held_out.manifests, roots, strict=True)
+    }
+    card |= probe_scores(model, probed, protocol)
+    card["planning_error"] = planning_error(model, held_out, protocol)
+    card["context_gap_psnr_db"] = context_gap(model, held_out, protocol, context)
+    place = save_pretrained(model, tmp_path / "model", scorecard=card)
+    lines = run(capsys, place, "--data", *roots)
+    names = [line.rsplit(maxsplit=3)[0].strip() for line in lines[1:-1]]
+    assert names[6:] == [
+        "PSNR that another video's context costs dB",
+        *(f"{name}, R2 of a linear probe for the state" for name in ("switches", "others")),
+        *(f"{name}, open-loop planning error" for name in ("switches", "others")),
+    ]
+    assert all(line.split()[-1] in ("+0.0000", "-0.0000") for line in lines[1:-1]), lines
+    card["probe_r2_state"]["others"]["mean"] += 0.25
+    save_pretrained(model, place, scorecard=card)
+    assert run(capsys, place, "--data", *roots)[-4].split()[-1] == "-0.2500"
+    save_pretrained(create_model("contextwm-debug"), tmp_path / "video", scorecard=card)
+    assert cli.main(["eval", str(tmp_path / "video"), "--data", *roots]) == 1
+    said = capsys.readouterr().err
+    assert (
+        "others, open-loop planning error, switches, open-loop planning error: published, and not measured"
+        in said
+    )
+
+
+def test_a_set_with_fewer_windows_than_another_gave_all(tmp_path, capsys):
+    roots = [str(write_clips(tmp_path / "squares")), str(write_switches(tmp_path / "switches"))]
+    model = create_model("plainwm-debug").eval()
+    settings = ScoringConfig(observed_frames=2, horizon=8)  # 16, and 9 of three short clips
+    held_out = read_held_out(settings, roots, image_size=32)
+    assert [len([w for w in held_out.windows if w[0] == name]) for name in held_out.manifests] == [16, 9]
+    card, *_ = score(model, held_out, make_protocol(settings, held_out))
+    save_pretrained(model, tmp_path / "model", scorecard=card)
+    assert all(
+        line.split()[-1] == "+0.0000" for line in run(capsys, tmp_path / "model", "--data", *roots)[1:-1]
+    )
+
+
+def test_a_scorecard_or_a_record_of_another_form_is_one_sentence(published, tmp_path, capsys):
+    card = json.loads((published / "model" / "scorecard.json").read_text())
+    place = save_pretrained(from_pretrained(published / "model"), tmp_path / "model")
+    for damaged in (
+        card | {"windows": card["windows"][:2]},
+        card | {"together": {}, "sources": {"squares": 3}},
+        card | {"protocol": []},
+        card | {"probe_r2_state": {"squares": {"mean": "high"}}},
+    ):
+        (place / "scorecard.json").write_text(json.dumps(damaged))
+        assert cli.main(["eval", str(place)]) == 1
+        assert "scorecard.json does not have the form that the recipes write" in capsys.readouterr().err
+    agent = save_pretrained(small_models()["dreamer_agent"], tmp_path / "agent")
+    for train, sentence in (
+        (
+            {"evaluation": 3, "config": {"env": {}}},
+            "train.json does not have the form that the recipes write",
+        ),
+        ({"config": 3}, "train.json does not have the form that the recipes write"),
+        (
+            {"evaluation": {"score": 1, "episodes": "two"}, "config": {"env": {"name": "dummy"}}},
+            "does not have the form",
+        ),
+        (
+            {"evaluation": {"score": 1, "episodes": 1}, "config": {"env": {"name": "dummy", "sight": 3}}},
+            "unknown key 'sight'",
+        ),
+    ):
+        (agent / "train.json").write_text(json.dumps(train))
+        assert cli.main(["eval", str(agent)]) == 1
+        assert sentence in capsys.readouterr().err
 
 
 def test_a_changed_number_shows(published, capsys, tmp_path):
