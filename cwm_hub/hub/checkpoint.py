@@ -94,11 +94,11 @@ class Checkpoint:
             raise CheckpointError(f"{self} has no {CONFIG}: it is not a cwm_hub checkpoint") from error
         where = f"{self}/{CONFIG}"
         try:
-            return migrate(_read_json(path, where=where), where=where)
+            return migrate(read_json(path, where=where), where=where)
         except CheckpointError:
             if not self.mend(CONFIG):
                 raise
-            return migrate(_read_json(self.fetch(CONFIG), where=where), where=where)
+            return migrate(read_json(self.fetch(CONFIG), where=where), where=where)
 
     @functools.cached_property
     def model_class(self) -> type[nn.Module]:
@@ -169,7 +169,7 @@ class Checkpoint:
     def read(self, file: str) -> dict[str, Any] | None:
         """A JSON file of the checkpoint (`train.json`, `scorecard.json`), or None when it has none."""
         try:
-            return _read_json(self.fetch(file), where=f"{self}/{file}")
+            return read_json(self.fetch(file), where=f"{self}/{file}")
         except FileNotFoundError:
             return None
 
@@ -259,7 +259,12 @@ def form_of(where: str) -> Iterator[None]:
         raise CheckpointError(f"{where} does not have the form that the recipes write ({reason})") from error
 
 
-def _read_json(path: Path, *, where: str) -> dict[str, Any]:
+def read_json(path: Path, *, where: str) -> dict[str, Any]:
+    """A mapping from a file.
+
+    Raises:
+        CheckpointError: it cannot be read, is no JSON, or no mapping.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -18,7 +18,9 @@ def add_arguments(parser: "argparse.ArgumentParser") -> None:
     """Add this sub-command's options."""
     for name in ("a", "b"):
         parser.add_argument(
-            name, metavar=name.upper(), help="owner/name[@revision], an embedded name or a directory"
+            name,
+            metavar=name.upper(),
+            help="owner/name[@revision], an embedded name, a directory or a run folder",
         )
 
 

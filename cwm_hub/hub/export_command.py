@@ -16,7 +16,9 @@ EXAMPLES = (
 def add_arguments(parser: "argparse.ArgumentParser") -> None:
     """Add this sub-command's options."""
     parser.add_argument(
-        "checkpoint", metavar="NAME", help="a directory, an embedded name or owner/name[@revision]"
+        "checkpoint",
+        metavar="NAME",
+        help="a directory or a run folder, an embedded name or owner/name[@revision]",
     )
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder to write to")
     parser.add_argument("--suffix", default="", help="of the files, such as _s1150001 (default: none)")

@@ -15,7 +15,9 @@ EXAMPLES = (
 def add_arguments(parser: "argparse.ArgumentParser") -> None:
     """Add this sub-command's options."""
     parser.add_argument(
-        "checkpoint", metavar="NAME", help="owner/name[@revision], an embedded name or a directory"
+        "checkpoint",
+        metavar="NAME",
+        help="owner/name[@revision], an embedded name, a directory or a run folder",
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cwm_hub.config import nearest
 from cwm_hub.hub import catalogue
 from cwm_hub.hub.checkpoint import (
+    CONFIG,
     SCORECARD,
     SUFFIXES,
     WEIGHTS,
@@ -25,6 +26,9 @@ from cwm_hub.hub_client.names import HubName, hub_name
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+RUN_RESULTS = ("model", "agent")
+"""Where pre-training and fine-tuning leave their result in a run folder."""
+
 
 def find_checkpoint(
     name_or_path: str | os.PathLike[str],
@@ -38,7 +42,7 @@ def find_checkpoint(
     """Finds a directory, an embedded model or a Hub repository, in this order, and pins its revision.
 
     Args:
-        name_or_path: path of a checkpoint directory, a name such as "contextwm-tiny", or a Hub repository:
+        name_or_path: path of a checkpoint directory, or of a run folder, which stands for its model; a name such as "contextwm-tiny", or a Hub repository:
             "owner/name", "owner/name@revision", "hf://owner/name", or the address of its page.
         revision: branch, tag or commit on the Hub; resolved once, so that config and weights belong together even
             while someone pushes.
@@ -59,7 +63,7 @@ def find_checkpoint(
             raise CheckpointError(
                 f"revision {revision!r} was asked of {name}, which is a directory and has none"
             )
-        return Checkpoint(name, None, functools.partial(local_file, directory))
+        return _in_directory(name, directory)
     found = hub_name(name)
     if found is None:
         raise CheckpointError(_not_found(name))
@@ -98,6 +102,37 @@ def find_checkpoint(
         return _damaged(api, found, commit, {file: download(file) for file in kept})
 
     return Checkpoint(found.repo_id, commit, download, mend, damaged)
+
+
+def _in_directory(name: str, directory: Path) -> Checkpoint:
+    """The checkpoint in a directory or, of a run folder, its result with the scorecard that lies beside it."""
+    if (directory / CONFIG).is_file():
+        return Checkpoint(name, None, functools.partial(local_file, directory))
+    for result in RUN_RESULTS:
+        if (directory / result / CONFIG).is_file():
+            return Checkpoint(
+                os.path.join(name, result), None, functools.partial(_run_file, directory, result)
+            )
+    if (directory / "checkpoints").is_dir():
+        raise CheckpointError(
+            f"{name} is a run that has not ended: training leaves its model in {Path(name) / RUN_RESULTS[0]}, and an "
+            f"agent in {Path(name) / RUN_RESULTS[1]}"
+        )
+    return Checkpoint(name, None, functools.partial(local_file, directory))
+
+
+def _run_file(run: Path, result: str, file: str) -> Path:
+    """A file of a run's result, as `publish` takes it: an evaluation's scorecard lies in a folder of its own."""
+    for place in run_folders(run):
+        if file == SCORECARD and (place / file).is_file():
+            return place / file
+    return local_file(run / result, file)
+
+
+def run_folders(run: Path) -> list[Path]:
+    """Where a run keeps what is told of its result, first come first served."""
+    places = (run, run / "evaluation", *(run / name for name in RUN_RESULTS))
+    return [folder for folder in places if folder.is_dir()]
 
 
 def verify(name: str | os.PathLike[str], **options: Any) -> list[str]:

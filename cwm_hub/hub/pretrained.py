@@ -41,7 +41,7 @@ def from_pretrained(
     """Loads a published model, of whatever class its config names, in eval mode.
 
     Args:
-        name_or_path: a checkpoint directory, an embedded name such as "contextwm-tiny", or a Hub repository:
+        name_or_path: a checkpoint directory or a run folder, an embedded name such as "contextwm-tiny", or a Hub repository:
             "owner/name", "owner/name@revision", "hf://owner/name", or the address of its page.
         revision: branch, tag or commit on the Hub.
         cache_dir: the Hub's cache instead of the default one.
@@ -153,6 +153,10 @@ def publishable(directory: Path) -> dict[str, Path]:
     """
     if not directory.is_dir():
         raise CheckpointError(f"no such directory: {directory}")
+    if not (directory / CONFIG).is_file():
+        raise CheckpointError(
+            f"{directory} has no {CONFIG}: it is not a cwm_hub checkpoint (of a run, cwm-hub publish makes one)"
+        )
     find_checkpoint(directory).load()
     files = {}
     for path in sorted(directory.rglob("*")):

@@ -8,17 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cwm_hub.hub.checkpoint import SCORECARD, TRAIN, Checkpoint, CheckpointError
-from cwm_hub.hub.names import find_checkpoint, measured_weights
+from cwm_hub.hub.checkpoint import SCORECARD, TRAIN, Checkpoint, CheckpointError, read_json
+from cwm_hub.hub.names import RUN_RESULTS, find_checkpoint, measured_weights, run_folders
 from cwm_hub.hub.pretrained import publishable, push_to_hub
 from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.hub_client.cards import CARD
 from cwm_hub.hub_client.commit import hub_api
 from cwm_hub.hub_client.errors import HubError, hub_errors
 from cwm_hub.hub_client.names import PREFIXES, HubName, check_ref, hub_name
-
-MODEL_FOLDERS = ("model", "agent")
-"""Where pre-training and fine-tuning leave their result."""
 
 UNMEASURED = "without an evaluation: the card has no score; recipes/evaluate.py --out RUN/evaluation measures a video world model"
 """Said where neither a scorecard nor an agent's evaluation is in the run folder."""
@@ -161,7 +158,7 @@ def _staged(run: Path, name: str, settings: PublishSettings, *, on_hub: bool) ->
 
 
 def _save(run: Path, place: Path, name: str, settings: PublishSettings, *, on_hub: bool) -> Path:
-    result = next((run / folder for folder in MODEL_FOLDERS if (run / folder).is_dir()), None)
+    result = next((run / folder for folder in RUN_RESULTS if (run / folder).is_dir()), None)
     if result is None:
         missing = "no such run folder" if not run.is_dir() else "the run has no model/ or agent/ yet"
         raise CheckpointError(f"{run}: {missing}")
@@ -185,8 +182,8 @@ def _save(run: Path, place: Path, name: str, settings: PublishSettings, *, on_hu
 
 def _read_json(run: Path, file: str) -> dict[str, Any] | None:
     """A JSON file of the run folder or of one of its folders, the first that has it, or None."""
-    found = (find_checkpoint(folder).read(file) for folder in _folders(run))
-    return next((content for content in found if content is not None), None)
+    path = next((folder / file for folder in run_folders(run) if (folder / file).is_file()), None)
+    return None if path is None else read_json(path, where=str(path))
 
 
 def _with_intervals(run: Path, train: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -218,18 +215,12 @@ def _with_intervals(run: Path, train: dict[str, Any] | None) -> dict[str, Any] |
 def _pictures(run: Path) -> dict[str, Path]:
     """The mp4 and png files of the run folder and its evaluation, by name."""
     found: dict[str, Path] = {}
-    for folder in _folders(run):
+    for folder in run_folders(run):
         for path in (*sorted(folder.glob("*.mp4")), *sorted(folder.glob("*.png"))):
             if not path.resolve().is_relative_to(run.resolve()):
                 raise CheckpointError(f"{path} is a link out of the run folder: put the file there")
             found.setdefault(path.name, path)
     return found
-
-
-def _folders(run: Path) -> list[Path]:
-    """Where a run keeps what is published, first come first served."""
-    places = (run, run / "evaluation", *(run / name for name in MODEL_FOLDERS))
-    return [folder for folder in places if folder.is_dir()]
 
 
 def _check_scorecard(scorecard: dict[str, Any] | None, model: Checkpoint) -> None:

@@ -15,7 +15,9 @@ EXAMPLES = (
 def add_arguments(parser: "argparse.ArgumentParser") -> None:
     """Add this sub-command's options."""
     parser.add_argument(
-        "checkpoint", metavar="NAME", help="owner/name[@revision], an embedded name or a directory"
+        "checkpoint",
+        metavar="NAME",
+        help="owner/name[@revision], an embedded name, a directory or a run folder",
     )
 
 
@@ -30,17 +32,18 @@ def run(args: "argparse.Namespace") -> Iterator[str]:
     from cwm_hub.hub_client.errors import HubError
 
     found = find_checkpoint(args.checkpoint)
+    name = found.name if found.revision is None else args.checkpoint
     damaged = verify(args.checkpoint)
     if damaged and found.revision:
         raise HubError(
-            f"{args.checkpoint}: {', '.join(damaged)} in the cache is other than what the Hub holds; "
+            f"{name}: {', '.join(damaged)} in the cache is other than what the Hub holds; "
             "from_pretrained(..., force_download=True) fetches it anew"
         )
     if damaged:
-        raise HubError(f"{args.checkpoint}: {damaged[0]} is other than what its {SCORECARD} was measured on")
+        raise HubError(f"{name}: {damaged[0]} is other than what its {SCORECARD} was measured on")
     if found.revision:
-        yield f"{args.checkpoint}: every file in the cache is as it was published"
+        yield f"{name}: every file in the cache is as it was published"
     elif measured_weights(found.read(SCORECARD)):
-        yield f"{args.checkpoint}: whole, with the weights that its {SCORECARD} was measured on"
+        yield f"{name}: whole, with the weights that its {SCORECARD} was measured on"
     else:
-        yield f"{args.checkpoint}: whole; no {SCORECARD} says which weights it had"
+        yield f"{name}: whole; no {SCORECARD} says which weights it had"

@@ -13,8 +13,9 @@ from huggingface_hub import ModelCard
 from make_checkpoint_fixture import small_models
 
 from cwm_hub import cli
+from cwm_hub.hub.checkpoint import CheckpointError
 from cwm_hub.hub.names import find_checkpoint
-from cwm_hub.hub.pretrained import from_pretrained
+from cwm_hub.hub.pretrained import from_pretrained, push_to_hub
 from cwm_hub.hub.publish import redistributable
 from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.models.registry import create_model
@@ -161,6 +162,35 @@ def test_what_lies_here_is_verified_by_what_it_says_of_itself(run, capsys):
     (place / "model.safetensors").write_bytes(b"short")
     assert cli.main(["verify", str(place)]) == 1
     assert "is not a whole safetensors file" in capsys.readouterr().err
+
+
+def test_a_run_folder_stands_for_its_model_and_the_scorecard_beside_it(run, tmp_path, capsys):
+    model = run / "model"
+    assert cli.main(["verify", str(run)]) == 0
+    assert capsys.readouterr().out == f"{model}: whole; no scorecard.json says which weights it had\n"
+    identity = find_checkpoint(model).identity()
+    (run / "evaluation" / "scorecard.json").write_text(json.dumps({"checkpoint": identity}))
+    assert cli.main(["verify", str(run)]) == 0
+    assert capsys.readouterr().out.startswith(f"{model}: whole, with the weights that its scorecard.json")
+    assert find_checkpoint(run).identity() == identity and from_pretrained(run).source == str(model)
+    (run / "evaluation" / "scorecard.json").unlink()
+    assert cli.main(["info", str(run)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == str(model)
+    assert cli.main(["compare", str(run), str(model)]) == 0
+    assert cli.main(["space", str(run), str(tmp_path / "space")]) == 0
+    assert (tmp_path / "space" / "model" / "config.json").is_file()
+    assert "title='run'" in (tmp_path / "space" / "app.py").read_text()
+    with pytest.raises(CheckpointError, match=r"has no config\.json.* cwm-hub publish makes one"):
+        push_to_hub(run, "someone/model")
+
+    model.rename(run / "checkpoints")
+    for command in ("info", "verify"):
+        capsys.readouterr()
+        assert cli.main([command, str(run)]) == 1
+        assert (
+            f"error: {run} is a run that has not ended: training leaves its model in {model}"
+            in capsys.readouterr().err
+        )
 
 
 def test_a_run_that_nobody_evaluated_is_published_and_it_says_so(run, tmp_path, capsys):

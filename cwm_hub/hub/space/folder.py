@@ -53,7 +53,8 @@ def write_space(name: str, place: Path) -> Path:
     """
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise CheckpointError(f"{place} is not empty: name a folder that is new")
-    checkpoint, directory = find_checkpoint(name), Path(name).expanduser()
+    checkpoint = find_checkpoint(name)
+    directory = Path(checkpoint.name).expanduser()
     if not issubclass(checkpoint.model_class, VideoWorldModel):
         raise CheckpointError(f"{name} holds a {checkpoint.model_class.__name__}, expected a VideoWorldModel")
     files: dict[str, Path] = {}
@@ -62,7 +63,7 @@ def write_space(name: str, place: Path) -> Path:
     if checkpoint.revision is not None:
         header["models"], weights = [checkpoint.name], f"of `{checkpoint.name}` at {checkpoint.revision}"
     elif directory.is_dir():
-        header["title"], files = directory.resolve().name, publishable(directory)
+        header["title"], files = Path(name).expanduser().resolve().name, publishable(directory)
         model, weights = 'str(Path(__file__).with_name("model"))', "in `model/`"
     facts = {"model": model, "revision": checkpoint.revision, "title": header["title"]}
     front = yaml.safe_dump(header, allow_unicode=True)
