@@ -110,9 +110,8 @@ def _in_directory(name: str, directory: Path) -> Checkpoint:
         return Checkpoint(name, None, functools.partial(local_file, directory))
     for result in RUN_RESULTS:
         if (directory / result / CONFIG).is_file():
-            return Checkpoint(
-                os.path.join(name, result), None, functools.partial(_run_file, directory, result)
-            )
+            place = str(Path(name) / result)
+            return Checkpoint(place, None, functools.partial(_run_file, directory, result))
     if (directory / "checkpoints").is_dir():
         raise CheckpointError(
             f"{name} is a run that has not ended: training leaves its model in {Path(name) / RUN_RESULTS[0]}, and an "

@@ -1,4 +1,4 @@
-"""The page to look at a model: the clips that it takes, the Space's folder, and the page itself where gradio is."""
+"""The page to look at a model: the clips that it takes, the Space's folder, and the page itself."""
 
 import argparse
 import runpy
@@ -6,9 +6,11 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
+import gradio_client
 import numpy as np
 import pytest
 import yaml
@@ -26,6 +28,7 @@ from cwm_hub.models.registry import create_model
 from dataprep.decode.frames import DecodeSettings, open_video
 
 ROOT = Path(__file__).parents[2]
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def test_a_clip_is_what_data_preparation_makes_of_it(tmp_path: Path) -> None:
@@ -98,19 +101,24 @@ def test_without_gradio_one_sentence_says_what_to_install(monkeypatch, capsys: p
     assert capsys.readouterr().err == "error: gradio is not installed: pip install 'cwm-hub[demo]'\n"
 
 
-@pytest.mark.slow
-def test_the_page_answers_refuses_and_is_drawn(tmp_path: Path) -> None:
-    client = pytest.importorskip("gradio_client", reason="the page needs gradio: pip install 'cwm-hub[demo]'")
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Of a running page of contextwm-tiny."""
     parser = argparse.ArgumentParser()
     app_command.add_arguments(parser)
     lines = app_command.run(parser.parse_args([]))
-    address = next(lines).removeprefix("contextwm-tiny is at ").split()[0]
-    page = client.Client(address, verbose=False, download_files=tmp_path / "got")
+    yield next(lines).removeprefix("contextwm-tiny is at ").split()[0]
+    lines.close()
+
+
+@pytest.mark.slow
+def test_the_page_answers_and_refuses(address: str, tmp_path: Path) -> None:
+    page = gradio_client.Client(address, verbose=False, download_files=tmp_path / "got")
     write_video(tmp_path / "counted.mp4", counting_frames(12))
     (tmp_path / "<b>.mp4").write_text("no video")
 
     def predict(sample: str | None, upload: str | None, other: str | None, open_loop: int) -> tuple:
-        sent = upload and client.handle_file(str(tmp_path / upload))
+        sent = upload and gradio_client.handle_file(str(tmp_path / upload))
         return page.predict(sample, sent, other, None, open_loop, api_name="/predict")
 
     film, *pictures = predict("hand_box_3", None, "outdoor_2", 29)
@@ -126,21 +134,20 @@ def test_the_page_answers_refuses_and_is_drawn(tmp_path: Path) -> None:
         with pytest.raises(Exception, match=sentence):
             predict(None, upload, None, 8)
 
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is not None:
-        options = ["--headless", "--no-sandbox", "--window-size=1280,1800", "--virtual-time-budget=30000"]
-        subprocess.run([browser, *options, f"--screenshot={tmp_path / 'page.png'}", address], check=True)
-        drawn = np.asarray(Image.open(tmp_path / "page.png").convert("RGB")).reshape(-1, 3)
-        assert len(np.unique(drawn, axis=0)) > 1000
-    lines.close()
-    if browser is None:
-        pytest.skip("all but the picture: no Chromium on PATH")
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on PATH to draw the page")
+def test_the_page_is_drawn(address: str, tmp_path: Path) -> None:
+    options = ["--headless", "--no-sandbox", "--window-size=1280,1800", "--virtual-time-budget=30000"]
+    subprocess.run([BROWSER, *options, f"--screenshot={tmp_path / 'page.png'}", address], check=True)
+    drawn = np.asarray(Image.open(tmp_path / "page.png").convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(drawn, axis=0)) > 1000
 
 
 @pytest.mark.slow
 def test_the_folder_of_a_space_runs(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture) -> None:
-    gradio = pytest.importorskip("gradio", reason="the page needs gradio: pip install 'cwm-hub[demo]'")
-    client = pytest.importorskip("gradio_client")
+    import gradio  # seconds
+
     model = save_pretrained(create_model("plainwm-debug"), tmp_path / "mine")
     assert main(["space", str(model), str(tmp_path / "space")]) == 0
     monkeypatch.setattr(
@@ -148,7 +155,7 @@ def test_the_folder_of_a_space_runs(tmp_path: Path, monkeypatch, capsys: pytest.
     )  # at a prompt gradio does not wait for the page's end
     runpy.run_path(str(tmp_path / "space" / "app.py"))
     address = capsys.readouterr().out.partition("local URL:")[2].split()[0]
-    page = client.Client(address, verbose=False, download_files=tmp_path / "got")
+    page = gradio_client.Client(address, verbose=False, download_files=tmp_path / "got")
     answer = page.predict("hand_cup_3", None, "outdoor_2", None, 3, api_name="/predict")
     assert answer[1:] == (None, None)  # a plain model has no context
     gradio.close_all(verbose=False)
