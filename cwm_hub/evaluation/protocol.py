@@ -110,7 +110,7 @@ def check_scorecard(
     version = card.get("format_version")
     if version not in (None, SCORECARD_VERSION):
         raise ValueError(
-            f"{where} has format {version} and this code reads {SCORECARD_VERSION}: run recipes/evaluate.py again"
+            f"{where} has format {version!r} and this code reads {SCORECARD_VERSION}: run recipes/evaluate.py again"
         )
     missing = [part for part in ("format_version", *parts) if part not in card]
     if missing:

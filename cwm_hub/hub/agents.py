@@ -14,6 +14,7 @@ from cwm_hub.agents.agent import Agent
 from cwm_hub.config import from_dict, override
 from cwm_hub.envs.table import EnvConfig
 from cwm_hub.hub.checkpoint import CONFIG, TRAIN, Checkpoint, CheckpointError
+from cwm_hub.hub.files import local_path
 from cwm_hub.hub.names import find_checkpoint
 
 
@@ -86,7 +87,7 @@ def find_agent(name_or_path: str | os.PathLike[str]) -> SavedAgent:
     Raises:
         CheckpointError: nothing by that name, a run that has not saved an agent yet, or a model that does not act.
     """
-    run = Path(name_or_path).expanduser()
+    run = local_path(name_or_path)
     if run.is_dir() and not (run / CONFIG).is_file():
         saved = _of_run(run)
     else:

@@ -12,14 +12,12 @@ own. No code and no pickle is ever read. Checkpoints outlive the code that wrote
 older one is migrated step by step, a newer one is refused.
 """
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib
-import json
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +27,7 @@ from torch import nn
 
 import cwm_hub
 from cwm_hub.config import ConfigError, from_dict, nearest
+from cwm_hub.hub.files import read_json
 from cwm_hub.hub.weights import check_weights, read_weights
 from cwm_hub.hub_client.errors import HubError
 
@@ -222,58 +221,6 @@ def migrate(header: Mapping[str, Any], *, where: str = CONFIG) -> dict[str, Any]
     for step in range(version, FORMAT_VERSION):
         migrated = MIGRATIONS[step](migrated) | {"format_version": step + 1}
     return migrated
-
-
-def local_file(directory: Path, file: str) -> Path:
-    """Path of a checkpoint directory's file, as `Checkpoint.fetch` wants it."""
-    path = directory / file
-    if not path.is_file():
-        raise FileNotFoundError(path)
-    return path
-
-
-@contextlib.contextmanager
-def form_of(where: str) -> Iterator[None]:
-    """Says which file is not what its recipe writes, in place of where the reading of it failed.
-
-    Args:
-        where: the file.
-
-    Raises:
-        CheckpointError: the block met something else than it reads.
-    """
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except (
-        AttributeError,
-        IndexError,
-        KeyError,
-        TypeError,
-        ValueError,
-        OverflowError,
-        RecursionError,
-    ) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise CheckpointError(f"{where} does not have the form that the recipes write ({reason})") from error
-
-
-def read_json(path: Path, *, where: str) -> dict[str, Any]:
-    """A mapping from a file.
-
-    Raises:
-        CheckpointError: it cannot be read, is no JSON, or no mapping.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{where} is not JSON: {error}") from error
-    except OSError as error:
-        raise CheckpointError(f"{where} cannot be read: {error.strerror}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{where} expects a mapping, got a {type(content).__name__}")
-    return content
 
 
 def _without_downloads(config: Any) -> Any:

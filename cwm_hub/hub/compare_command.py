@@ -53,7 +53,7 @@ def _scores(a: "Description", b: "Description") -> Iterator[str]:
     from cwm_hub.evaluation import words
     from cwm_hub.evaluation.comparison import compare_designs, markdown_tables
     from cwm_hub.evaluation.protocol import ProtocolError, check_same_protocol
-    from cwm_hub.hub.checkpoint import form_of
+    from cwm_hub.hub.files import form_of
 
     without = [one.name for one in (a, b) if one.scorecard is None]
     if a.scorecard is None or b.scorecard is None:

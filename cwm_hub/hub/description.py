@@ -6,7 +6,8 @@ from typing import Any
 
 from cwm_hub.evaluation import words
 from cwm_hub.evaluation.protocol import check_scorecard
-from cwm_hub.hub.checkpoint import SCORECARD, TRAIN, Checkpoint, form_of
+from cwm_hub.hub.checkpoint import SCORECARD, TRAIN, Checkpoint
+from cwm_hub.hub.files import form_of
 from cwm_hub.hub.model_card import training_facts
 from cwm_hub.hub_client.cards import CARD, front_matter
 

@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from cwm_hub.evaluation import words
 from cwm_hub.hub.card_results import episode_facts, episode_results, scorecard_facts, scorecard_results
-from cwm_hub.hub.checkpoint import form_of
+from cwm_hub.hub.files import form_of
 from cwm_hub.hub.model_kinds import USAGE
 from cwm_hub.hub_client.cards import BEGIN, END, code, inert, template
 from cwm_hub.hub_client.names import HUB_ID

@@ -17,8 +17,8 @@ from cwm_hub.hub.checkpoint import (
     WEIGHTS,
     Checkpoint,
     CheckpointError,
-    local_file,
 )
+from cwm_hub.hub.files import local_file, local_path
 from cwm_hub.hub_client.commit import hub_api
 from cwm_hub.hub_client.errors import hub_errors
 from cwm_hub.hub_client.names import HubName, hub_name
@@ -55,7 +55,11 @@ def find_checkpoint(
         CheckpointError: nothing by that name, or the Hub cannot be reached and the cache has no copy.
     """
     name = os.fspath(name_or_path)
-    directory = Path(name).expanduser()
+    if not name.strip():
+        raise CheckpointError(
+            f"a checkpoint is named by a directory, an embedded name or owner/name, got {name!r}"
+        )
+    directory = local_path(name)
     if not directory.is_dir() and name in catalogue.embedded_names():
         directory = catalogue.EMBEDDED / name
     if directory.is_dir():

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cwm_hub.agents.dreamer import DreamerAgent
+from cwm_hub.hub.files import local_path
 from cwm_hub.hub.official_names import (
     AGENT,
     DECODER_FILE,
@@ -37,21 +38,25 @@ def export_official(model: nn.Module, directory: str | Path, *, suffix: str = ""
         The files.
 
     Raises:
-        ConvertError: the official code has no such model.
+        ConvertError: the official code has no such model, the suffix is none, or the disk takes no more.
     """
     if not isinstance(model, VideoWorldModel | DreamerAgent):
         raise ConvertError(f"the official code has no {type(model).__name__}")
     files = _pretrained(model) if isinstance(model, VideoWorldModel) else {WHOLE_FILE: _agent(model)}
-    directory = Path(directory).expanduser()
-    directory.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, weights in files.items():
-        path = directory / f"{name.removesuffix('.pt')}{suffix}.pt"
+    paths = [local_path(directory) / f"{name.removesuffix('.pt')}{suffix}.pt" for name in files]
+    if paths[0].parent != local_path(directory):
+        raise ConvertError(f"a suffix is a part of a file's name, such as _s1150001, got {suffix!r}")
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    for path, weights in zip(paths, files.values(), strict=True):
         part = path.with_name(f".{path.name}.part")
-        torch.save({key: tensor.detach().cpu().clone() for key, tensor in weights.items()}, part)
-        part.replace(path)
-        written.append(path)
-    return written
+        try:
+            torch.save({key: tensor.detach().cpu().clone() for key, tensor in weights.items()}, part)
+            part.replace(path)
+        except RuntimeError as error:  # torch's for a disk that takes no more
+            raise ConvertError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+        finally:
+            part.unlink(missing_ok=True)
+    return paths
 
 
 def _pretrained(model: VideoWorldModel) -> dict[str, dict[str, Tensor]]:

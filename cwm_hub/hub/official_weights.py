@@ -8,7 +8,9 @@ The star is a suffix such as `_s1150001`. Sizes are read off the tensors, ResNet
 latents and classes is not there, and none of the settings of learning, which stay at our defaults.
 """
 
+import contextlib
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from cwm_hub.agents.actor_critic import ActorCriticConfig
 from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
 from cwm_hub.agents.intrinsic import IntrinsicConfig
+from cwm_hub.hub.files import local_path
 from cwm_hub.hub.official_names import (
     AGENT,
     DECODER_FILE,
@@ -87,7 +90,7 @@ def official_files(directory: str | Path, *, suffix: str | None = None) -> list[
     Raises:
         ConvertError: there are none, or several models and no suffix to choose one by.
     """
-    directory = Path(directory).expanduser()
+    directory = local_path(directory)
     found = {}
     for names in (OFFICIAL_FILES, (WHOLE_FILE,)):
         stems = [name.removesuffix(".pt") for name in names]
@@ -116,12 +119,10 @@ def official_config(
     Raises:
         ConvertError: a tensor that tells a size is missing, or the latents do not have `stoch * classes` units.
     """
-    try:
+    with _sizes_of("model"):
         return VideoWorldModelConfig(
             frame=_frame_config(encoder, decoder), rssm=_rssm_config(rssm, stoch=stoch, classes=classes)
         )
-    except KeyError as error:
-        raise ConvertError(f"not a model of the official code: there is no tensor {error}") from error
 
 
 def frame_weights(encoder: StateDict, decoder: StateDict) -> dict[str, Tensor]:
@@ -150,12 +151,8 @@ def _agent(state: StateDict, where: str, *, stoch: int, classes: int) -> Dreamer
     renamed = to_ours(weights, AGENT)
     if "bonus.queue" in renamed:
         renamed["bonus.filled"] = (renamed["bonus.queue"] != 0).any(1).sum()
-    try:
+    with _sizes_of("agent"):
         config = _agent_config(weights, stoch=stoch, classes=classes)
-    except KeyError as error:
-        raise ConvertError(
-            f"{where}: not an agent of the official code: there is no tensor {error}"
-        ) from error
     return _filled(DreamerAgent(config), renamed, where)
 
 
@@ -219,7 +216,26 @@ def _below(weights: StateDict, prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
 
 
+@contextlib.contextmanager
+def _sizes_of(what: str) -> Iterator[None]:
+    """Says what is wrong with tensors of which no size can be read."""
+    try:
+        yield
+    except KeyError as error:
+        raise ConvertError(f"not a {what} of the official code: there is no tensor {error}") from error
+    except (IndexError, TypeError, ZeroDivisionError) as error:
+        raise ConvertError(
+            f"not a {what} of the official code: its tensors have other shapes ({error})"
+        ) from error
+
+
 def _filled(model: ModelT, weights: StateDict, where: str) -> ModelT:
+    expected = model.state_dict()
+    for name, tensor in weights.items():
+        if name in expected and tensor.is_floating_point() != expected[name].is_floating_point():
+            raise ConvertError(f"{where}: {name} holds {tensor.dtype}, expected {expected[name].dtype}")
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ConvertError(f"{where}: {name} holds numbers that are not finite")
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -233,6 +249,12 @@ def _read(path: Path) -> dict[str, Tensor]:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
         raise ConvertError(f"{path}: not a PyTorch state dict, or a damaged one") from error
-    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str)
+        and isinstance(tensor, Tensor)
+        and tensor.layout == torch.strided
+        and not tensor.is_meta
+        for name, tensor in weights.items()
+    ):
         raise ConvertError(f"{path}: not a state dict of tensors")
     return weights

@@ -18,6 +18,7 @@ from cwm_hub.hub.checkpoint import (
     WEIGHTS,
     CheckpointError,
 )
+from cwm_hub.hub.files import local_path
 from cwm_hub.hub.model_card import FILM
 from cwm_hub.hub.names import find_checkpoint
 from cwm_hub.hub.saving import card_of, save_pretrained
@@ -137,7 +138,7 @@ def push_to_hub(
         if isinstance(model_or_directory, nn.Module):
             directory = save_pretrained(model_or_directory, Path(scratch) / "model", name=name.repo_id)
         else:
-            directory = Path(model_or_directory).expanduser()
+            directory = local_path(model_or_directory)
         files = publishable(directory)
         if CARD not in files:  # or the card that is there would go on telling of the weights before
             files[CARD] = Path(scratch) / CARD

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cwm_hub.hub.checkpoint import SCORECARD, TRAIN, Checkpoint, CheckpointError, read_json
+from cwm_hub.hub.checkpoint import SCORECARD, TRAIN, Checkpoint, CheckpointError
+from cwm_hub.hub.files import form_of, read_json
 from cwm_hub.hub.names import RUN_RESULTS, find_checkpoint, measured_weights, run_folders
 from cwm_hub.hub.pretrained import publishable, push_to_hub
-from cwm_hub.hub.saving import save_pretrained
+from cwm_hub.hub.saving import checked_target, save_pretrained
 from cwm_hub.hub_client.cards import CARD
 from cwm_hub.hub_client.commit import hub_api
 from cwm_hub.hub_client.errors import HubError, hub_errors
@@ -102,7 +103,7 @@ def publish(
         card = (staged / CARD).read_text(encoding="utf-8")
         measured = (staged / SCORECARD).is_file() or "evaluation" in (_read_json(run, TRAIN) or {})
         if dry_run:
-            place = f"hf://{place}" if target else to
+            place = f"hf://{place}" if target else str(checked_target(to))
         elif target is None:
             place = str(_save(run, Path(to), name, settings, on_hub=False))
         else:
@@ -163,11 +164,13 @@ def _save(run: Path, place: Path, name: str, settings: PublishSettings, *, on_hu
         missing = "no such run folder" if not run.is_dir() else "the run has no model/ or agent/ yet"
         raise CheckpointError(f"{run}: {missing}")
     found = find_checkpoint(result)
-    train, scorecard = _with_intervals(run, _read_json(run, TRAIN)), _read_json(run, SCORECARD)
+    train, scorecard = _read_json(run, TRAIN), _read_json(run, SCORECARD)
+    with form_of("eval.jsonl"):
+        train = _with_intervals(run, train)
     _check_scorecard(scorecard, found)
-    shown = settings.pictures == "all" or (
-        settings.pictures == "auto" and (not on_hub or redistributable(train))
-    )
+    with form_of(TRAIN):
+        allowed = not on_hub or redistributable(train)
+    shown = settings.pictures == "all" or (settings.pictures == "auto" and allowed)
     return save_pretrained(
         found.load(),
         place,

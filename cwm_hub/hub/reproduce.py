@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from cwm_hub.config import from_dict, to_dict
 from cwm_hub.evaluation.protocol import ScoringConfig, check_same_protocol, check_scorecard
-from cwm_hub.hub.checkpoint import SCORECARD, TRAIN, Checkpoint, form_of
+from cwm_hub.hub.checkpoint import SCORECARD, TRAIN, Checkpoint
 from cwm_hub.hub.description import SCORED
+from cwm_hub.hub.files import form_of
 from cwm_hub.hub_client.errors import HubError
 from cwm_hub.shards.codecs import ShardError
 

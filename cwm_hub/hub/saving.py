@@ -29,8 +29,8 @@ from cwm_hub.hub.checkpoint import (
     WEIGHTS,
     Checkpoint,
     CheckpointError,
-    local_file,
 )
+from cwm_hub.hub.files import local_file, local_path
 from cwm_hub.hub_client.cards import CARD, merged
 from cwm_hub.hub_client.secrets import without_secrets
 from cwm_hub.shards.storage import commit_folder
@@ -69,8 +69,7 @@ def save_pretrained(
     Raises:
         CheckpointError: the target holds something else or cannot be written, or an asset cannot be published.
     """
-    target = Path(directory).expanduser().resolve()
-    _check_target(target)
+    target = checked_target(directory)
     model = getattr(model, "_orig_mod", model)
     header = {
         "model_type": _model_type(model),
@@ -86,7 +85,7 @@ def save_pretrained(
             if content is not None:
                 _write_json(staging / file, without_secrets(content))
         for file, source in (assets or {}).items():
-            _copy_asset(Path(source), staging / file)
+            _copy_asset(Path(source), staging, file)
         if card:
             text = card_of(staging, name=name or os.fspath(directory), licence=licence)
             there = target / CARD
@@ -129,21 +128,31 @@ def _plain_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def _check_target(target: Path) -> None:
+def checked_target(directory: str | os.PathLike[str]) -> Path:
+    """The whole path of a directory that may be written to.
+
+    Raises:
+        CheckpointError: it is a file, or holds something else than a checkpoint.
+    """
+    target = local_path(directory).resolve()
     if target.exists() and not target.is_dir():
         raise CheckpointError(f"{target} is a file; a checkpoint is a directory")
     entries = sorted(target.iterdir()) if target.exists() else []
     if not entries:
-        return
+        return target
     strangers = [entry.name for entry in entries if not entry.is_file() or entry.suffix not in SUFFIXES]
     if strangers or not (target / CONFIG).is_file():
         example = f" ({strangers[0]})" if strangers else ""
         raise CheckpointError(
             f"{target} holds files that are not a checkpoint's{example}; save somewhere else"
         )
+    return target
 
 
-def _copy_asset(source: Path, target: Path) -> None:
+def _copy_asset(source: Path, folder: Path, name: str) -> None:
+    target = folder / name
+    if target.parent != folder or name in (CONFIG, WEIGHTS, TRAIN, SCORECARD, CARD):
+        raise CheckpointError(f"asset {name!r} is no name for a further file of the checkpoint")
     if target.suffix not in SUFFIXES:
         raise CheckpointError(
             f"asset {target.name} may not be published: a checkpoint holds only {' '.join(SUFFIXES)}"

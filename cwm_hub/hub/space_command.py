@@ -23,7 +23,8 @@ def run(args: "argparse.Namespace") -> Iterator[str]:
     Args:
         args: the options above by name.
     """
+    from cwm_hub.hub.files import local_path
     from cwm_hub.hub.space.folder import write_space
 
-    place = write_space(args.model, args.to.expanduser())
+    place = write_space(args.model, local_path(args.to))
     yield f"{place}: python {place / 'app.py'} tries it, hf upload OWNER/NAME {place} --repo-type space publishes it"

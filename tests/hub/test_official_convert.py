@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import resource
+import signal
 from operator import attrgetter
 from pathlib import Path
 
@@ -195,6 +197,47 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path):
     with pytest.raises(ConvertError, match="not a PyTorch state dict"):
         load_official(tmp_path)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda name, tensor: (3, tensor), "not a state dict of tensors"),
+        (lambda name, tensor: (name, tensor.to_sparse()), "not a state dict of tensors"),
+        (lambda name, tensor: (name, torch.tensor(1.0)), "its tensors have other shapes"),
+        (lambda name, tensor: (name, tensor.to(torch.int8)), "holds torch.int8, expected torch.float32"),
+        (
+            lambda name, tensor: (name, tensor.to(torch.complex64)),
+            "holds torch.complex64, expected torch.float32",
+        ),
+        (lambda name, tensor: (name, tensor * torch.nan), "holds numbers that are not finite"),
+    ],
+)
+def test_tensors_that_are_none_of_a_model_are_one_sentence(change, sentence, tmp_path):
+    for file in THREE:
+        state = read(PARITY / "plainresnet" / file)
+        if file == "rssm_variables.pt":
+            state = dict(change(name, tensor) for name, tensor in state.items())
+        torch.save(state, tmp_path / file)
+    with pytest.raises(ConvertError, match=sentence):
+        load_official(tmp_path, stoch=3, classes=5)
+
+
+def test_an_export_that_cannot_be_written_is_one_sentence_and_leaves_nothing(tmp_path):
+    model = load_official(PARITY / "plainresnet", stoch=3, classes=5)
+    with pytest.raises(ConvertError, match="a suffix is a part of a file's name"):
+        export_official(model, tmp_path / "out", suffix="/../x")
+    assert not (tmp_path / "out").exists()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # a disk that takes no more
+    try:
+        with pytest.raises(ConvertError, match=r"cannot write .*encoder_variables\.pt"):
+            export_official(model, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize(

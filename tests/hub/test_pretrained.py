@@ -277,6 +277,14 @@ def test_pickles_are_not_published(model, saved, tmp_path):
         push_to_hub(saved, "someone/model")
 
 
+@pytest.mark.parametrize("name", ["../film.png", "in/film.png", "config.json", "README.md"])
+def test_an_asset_is_a_further_file_of_the_checkpoint(name, model, tmp_path):
+    (tmp_path / "picture.png").write_bytes(b"picture")
+    with pytest.raises(CheckpointError, match="is no name for a further file"):
+        save_pretrained(model, tmp_path / "place", assets={name: tmp_path / "picture.png"})
+    assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
+
+
 def test_only_the_house_models_can_be_saved(tmp_path):
     with pytest.raises(CheckpointError, match="a Linear has no model_type"):
         save_pretrained(nn.Linear(1, 1), tmp_path / "model")
@@ -426,6 +434,15 @@ def test_an_unknown_name_suggests_the_embedded_one(tmp_path, monkeypatch, saved)
 def test_a_missing_directory_is_said_to_be_missing(path):
     with pytest.raises(CheckpointError, match=f"no such directory: {re.escape(path)}"):
         from_pretrained(path)
+
+
+def test_no_name_and_the_home_of_nobody_are_one_sentence():
+    with pytest.raises(CheckpointError, match=r"a checkpoint is named by a directory, .* got ' '"):
+        from_pretrained(" ")
+    with pytest.raises(
+        CheckpointError, match=r"^~nobody-of-that-name/x: nobody has that home directory here$"
+    ):
+        from_pretrained("~nobody-of-that-name/x")
 
 
 def test_a_directory_has_no_revisions(saved):

@@ -140,6 +140,28 @@ def test_a_dry_run_shows_the_card(run, capsys, monkeypatch):
     assert 'from_pretrained("someone/model")' in shown
 
 
+def test_a_dry_run_refuses_what_the_real_one_would(run, tmp_path, capsys):
+    assert cli.main(["publish", str(run), str(tmp_path), "--dry-run"]) == 1
+    assert "holds files that are not a checkpoint's (run)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("train.json", '{"parents": []}'),
+        ("train.json", '{"parents": {"shards": 3}}'),
+        ("eval.jsonl", "{}\n"),
+        ("eval.jsonl", "no json\n"),
+        ("eval.jsonl", '{"agent_steps": 1, "score": "high", "success": 1}\n' * 2),
+    ],
+)
+def test_records_of_another_form_are_one_sentence(file, content, run, capsys):
+    (run / "train.json").write_text('{"task": "x", "evaluation": {"score": 1.0, "episodes": 2}}')
+    (run / file).write_text(content)
+    assert cli.main(["publish", str(run), "hf://someone/model", "--dry-run"]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {file} does not have the form that the recipes write")
+
+
 def test_the_librarys_command_publishes_the_same(run, tmp_path, capsys):
     assert cli.main(["publish", str(run), str(tmp_path / "by command"), "--name", "x"]) == 0
     assert 'load it with cwm_hub.from_pretrained("x")' in capsys.readouterr().out

@@ -9,6 +9,7 @@ import yaml
 
 import cwm_hub
 from cwm_hub.hub.checkpoint import CheckpointError
+from cwm_hub.hub.files import local_path
 from cwm_hub.hub.names import find_checkpoint
 from cwm_hub.hub.pretrained import publishable
 from cwm_hub.hub_client.cards import CARD
@@ -54,7 +55,7 @@ def write_space(name: str, place: Path) -> Path:
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise CheckpointError(f"{place} is not empty: name a folder that is new")
     checkpoint = find_checkpoint(name)
-    directory = Path(checkpoint.name).expanduser()
+    directory = local_path(checkpoint.name)
     if not issubclass(checkpoint.model_class, VideoWorldModel):
         raise CheckpointError(f"{name} holds a {checkpoint.model_class.__name__}, expected a VideoWorldModel")
     files: dict[str, Path] = {}
@@ -63,7 +64,7 @@ def write_space(name: str, place: Path) -> Path:
     if checkpoint.revision is not None:
         header["models"], weights = [checkpoint.name], f"of `{checkpoint.name}` at {checkpoint.revision}"
     elif directory.is_dir():
-        header["title"], files = Path(name).expanduser().resolve().name, publishable(directory)
+        header["title"], files = local_path(name).resolve().name, publishable(directory)
         model, weights = 'str(Path(__file__).with_name("model"))', "in `model/`"
     facts = {"model": model, "revision": checkpoint.revision, "title": header["title"]}
     front = yaml.safe_dump(header, allow_unicode=True)
