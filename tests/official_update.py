@@ -17,7 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from parity_check import head_weights
+from parity_check import head_weights, part_weights
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -26,7 +26,8 @@ from cwm_hub.agents.actor_critic import ActorCriticConfig, ActorCriticLoss, Imag
 from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
 from cwm_hub.agents.intrinsic import IntrinsicConfig
 from cwm_hub.agents.replay import SequenceBatch
-from cwm_hub.hub.official_weights import OFFICIAL_FILES, frame_weights, load_official, rssm_weights
+from cwm_hub.hub.official_names import DECODER_FILE, ENCODER_FILE, RSSM_FILE
+from cwm_hub.hub.official_weights import OFFICIAL_FILES, load_official
 from cwm_hub.models import action_world_model, rssm
 from cwm_hub.models.action_world_model import ActionWorldModelConfig
 from cwm_hub.models.distributions import TruncatedNormal
@@ -152,11 +153,11 @@ def our_names(module: str, key: str) -> list[str]:
     """Our names of an official tensor, to be joined along the first axis (attention stacks what we keep apart)."""
     one = {key: torch.empty(3)}
     if module == "encoder":
-        names = frame_weights(one, {})
+        names = part_weights(one, ENCODER_FILE)
     elif module == "decoder":
-        names = frame_weights({}, one)
+        names = part_weights(one, DECODER_FILE)
     elif module in ("rssm", "af_rssm"):
-        names = rssm_weights(one)
+        names = part_weights(one, RSSM_FILE)
     else:
         output = "mean" if module == "actor" else "out"
         names = head_weights({f"w/{module}/{key}": one[key]}, module, output=output)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from cwm_hub.agents.actor_critic import lambda_return
 from cwm_hub.agents.intrinsic import IntrinsicBonus, IntrinsicConfig
-from cwm_hub.hub.official_weights import load_official, rssm_weights
+from cwm_hub.hub.official_names import RSSM_FILE, Part, StateDict, to_ours
+from cwm_hub.hub.official_weights import load_official
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig
 from cwm_hub.models.frame_model import image_loss
 from cwm_hub.models.heads import HeadConfig, PolicyHead, ScalarHead
@@ -42,6 +43,12 @@ def head_weights(golden: dict[str, Tensor], name: str, *, output: str) -> dict[s
     return weights
 
 
+def part_weights(state: StateDict, part: tuple[Part, ...]) -> dict[str, Tensor]:
+    """Tensors of an official file under our names, below the module that they are of."""
+    ((_, prefix, _),) = part
+    return {name.removeprefix(prefix): tensor for name, tensor in to_ours(state, part).items()}
+
+
 def load_world_model(directory: Path, golden: dict[str, Tensor], sizes: dict) -> ActionWorldModel:
     """The whole stacked model with the official weights."""
     video = load_official(directory, stoch=sizes["stoch"], classes=sizes["discrete"])
@@ -56,7 +63,9 @@ def load_world_model(directory: Path, golden: dict[str, Tensor], sizes: dict) ->
     model = ActionWorldModel.from_video_world_model(video, config=config).eval()
     prefix = "w/rssm/"
     model.rssm.load_state_dict(
-        rssm_weights({k.removeprefix(prefix): v for k, v in golden.items() if k.startswith(prefix)})
+        part_weights(
+            {k.removeprefix(prefix): v for k, v in golden.items() if k.startswith(prefix)}, RSSM_FILE
+        )
     )
     model.behavioural_head.load_state_dict(head_weights(golden, "reward", output="out"))
     assert model.representative_head is not None

@@ -27,7 +27,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "from_pretrained": "cwm_hub.hub.pretrained",
         "load_official": "cwm_hub.hub.official_weights",
         "push_to_hub": "cwm_hub.hub.pretrained",
-        "publish": "cwm_hub.hub.publish",
         "save_pretrained": "cwm_hub.hub.saving",
         "verify": "cwm_hub.hub.names",
     },

@@ -125,17 +125,6 @@ def official_config(
         )
 
 
-def frame_weights(encoder: StateDict, decoder: StateDict) -> dict[str, Tensor]:
-    """State dict of a `FrameModel` from the official encoder and decoder."""
-    named = to_ours(encoder, ENCODER_FILE) | to_ours(decoder, DECODER_FILE)
-    return {name.removeprefix("frame_model."): tensor for name, tensor in named.items()}
-
-
-def rssm_weights(rssm: StateDict) -> dict[str, Tensor]:
-    """State dict of an `RSSM` from an official one."""
-    return {name.removeprefix("rssm."): tensor for name, tensor in to_ours(rssm, RSSM_FILE).items()}
-
-
 def _agent(state: StateDict, where: str, *, stoch: int, classes: int) -> DreamerAgent:
     """The agent of a whole state; what we have no place for must be what it is for everybody, or is refused."""
     weights = {name: tensor for name, tensor in state.items() if not name.startswith(EXPLORER)}

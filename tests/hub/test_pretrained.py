@@ -1,7 +1,9 @@
 """Checkpoints come back as they were, in one line, and every way in which they can be wrong is one sentence."""
 
 import dataclasses
+import importlib
 import json
+import pkgutil
 import re
 import subprocess
 import sys
@@ -417,6 +419,15 @@ def test_a_class_loads_its_own_and_refuses_another_by_name(saved):
     assert (again / "model.safetensors").read_bytes() == (saved / "model.safetensors").read_bytes()
     with pytest.raises(CheckpointError, match="owner/name, got 'model'"):
         model.push_to_hub("model")
+
+
+@pytest.mark.parametrize(
+    "package", ["cwm_hub", "cwm_hub.hub", "cwm_hub.clips", "cwm_hub.shards", "cwm_hub.evaluation"]
+)
+def test_no_public_name_is_a_modules_too(package):
+    """Importing the module would put it in the function's place: the second use of `cwm_hub.hub.publish` got it."""
+    public = importlib.import_module(package)
+    assert not {module.name for module in pkgutil.iter_modules(public.__path__)} & set(dir(public))
 
 
 def test_an_unknown_name_suggests_the_embedded_one(tmp_path, monkeypatch, saved):
