@@ -1,0 +1,116 @@
+"""A checkpoint is written whole or not at all, and never in the place of something else."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from cwm_hub.hub.checkpoint import CheckpointError
+from cwm_hub.hub.pretrained import from_pretrained, push_to_hub
+from cwm_hub.hub.saving import save_pretrained
+
+
+def test_saving_again_replaces_the_whole_checkpoint(model, saved):
+    save_pretrained(model, saved, card=False)
+    assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_a_failed_save_leaves_the_old_checkpoint_and_no_litter(model, saved, tmp_path):
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    with pytest.raises(CheckpointError, match=r"asset prediction\.mp4: no such file"):
+        save_pretrained(model, saved, assets={"prediction.mp4": tmp_path / "absent.mp4"})
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_a_save_interrupted_between_the_renames_puts_the_old_one_back(model, saved, monkeypatch):
+    rename = Path.rename
+
+    def interrupted(self, target):
+        if ".new-" in self.name:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_pretrained(model, saved)
+    monkeypatch.undo()
+    assert from_pretrained(saved) is not None
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+DISK_FULL = """
+import resource, signal, sys
+from cwm_hub import create_model, save_pretrained
+from cwm_hub.hub import CheckpointError
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    save_pretrained(create_model("contextwm-debug"), sys.argv[1])
+except CheckpointError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_disk_that_takes_no_more_is_one_sentence_and_the_old_one_stays(saved):
+    """A limit on file sizes fails in the middle of the weights, as a full disk does."""
+    before = (saved / "model.safetensors").read_bytes()
+    command = [sys.executable, "-c", DISK_FULL, saved]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert said.startswith(f"cannot write {saved}: ") and said.count("\n") == 1
+    assert (saved / "model.safetensors").read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_a_link_to_a_checkpoint_stays_a_link(model, saved):
+    link = saved.parent / "latest"
+    link.symlink_to(saved)
+    save_pretrained(model, link, card=False)
+    assert link.is_symlink() and not (saved / "README.md").exists()
+    assert sorted(path.name for path in saved.parent.iterdir()) == sorted([saved.name, "latest"])
+
+
+def test_somebody_elses_directory_is_never_replaced(model, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(CheckpointError, match=r"not a checkpoint's \(thesis\.tex\); save somewhere else"):
+        save_pretrained(model, tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_checkpoint_inside_a_clone_keeps_its_git_folder(model, saved):
+    (saved / ".git").mkdir()
+    with pytest.raises(CheckpointError, match=r"\(\.git\)"):
+        save_pretrained(model, saved)
+
+
+def test_a_file_in_the_way_is_refused(model, tmp_path):
+    (tmp_path / "model").write_text("")
+    with pytest.raises(CheckpointError, match="is a file; a checkpoint is a directory"):
+        save_pretrained(model, tmp_path / "model")
+
+
+def test_pickles_are_not_published(model, saved, tmp_path):
+    (tmp_path / "optimizer.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"optimizer\.pt may not be published"):
+        save_pretrained(model, tmp_path / "model", assets={"optimizer.pt": tmp_path / "optimizer.pt"})
+    (saved / "optimizer.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"optimizer\.pt may not be published"):
+        push_to_hub(saved, "someone/model")
+
+
+@pytest.mark.parametrize("name", ["../film.png", "in/film.png", "config.json", "README.md"])
+def test_an_asset_is_a_further_file_of_the_checkpoint(name, model, tmp_path):
+    (tmp_path / "picture.png").write_bytes(b"picture")
+    with pytest.raises(CheckpointError, match="is no name for a further file"):
+        save_pretrained(model, tmp_path / "place", assets={name: tmp_path / "picture.png"})
+    assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
+
+
+def test_only_the_house_models_can_be_saved(tmp_path):
+    with pytest.raises(CheckpointError, match="a Linear has no model_type"):
+        save_pretrained(nn.Linear(1, 1), tmp_path / "model")
