@@ -1,5 +1,6 @@
 """`cwm-hub app`: a page on this machine to look at a model. Torch is imported when it runs, not for its options."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -25,9 +26,9 @@ def run(args: "argparse.Namespace") -> Iterator[str]:
         args: the options above by name.
 
     Raises:
-        ValueError: no such model, or one of another kind.
-        OSError: the port is in use.
+        ValueError: no such model, one of another kind, or an address or a port at which this machine cannot listen.
     """
+    _check_listening(args.host, args.port or 0)
     from cwm_hub.hub.space.page import LARGEST_UPLOAD, make_page
 
     page = make_page(args.model)
@@ -38,3 +39,14 @@ def run(args: "argparse.Namespace") -> Iterator[str]:
         threading.Event().wait()
     finally:
         page.close(verbose=False)
+
+
+def _check_listening(host: str, port: int) -> None:
+    """Refuses what the page's server would wait for without a word."""
+    try:
+        place = (host.strip("[]"), port)  # IPv6 is written in brackets
+        family = socket.getaddrinfo(*place, type=socket.SOCK_STREAM)[0][0]
+        socket.create_server(place, family=family).close()
+    except (OSError, OverflowError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"cannot listen at {host}, port {port or 'any'}: {reason}") from error

@@ -3,6 +3,7 @@
 import argparse
 import runpy
 import shutil
+import socket
 import subprocess
 import sys
 import tomllib
@@ -99,6 +100,21 @@ def test_without_gradio_one_sentence_says_what_to_install(monkeypatch, capsys: p
     monkeypatch.delitem(sys.modules, "cwm_hub.hub.space.page", raising=False)
     assert main(["app"]) == 1
     assert capsys.readouterr().err == "error: gradio is not installed: pip install 'cwm-hub[demo]'\n"
+
+
+def test_where_nobody_can_listen_is_one_sentence(capsys: pytest.CaptureFixture) -> None:
+    """Before gradio is looked for."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        busy = str(taken.getsockname()[1])
+        for options in (
+            ["--port", busy],
+            ["--port", "99999"],
+            ["--port", "-1"],
+            ["--host", "192.0.2.1"],
+        ):
+            assert main(["app", *options]) == 1
+            said = capsys.readouterr().err
+            assert said.startswith("error: cannot listen at ") and said.count("\n") == 1, said
 
 
 @pytest.fixture(scope="module")
