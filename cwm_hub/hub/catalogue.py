@@ -51,13 +51,17 @@ def cached_entries(cache_dir: str | Path | None = None) -> Iterator[Entry]:
 
     Args:
         cache_dir: instead of the default one.
+
+    Raises:
+        HubError: it cannot be read.
     """
     from huggingface_hub import CacheNotFound, scan_cache_dir
 
-    try:
-        repositories = scan_cache_dir(cache_dir).repos
-    except CacheNotFound:
-        return
+    with hub_errors("the cache"):
+        try:
+            repositories = scan_cache_dir(cache_dir).repos
+        except CacheNotFound:
+            return
     for repository in sorted(repositories, key=lambda one: one.repo_id):
         for revision in sorted(repository.revisions, key=lambda one: one.last_modified):
             folder = revision.snapshot_path

@@ -102,6 +102,8 @@ def find_checkpoint(
     def damaged() -> list[str]:
         with hub_errors(found.repo_id, found.revision):
             files = api.list_repo_files(found.repo_id, revision=commit)
+        if CONFIG not in files:
+            raise CheckpointError(f"{found.repo_id} has no {CONFIG}: it is not a cwm_hub checkpoint")
         kept = [file for file in files if Path(file).suffix in SUFFIXES]
         return _damaged(api, found, commit, {file: download(file) for file in kept})
 

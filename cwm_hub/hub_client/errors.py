@@ -96,7 +96,7 @@ def _sentence(error: Exception, repo_id: str, revision: str | None, unreached: s
 
 def _answered(status: int, reason: str, repo_id: str) -> str:
     if status in (401, 403):
-        reason = "log in with `hf auth login` and a token that may write there"
+        reason = "log in with `hf auth login`, with a token that may do that"
     if status == 412:
         reason = "somebody else has committed meanwhile: run it again"
     return f"the Hub answered {status} for {repo_id}: {reason}"

@@ -13,7 +13,9 @@ from huggingface_hub import ModelCard
 from cwm_hub import cli
 from cwm_hub.config import to_dict
 from cwm_hub.evaluation.protocol import Protocol
+from cwm_hub.hub.catalogue import cached_entries
 from cwm_hub.hub.saving import save_pretrained
+from cwm_hub.hub_client.errors import HubError
 from cwm_hub.models.registry import create_model
 
 WINDOWS = tuple(("clips", film, film, 0) for film in ("a", "b", "c"))
@@ -49,6 +51,17 @@ def said(capsys: pytest.CaptureFixture[str], *words: object) -> list[str]:
 
 def test_the_packages_models_are_listed_without_a_hub(capsys):
     assert "contextwm-tiny video_world_model 5.8 MB package" in said(capsys, "list")
+
+
+def test_a_damaged_cache_is_one_sentence(tmp_path):
+    repository = tmp_path / "models--a--b"
+    (repository / "snapshots" / ("c" * 40)).mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "blobs").mkdir()
+    (repository / "refs" / "main").write_bytes(b"\xff")
+    with pytest.raises(HubError, match=r"^the Hub's client failed for the cache: 'utf-8' codec"):
+        list(cached_entries(tmp_path))
+    assert not list(cached_entries(tmp_path / "absent"))
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hub_process import checkpoint, load, push, run_python
-from hub_server import READER, Fault
+from hub_server import READER, Fault, Repo
 
 from cwm_hub.hub.pretrained import from_pretrained
 from cwm_hub.hub.saving import save_pretrained
@@ -107,7 +107,10 @@ def test_flipped_bytes_are_noticed_on_request(server, client, tmp_path):
     code = "import sys; from cwm_hub.hub import verify; print(verify('someone/wm', **eval(sys.argv[1])))"
     assert run_python(server, tmp_path, "-c", code, {}) == ["['model.safetensors']"]
     assert client(load("someone/wm", force_download=True)) == ["weight 1.0"]
-    assert run_python(server, tmp_path, "-c", code, {}) == ["[]"]
+    server.repos["model", "someone/none"] = Repo(private=False)
+    code += "\ntry: verify('someone/none')\nexcept ValueError as error: print(error)"
+    sentence = "someone/none has no config.json: it is not a cwm_hub checkpoint"
+    assert run_python(server, tmp_path, "-c", code, {}) == ["[]", sentence]
 
 
 @pytest.mark.slow
