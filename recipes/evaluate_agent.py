@@ -1,16 +1,17 @@
-"""Score a saved agent on a task: return and success over seeded episodes, with intervals, and a film.
+"""Score a saved agent on a task, beside a random policy: return and success over seeded episodes, with intervals, and a film.
 
     python recipes/evaluate_agent.py --agent runs/reach --out runs/reach/evaluation --film reach.mp4
     python recipes/evaluate_agent.py --agent owner/agent --task metaworld:reach --episodes 50 --sampled --out scores
 
 An agent is a run folder of recipes/finetune.py, finished or running, a folder with an agent, or a Hub repository. The
 task is the one of its training unless another is given, and then what differs is said; the seeds are those of every
-evaluation in training. Writes episodes.jsonl, a row per episode, and summary.json; 10 episodes of Meta-world are
-minutes on a CPU.
+evaluation in training. Writes episodes.jsonl and episodes.csv, a row per episode, and summary.json; 10 episodes of Meta-world
+are minutes on a CPU.
 """
 
 import json
 import sys
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,7 @@ class EvaluateAgentConfig:
     agent: str
     """Run folder of fine-tuning, finished or running, folder with an agent, or Hub repository."""
     out: str
-    """Folder for episodes.jsonl and summary.json; those of an earlier evaluation are replaced."""
+    """Folder for episodes.jsonl, episodes.csv and summary.json; those of an earlier evaluation are replaced."""
     task: str | None = None
     """`suite:task`; the one of training by default."""
     env: dict[str, Any] = field(default_factory=dict)
@@ -38,6 +39,8 @@ class EvaluateAgentConfig:
     """Episodes that are acted in one batch, each in an environment of its own: less time, and but for rounding the same."""
     sampled: bool = False
     """Play samples of the policy beside its mode."""
+    random: bool = True
+    """Play a random policy on the same seeds, to compare with."""
     film: str | None = None
     """Write an mp4 of the first episodes of the policy's mode."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -47,10 +50,8 @@ class EvaluateAgentConfig:
 if __name__ == "__main__":  # before torch is imported, so that --help and a typo answer at once
     CONFIG = parse_config(EvaluateAgentConfig, description=__doc__)
 
-import numpy as np
-
 from cwm_hub.agents.agent import Policy
-from cwm_hub.agents.rollout import EpisodeRecord, each_episode, evaluation_seeds
+from cwm_hub.agents.rollout import EpisodeRecord, RandomPolicy, Seen, each_episode, evaluation_seeds
 from cwm_hub.config import check_range
 from cwm_hub.envs import make_env
 from cwm_hub.envs.table import check_several
@@ -59,10 +60,12 @@ from cwm_hub.evaluation.words import ends, number_of
 from cwm_hub.figures.films import write_film
 from cwm_hub.hub.agents import SavedAgent, find_agent
 from cwm_hub.provenance import provenance
-from recipes.run.folder import RecipeError, one_sentence_errors, progress_line, write_text
+from recipes.run.folder import RecipeError, csv_text, one_sentence_errors, progress_line, write_text
 
 EPISODES = 10
 """Where the agent's run does not say how many."""
+TERMINAL_SECONDS, LOG_SECONDS = 0.5, 10.0
+"""Between lines of the steps, where a line is rewritten and where each has its own."""
 
 
 def main(config: EvaluateAgentConfig) -> int:
@@ -86,16 +89,16 @@ def main(config: EvaluateAgentConfig) -> int:
     policies: dict[str, tuple[Policy, bool]] = {"mode": (agent, False)}
     if config.sampled:
         policies["sampled"] = (agent, True)
+    if config.random:
+        policies["random"] = (RandomPolicy(agent.action_size), True)
     records: dict[str, list[EpisodeRecord]] = {name: [] for name in policies}
-    total = len(policies) * len(seeds)
-    filmed: list[np.ndarray] = []
-    for name, record, frames in each_episode(envs, policies, seeds=seeds):
+    filmed: list[tuple[EpisodeRecord, Seen]] = []
+    progress = Progress(len(policies) * len(seeds))
+    for name, record, seen in each_episode(envs, policies, seeds=seeds, stepped=progress.step):
         records[name].append(record)
         if name == "mode" and len(filmed) < FILMED_EPISODES:
-            filmed.append(frames)
-        done = sum(map(len, records.values()))
-        text = f"{done} / {number_of(total, 'episode')}  {name} {record.score:.2f}"
-        progress_line(text, last=done == total)
+            filmed.append((record, seen))
+        progress.episode(name, record)
     for env in envs:
         env.close()
 
@@ -103,6 +106,7 @@ def main(config: EvaluateAgentConfig) -> int:
     scores = summary(rows)
     out = Path(config.out)
     write_text(out / "episodes.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    write_text(out / "episodes.csv", csv_text(rows))
     told = {
         "agent": saved.checkpoint.identity() | {"agent_steps": saved.agent_steps},
         "env": asdict(env_config),
@@ -113,7 +117,9 @@ def main(config: EvaluateAgentConfig) -> int:
     }
     write_text(out / "summary.json", json.dumps(told, indent=1))
     if config.film is not None:
-        write_film(config.film, filmed, frames_per_second=envs[0].metadata["render_fps"])
+        learned = "" if saved.agent_steps is None else f" after {saved.agent_steps:,} agent steps"
+        title = f"{env_config.name}, mode{learned}"
+        write_film(config.film, filmed, title=title, frames_per_second=envs[0].metadata["render_fps"])
     for name, of_policy in scores.items():
         print(f"{env_config.name}, {name}: {sentence(of_policy)}")
     return 0
@@ -135,6 +141,35 @@ def seeds_of(config: EvaluateAgentConfig, saved: SavedAgent) -> list[int]:
     if episodes < 1:
         raise RecipeError(f"--episodes is at least 1, got {episodes}")
     return evaluation_seeds(episodes)
+
+
+class Progress:
+    """How far, how fast, how long: a line for each episode, and between them for the steps now and then."""
+
+    def __init__(self, episodes: int) -> None:
+        self._episodes, self._done, self._steps, self._steps_of_done = episodes, 0, 0, 0
+        self._began = self._told = time.monotonic()
+
+    def step(self, steps: int) -> None:
+        """So many agent steps were taken."""
+        self._steps += steps
+        if time.monotonic() - self._told >= (TERMINAL_SECONDS if sys.stdout.isatty() else LOG_SECONDS):
+            self._tell("")
+
+    def episode(self, policy: str, record: EpisodeRecord) -> None:
+        """One is over."""
+        self._done, self._steps_of_done = self._done + 1, self._steps_of_done + record.episode_steps
+        self._tell(f"  {policy}, seed {record.seed}: return {record.score:.2f}, success {record.success:.0f}")
+
+    def _tell(self, words: str) -> None:
+        self._told = time.monotonic()
+        rate = self._steps / (self._told - self._began)
+        left = "?"
+        if self._done:  # those to come are taken to be as long as those that are over
+            to_go = self._steps_of_done / self._done * self._episodes - self._steps
+            left = f"{max(0.0, to_go) / rate / 60:.1f} min"
+        text = f"{self._done} / {self._episodes} episodes  {self._steps:,} steps  {rate:.1f} steps/s  left {left}{words}"
+        progress_line(text, last=self._done == self._episodes)
 
 
 def sentence(scores: dict[str, Any]) -> str:

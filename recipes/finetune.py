@@ -28,14 +28,20 @@ from recipes.run.finetune_settings import FinetuneConfig, check_same_config, is_
 if __name__ == "__main__":  # before torch is imported, so that --help and a typo answer at once
     CONFIG = parse_config(FinetuneConfig, description=__doc__)
 
-import numpy as np
 import torch
 import yaml
 from gymnasium import Env
 
 from cwm_hub.agents.agent import Agent, Policy
 from cwm_hub.agents.replay import Replay
-from cwm_hub.agents.rollout import Collector, EpisodeRecord, RandomPolicy, each_episode, evaluation_seeds
+from cwm_hub.agents.rollout import (
+    Collector,
+    EpisodeRecord,
+    RandomPolicy,
+    Seen,
+    each_episode,
+    evaluation_seeds,
+)
 from cwm_hub.envs import make_env
 from cwm_hub.evaluation.episodes import FILMED_EPISODES, episode_rows
 from cwm_hub.figures.films import write_film
@@ -125,10 +131,14 @@ def main(config: FinetuneConfig) -> int:
         due = policies_due(config, progress, agent, random)
         if due and not stop.received:
             with meter.timing("evaluate"):
-                records, frames = evaluate(evaluation_envs, due, config.evaluation_episodes, stop)
+                records, filmed = evaluate(evaluation_envs, due, config.evaluation_episodes, stop)
             if not stop.received:
                 film, fps = film_path(run, progress.agent_steps), envs[0].metadata["render_fps"]
-                write_film(film, frames["random" if "random" in due else "mode"], frames_per_second=fps)
+                policy, learned = ("mode", f" after {progress.agent_steps:,} agent steps")
+                if "random" in due:
+                    policy, learned = "random", ""
+                title = f"{config.env.name}, {policy}{learned}"
+                write_film(film, filmed[policy], title=title, frames_per_second=fps)
                 if "random" in due:
                     check_task(records["random"], agent, config)
                 write_evaluation(
@@ -225,21 +235,21 @@ def learn(agent: Agent, replay: Replay, progress: Progress, meter: Meter, config
 
 def evaluate(
     envs: Sequence[Env[Any, Any]], policies: dict[str, tuple[Policy, bool]], episodes: int, stop: StopSignal
-) -> tuple[dict[str, list[EpisodeRecord]], dict[str, list[np.ndarray]]]:
+) -> tuple[dict[str, list[EpisodeRecord]], dict[str, list[tuple[EpisodeRecord, Seen]]]]:
     """Every policy on the evaluation seeds, until a signal comes: what was played then is no evaluation.
 
     Returns:
-        The records of each policy, and the frames of its first `FILMED_EPISODES`.
+        The records of each policy, and what was seen in its first `FILMED_EPISODES`.
     """
     records: dict[str, list[EpisodeRecord]] = {name: [] for name in policies}
-    filmed: dict[str, list[np.ndarray]] = {name: [] for name in policies}
+    filmed: dict[str, list[tuple[EpisodeRecord, Seen]]] = {name: [] for name in policies}
     played = each_episode(
         envs, policies, seeds=evaluation_seeds(episodes), stopped=lambda: bool(stop.received)
     )
-    for name, record, frames in played:
+    for name, record, seen in played:
         records[name].append(record)
         if len(filmed[name]) < FILMED_EPISODES:
-            filmed[name].append(frames)
+            filmed[name].append((record, seen))
     return records, filmed
 
 

@@ -10,13 +10,9 @@ tables, films, work done; a damaged run is named and left out. Beside the page a
 PAGE_results.csv. Pictures and videos are inside the file, but for films beyond 20 MB. A few seconds.
 """
 
-import csv
-import io
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from recipes.run.command_line import parse_config
 
@@ -46,7 +42,7 @@ if __name__ == "__main__":  # before matplotlib is imported, so that --help and 
 
 from recipes.run.agent_runs import find_runs
 from recipes.run.demo_report import demo_page
-from recipes.run.folder import RecipeError, one_sentence_errors, write_text
+from recipes.run.folder import RecipeError, csv_text, one_sentence_errors, write_text
 from recipes.run.runs_report import runs_page
 
 
@@ -81,16 +77,6 @@ def main(config: ReportConfig) -> int:
     for path in written:
         print(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
     return 0
-
-
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows under the names of all of them."""
-    file = io.StringIO()
-    names = dict.fromkeys(name for row in rows for name in row)
-    writer = csv.DictWriter(file, list(names), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ last digits of sums that a matrix product of more rows adds up in another order.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -56,6 +56,16 @@ class EpisodeRecord:
     """Whether the task itself ended it, as against a time limit."""
 
 
+class Seen(NamedTuple):
+    """An episode as a film shows it, from the reset's frame on: T = episode_steps + 1."""
+
+    image: UInt8[np.ndarray, "T 3 H W"]
+    reward: Float32[np.ndarray, "T"]
+    """Received on arrival at the frame."""
+    success: Float32[np.ndarray, "T"]
+    """1.0 from the first frame on that solved the task."""
+
+
 @dataclass
 class _Running:
     """The episode under way."""
@@ -68,16 +78,21 @@ class _Running:
     image: list[np.ndarray]
     action: list[np.ndarray]
     reward: list[float]
-    success: float = 0.0
+    success: list[float] = field(default_factory=lambda: [0.0])
+    """Whether any step up to there solved the task."""
     terminated: bool = False
 
     def record(self) -> EpisodeRecord:
         score, steps = float(sum(self.reward)), len(self.reward) - 1
-        return EpisodeRecord(self.seed, score, self.success, steps, self.terminated)
+        return EpisodeRecord(self.seed, score, self.success[-1], steps, self.terminated)
 
     def episode(self) -> Episode:
         image, action = np.stack(self.image), np.stack(self.action)
         return Episode(image, action, np.array(self.reward, np.float32), self.terminated)
+
+    def seen(self) -> Seen:
+        image, success = np.stack(self.image), np.array(self.success, np.float32)
+        return Seen(image, np.array(self.reward, np.float32), success)
 
 
 class Collector:
@@ -152,18 +167,21 @@ def each_episode(
     *,
     seeds: Sequence[int],
     stopped: Callable[[], bool] = lambda: False,
-) -> Iterator[tuple[str, EpisodeRecord, UInt8[np.ndarray, "T 3 H W"]]]:
-    """Every policy on the same seeds: `(name, record, frames)` of its episodes, in the order of the seeds.
+    stepped: Callable[[int], None] = lambda steps: None,
+) -> Iterator[tuple[str, EpisodeRecord, Seen]]:
+    """Every policy on the same seeds: `(name, record, seen)` of its episodes, in the order of the seeds.
 
     Args:
         envs: alike, as many as episodes are played at once; stepped by nobody else meanwhile.
         policies: by name, each with whether it explores.
         seeds: of the episodes.
         stopped: asked before every step; where it says so, nothing more is played.
+        stepped: told after every step how many agent steps it was, one in each of the episodes under way.
     """
     for name, (policy, explore) in policies.items():
-        for record, frames in play(envs, policy, seeds=seeds, explore=explore, stopped=stopped):
-            yield name, record, frames
+        played = play(envs, policy, seeds=seeds, explore=explore, stopped=stopped, stepped=stepped)
+        for record, seen in played:
+            yield name, record, seen
 
 
 def play(
@@ -173,8 +191,9 @@ def play(
     seeds: Sequence[int],
     explore: bool = False,
     stopped: Callable[[], bool] = lambda: False,
-) -> Iterator[tuple[EpisodeRecord, UInt8[np.ndarray, "T 3 H W"]]]:
-    """An episode for each seed, and what was seen in it, the reset's frame first: episode_steps + 1 frames.
+    stepped: Callable[[int], None] = lambda steps: None,
+) -> Iterator[tuple[EpisodeRecord, Seen]]:
+    """An episode for each seed, and what was seen in it.
 
     An environment that is free takes the next seed; an episode waits for those of earlier seeds. Arguments as of
     `each_episode`.
@@ -190,18 +209,12 @@ def play(
                 running[at] = _begin(free.pop(0), policy, seed)
             actions = _choose(list(running.values()), explore)
             ended = [_advance(one, action) for one, action in zip(running.values(), actions, strict=True)]
+            stepped(len(ended))
             for at in [at for at, end in zip(running, ended, strict=True) if end]:
                 over[at] = running.pop(at)
                 free.append(over[at].env)
         done = over.pop(number)
-        yield done.record(), np.stack(done.image)
-
-
-def play_episode(
-    env: "gymnasium.Env[Any, Any]", policy: Policy, *, seed: int, explore: bool = False
-) -> tuple[EpisodeRecord, UInt8[np.ndarray, "T 3 H W"]]:
-    """One whole episode and what was seen in it."""
-    return next(play([env], policy, seeds=[seed], explore=explore))
+        yield done.record(), done.seen()
 
 
 def episode_seed(run_seed: int, episode: int) -> int:
@@ -237,7 +250,7 @@ def _advance(running: _Running, action: Float32[np.ndarray, "A"]) -> bool:
     running.image.append(_channels_first(frame))
     running.action.append(action)
     running.reward.append(float(reward))
-    running.success = max(running.success, float(info.get("success", 0.0)))
+    running.success.append(max(running.success[-1], float(info.get("success", 0.0))))
     running.terminated = bool(terminated)
     return bool(terminated or truncated)
 

@@ -186,6 +186,12 @@ def check_several(name: str, setting: str) -> None:
         raise ValueError(f"{name} plays one episode at a time on its server: set {setting} to 1")
 
 
+def names_code(name: str) -> bool:
+    """Whether making this environment imports a module that its name chooses: `module:factory`, `gym:module:ID`."""
+    head, _, task = name.partition(":")
+    return head not in SUITES | _registered or (head == "gym" and ":" in task)
+
+
 def list_envs() -> list[str]:
     """The names of suites without tasks, and of the listed tasks of the others, which take more than these."""
     return [

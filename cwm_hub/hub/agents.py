@@ -12,7 +12,7 @@ import yaml
 
 from cwm_hub.agents.agent import Agent
 from cwm_hub.config import from_dict, override
-from cwm_hub.envs.table import EnvConfig
+from cwm_hub.envs.table import EnvConfig, names_code
 from cwm_hub.hub.checkpoint import CONFIG, TRAIN, Checkpoint, CheckpointError
 from cwm_hub.hub.files import local_path
 from cwm_hub.hub.names import find_checkpoint
@@ -51,7 +51,8 @@ class SavedAgent:
             changes: other fields of `EnvConfig`, by name.
 
         Raises:
-            ValueError: fields that `EnvConfig` does not have, or no record of a task and none given.
+            ValueError: fields that `EnvConfig` does not have, no record of a task and none given, or one that would run
+                code which an agent from elsewhere names: only a run folder's own record is believed so far.
         """
         trained = self.trained_on
         if trained is None:
@@ -60,6 +61,10 @@ class SavedAgent:
                     f"{self.checkpoint} does not say what it was trained on: give --task suite:task"
                 )
             trained = EnvConfig(task, image_size)
+        if task is None and self.run is None and names_code(trained.name):
+            raise CheckpointError(
+                f"{self.checkpoint} was trained on {trained.name}, which is code of its own: --task {trained.name} says to run it"
+            )
         task = task or trained.name
         if task.partition(":")[0] != trained.name.partition(":")[0]:
             trained = replace(trained, options={})

@@ -105,7 +105,7 @@ def reproduce_episodes(checkpoint: Checkpoint, *, env_name: str | None = None) -
         HubError: no evaluation recorded, or a task that is not one of this library's.
     """
     from cwm_hub.agents.rollout import evaluate, evaluation_seeds
-    from cwm_hub.envs.table import SUITES, EnvConfig, make_env
+    from cwm_hub.envs.table import EnvConfig, make_env, names_code
 
     train, where = checkpoint.read(TRAIN) or {}, f"{checkpoint}/{TRAIN}"
     with form_of(where):
@@ -117,7 +117,7 @@ def reproduce_episodes(checkpoint: Checkpoint, *, env_name: str | None = None) -
         scores = {key: float(published[key]) for key in ("score", "success_rate") if key in published}
         seeds = evaluation_seeds(published["episodes"])
     name = env_name or str(env.get("name"))
-    if env_name is None and name.partition(":")[0] not in SUITES:
+    if env_name is None and names_code(name):
         raise HubError(
             f"{checkpoint} was evaluated on {name}, which is code of its own: --env {name} says to run it"
         )

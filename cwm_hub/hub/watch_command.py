@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import argparse
 
+AT_ONCE = 8
+"""Episodes acted in one batch, each in an environment of its own."""
 EXAMPLES = (
     "cwm-hub watch runs/reach",
     "cwm-hub watch owner/agent --out agent.mp4",
@@ -47,6 +49,7 @@ def run(args: Any) -> Iterator[str]:
 
     from cwm_hub.agents.rollout import each_episode, evaluation_seeds
     from cwm_hub.envs import make_env
+    from cwm_hub.envs.table import find_suite
     from cwm_hub.evaluation.episodes import check_fits
     from cwm_hub.figures.films import write_film
     from cwm_hub.hub.agents import find_agent
@@ -54,16 +57,18 @@ def run(args: Any) -> Iterator[str]:
     saved = find_agent(args.agent)
     agent = saved.load(device=args.device)
     config = saved.environment(args.task, image_size=agent.image_size)
-    env = make_env(**asdict(config))
-    check_fits(agent, env, task=config.name)
+    at_once = min(args.episodes, AT_ONCE) if find_suite(config.name)[0].several else 1
+    envs = [make_env(**asdict(config)) for _ in range(at_once)]
+    check_fits(agent, envs[0], task=config.name)
     policy = "sampled" if args.sampled else "mode"
-    played = each_episode([env], {policy: (agent, args.sampled)}, seeds=evaluation_seeds(args.episodes))
-    scores, frames = zip(*((record.score, seen) for _, record, seen in played), strict=True)
+    learned = "" if saved.agent_steps is None else f" after {saved.agent_steps:,} agent steps"
+    told = f"{config.name}, {policy}{learned}"
+    played = each_episode(envs, {policy: (agent, args.sampled)}, seeds=evaluation_seeds(args.episodes))
+    episodes = [(record, seen) for _, record, seen in played]
     place = args.out or Path("watch.mp4")
     if args.out is None and saved.run is not None:
         place = saved.run / "films" / f"watch-{saved.agent_steps:09d}.mp4"
-    write_film(place, frames, frames_per_second=env.metadata["render_fps"])
-    env.close()
-    learned = "" if saved.agent_steps is None else f" after {saved.agent_steps:,} agent steps"
-    told = ", ".join(f"{score:.1f}" for score in scores)
-    yield f"{place}: {config.name}, {policy}{learned}, returns {told}"
+    write_film(place, episodes, title=told, frames_per_second=envs[0].metadata["render_fps"])
+    for env in envs:
+        env.close()
+    yield f"{place}: {told}, returns {', '.join(f'{record.score:.1f}' for record, _ in episodes)}"

@@ -4,13 +4,15 @@ A run folder holds `config.yaml`, `metrics.jsonl` and `checkpoints/step-<updates
 that a killed run finds it whole.
 """
 
+import csv
+import io
 import json
 import os
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -98,6 +100,16 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Add one json line."""
     with path.open("a") as file:
         file.write(json.dumps(dict(row)) + "\n")
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows under the names of all of them."""
+    file = io.StringIO()
+    names = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(file, list(names), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
 
 
 def note_unreadable(path: Path, broken: Iterable[tuple[str, str]], *, updates: int) -> None:

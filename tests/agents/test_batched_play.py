@@ -57,15 +57,17 @@ def agent(request: pytest.FixtureRequest) -> Agent:
 def test_a_free_environment_takes_the_next_seed_and_records_keep_their_order() -> None:
     """Two at once: 4 beside 1, then 2, then 3, which is left alone in the end."""
     policy = Noting()
-    played = list(play([Counted(), Counted()], policy, seeds=[4, 1, 2, 3]))
+    steps: list[int] = []
+    played = list(play([Counted(), Counted()], policy, seeds=[4, 1, 2, 3], stepped=steps.append))
     assert policy.batches == [[4, 1], [4, 2], [4, 2], [4, 3], [3], [3]]
+    assert steps == [2, 2, 2, 2, 1, 1]
     assert [(record.seed, record.episode_steps, record.score) for record, _ in played] == [
         (4, 4, 16.0),
         (1, 1, 1.0),
         (2, 2, 4.0),
         (3, 3, 9.0),
     ]
-    assert [(len(frames), frames.min(), frames.max()) for _, frames in played] == [
+    assert [(len(seen.image), seen.image.min(), seen.image.max()) for _, seen in played] == [
         (n + 1, n, n) for n in (4, 1, 2, 3)
     ]
 
@@ -131,8 +133,8 @@ def test_an_agents_episode_does_not_depend_on_those_beside_it(agent: Agent, expl
     envs = [make_env("dummy", image_size=SIDE) for _ in range(3)]
     alone = list(play(envs[:1], agent, seeds=seeds, explore=explore))
     together = list(play(envs, agent, seeds=seeds, explore=explore))
-    for (record, frames), (other, seen) in zip(alone, together, strict=True):
-        assert (record.seed, record.success, len(frames)) == (other.seed, other.success, len(seen))
+    for (record, one), (other, seen) in zip(alone, together, strict=True):
+        assert (record.seed, record.success, len(one.image)) == (other.seed, other.success, len(seen.image))
         assert record.score == pytest.approx(other.score, abs=1e-3)
     assert len({round(record.score, 2) for record, _ in alone}) == 5
 
@@ -141,8 +143,8 @@ def test_random_episodes_are_bit_for_bit_those_alone() -> None:
     envs = [make_env("dummy", image_size=16) for _ in range(3)]
     alone = list(play(envs[:1], RandomPolicy(1), seeds=range(5)))
     together = list(play(envs, RandomPolicy(1), seeds=range(5)))
-    for (record, frames), (other, seen) in zip(alone, together, strict=True):
-        assert record == other and np.array_equal(frames, seen)
+    for (record, one), (other, seen) in zip(alone, together, strict=True):
+        assert record == other and all(map(np.array_equal, one, seen))
 
 
 def test_rows_are_joined_and_taken_out_alike(agent: Agent) -> None:

@@ -10,7 +10,7 @@ from cwm_hub.agents.rollout import (
     episode_seed,
     evaluate,
     evaluation_seeds,
-    play_episode,
+    play,
 )
 from cwm_hub.envs.table import make_env
 
@@ -88,15 +88,21 @@ def test_evaluation_is_one_episode_per_seed_and_repeats_exactly() -> None:
 
 def test_an_episode_comes_with_every_frame_from_the_reset_on() -> None:
     env = make_env("dummy", image_size=16)
-    record, frames = play_episode(env, BestPolicy(env), seed=3)
+    ((record, film),) = play([env], BestPolicy(env), seeds=[3])
     assert [record] == evaluate(env, BestPolicy(env), seeds=[3])
     frame, _ = env.reset(seed=3)
-    seen, ended = [frame], False
+    seen, rewards, successes, ended = [frame], [0.0], [0.0], False
     while not ended:
-        frame, _, _, ended, _ = env.step(env.unwrapped.simulator.best_action())
+        frame, reward, _, ended, info = env.step(env.unwrapped.simulator.best_action())
         seen.append(frame)
-    assert len(frames) == record.episode_steps + 1 == 21
-    assert np.array_equal(frames, np.stack(seen).transpose(0, 3, 1, 2))
+        rewards.append(reward)
+        successes.append(info["success"])
+    assert len(film.image) == record.episode_steps + 1 == 21
+    assert np.array_equal(film.image, np.stack(seen).transpose(0, 3, 1, 2))
+    assert np.array_equal(film.reward, np.array(rewards, np.float32))
+    assert (
+        np.array_equal(film.success, successes) and 0 < film.success.mean() < 1
+    )  # once solved, it stays there
 
 
 def test_training_and_evaluation_seeds_are_apart() -> None:

@@ -55,7 +55,7 @@ def test_every_policy_plays_every_seed():
     played = list(each_episode([env], policies, seeds=[3, 5]))
     alone = evaluate(env, RandomPolicy(1), seeds=[3, 5])
     assert [(name, record) for name, record, _ in played] == [(n, r) for n in policies for r in alone]
-    assert {len(frames) for *_, frames in played} == {21}
+    assert {len(seen.image) for *_, seen in played} == {21}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from cwm_hub.figures import curves, sheet
+from cwm_hub.agents.rollout import EpisodeRecord, Seen
+from cwm_hub.figures import curves, films, sheet
 from cwm_hub.figures.films import write_film
 from cwm_hub.figures.frames import (
     _heat,
@@ -153,18 +154,55 @@ def test_video_is_playable_and_shows_truth_beside_prediction(tmp_path):
     assert abs(seen - (0x8C, 0x95, 0x9F)).max() < 20 and abs(open_loop - (0xBC, 0x4C, 0x00)).max() < 40
 
 
-def test_a_film_shows_episodes_side_by_side_and_waits_at_the_end_of_short_ones(tmp_path):
-    grey = np.full((3, 3, 16, 16), 60, np.uint8)
-    light = np.stack([np.full((3, 16, 16), level, np.uint8) for level in (120, 200)])
-    path = write_film(tmp_path / "new/film.mp4", [grey, light], frames_per_second=4.0)
+def seen(levels: list[int], rewards: list[float], success: list[float]) -> tuple[EpisodeRecord, Seen]:
+    """An episode of plain frames."""
+    image = np.stack([np.full((3, 16, 16), level, np.uint8) for level in levels])
+    record = EpisodeRecord(7, sum(rewards), success[-1], len(levels) - 1, False)
+    return record, Seen(image, np.array(rewards, np.float32), np.array(success, np.float32))
+
+
+def test_a_film_shows_episodes_side_by_side_under_their_captions(tmp_path, monkeypatch):
+    written = []
+    real = films.ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        films.ImageDraw.ImageDraw,
+        "text",
+        lambda self, at, text, **options: (written.append(text), real(self, at, text, **options))[1],
+    )
+    grey = seen([60, 60, 60], [0.0, 1.5, -0.25], [0.0, 0.0, 0.0])
+    light = seen([120, 200], [0.0, 10.0], [0.0, 1.0])
+    path = write_film(tmp_path / "new/film.mp4", [grey, light], title="dummy, mode", frames_per_second=4.0)
     with av.open(str(path)) as container:
         pictures = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
     assert len(pictures) == 3 + 2  # half a second of the last frame
-    assert pictures[0].shape == (128, 128 + 4 + 128, 3)  # every pixel 8 x 8
+    top = 3 * films.LINE + 2  # of the title, the seed, the return
+    assert pictures[0].shape == (top + 128, 128 + 4 + 128, 3)  # every pixel 8 x 8
     for time, level in enumerate((120, 200, 200, 200)):
-        left, right = pictures[time][64, 64], pictures[time][64, 196]
+        left, right = pictures[time][top + 64, 64], pictures[time][top + 64, 196]
         assert abs(left - 60).max() < 6 and abs(right - level).max() < 6
+    told = [
+        "return 0.0",
+        "return 0.0",
+        "return 1.5",
+        "return 10.0",
+        "success",
+        "return 1.2",
+        "return 10.0",
+        "success",
+    ]
+    assert written == ["dummy, mode", "seed 7", "seed 7", *told]
+    strips = [picture[:top] for picture in pictures]
+    assert all(strip.min() < 120 for strip in strips) and abs(strips[0] - strips[1]).max() > 60
     assert [file.name for file in path.parent.iterdir()] == ["film.mp4"]
+
+
+def test_a_title_that_is_too_long_is_broken():
+    font = films.ImageFont.load_default(size=films.FONT_SIZE)
+    title = "metaworld:button-press-topdown-wall-of-another-name-still, mode after 250,000 agent steps"
+    lines = list(films._broken(title, font, 128))
+    assert max(map(font.getlength, lines)) <= 128 and len(lines) > 3
+    assert "".join(lines).replace(" ", "") == title.replace(" ", "")
+    assert list(films._broken("dummy, mode", font, 128)) == ["dummy, mode"]
 
 
 def test_loss_curves_go_through_the_logged_rows():

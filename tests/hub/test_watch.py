@@ -1,6 +1,7 @@
 """`cwm-hub watch`: a film of an agent in its task and in another, and what is refused."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import av
@@ -53,6 +54,27 @@ def test_the_newest_agent_of_a_run_is_filmed_in_its_task(run: Path, capsys: pyte
     )
 
 
+def test_episodes_are_acted_in_batches(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Ten episodes, eight of them at once."""
+    batches = []
+    real = DrQV2Agent.act
+    monkeypatch.setattr(
+        DrQV2Agent,
+        "act",
+        lambda self, image, *rest, **named: (batches.append(len(image)), real(self, image, *rest, **named))[
+            1
+        ],
+    )
+    assert main(["watch", str(run), "--device", "cpu", "--episodes", "10"]) == 0
+    assert batches == [8] * 20 + [2] * 20
+    returns = capsys.readouterr().out.strip().rpartition("returns ")[2].split(", ")
+    agent = from_pretrained(run / "checkpoints" / "step-00001200" / "agent")
+    alone = evaluate(make_env("dummy", image_size=32), agent, seeds=evaluation_seeds(10))
+    assert [float(one) for one in returns] == pytest.approx([one.score for one in alone], abs=0.1)
+
+
 def test_another_task_and_place(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     film = tmp_path / "film.mp4"
     assert main(["watch", str(run), "--device", "cpu", "--task", "scenes", "--out", str(film)]) == 0
@@ -90,6 +112,21 @@ def test_an_agent_without_a_record_needs_a_task(
     assert "agent does not say what it was trained on: give --task" in capsys.readouterr().err
     assert main(["watch", "agent", "--device", "cpu", "--task", "dummy"]) == 0
     assert "watch.mp4: dummy, mode, returns" in capsys.readouterr().out and Path("watch.mp4").exists()
+
+
+def test_code_that_an_agent_from_elsewhere_names_is_not_run(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`antigravity` would open a browser: it is not even imported."""
+    monkeypatch.chdir(tmp_path)
+    agent = from_pretrained(run / "checkpoints" / "step-00001200" / "agent")
+    save_pretrained(agent, "agent", train={"config": {"env": {"name": "antigravity:fly"}}}, card=False)
+    assert main(["watch", "agent", "--device", "cpu"]) == 1
+    told = capsys.readouterr().err
+    assert told == (
+        "error: agent was trained on antigravity:fly, which is code of its own: --task antigravity:fly says to run it\n"
+    )
+    assert "antigravity" not in sys.modules
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Scoring saved agents: those of a run, of a folder and of the Hub; the task of training and another; refusals."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +11,9 @@ import torch
 from test_finetune import arguments, main, rows
 
 from cwm_hub import create_model, save_pretrained
-from cwm_hub.agents.rollout import evaluation_seeds
+from cwm_hub.agents.rollout import EpisodeRecord, RandomPolicy, evaluate, evaluation_seeds
+from cwm_hub.envs import make_env
+from cwm_hub.hub.agents import find_agent
 from recipes import evaluate_agent
 from recipes.evaluate_agent import EvaluateAgentConfig
 from recipes.run.command_line import parse_config
@@ -36,7 +39,10 @@ def test_a_finished_run_scores_as_in_its_last_evaluation(run: Path, tmp_path: Pa
     where = ("agent_steps", "env_frames", "updates")
     expected = [{name: value for name, value in row.items() if name not in where} for row in last]
     assert [row["policy"] for row in expected] == ["mode"] * 2 + ["sampled"] * 2
-    assert rows(tmp_path / "episodes.jsonl") == expected
+    played = rows(tmp_path / "episodes.jsonl")
+    assert [row for row in played if row["policy"] != "random"] == expected
+    with (tmp_path / "episodes.csv").open(newline="") as file:
+        assert list(csv.DictReader(file)) == [{k: str(v) for k, v in row.items()} for row in played]
     assert {row["task"] for row in expected} == {"dummy"}
     assert told["agent"]["agent_steps"] == 120 and told["other_than_in_training"] == {}
     assert told["seeds"] == evaluation_seeds(2)
@@ -44,6 +50,43 @@ def test_a_finished_run_scores_as_in_its_last_evaluation(run: Path, tmp_path: Pa
     assert told["policies"]["mode"]["score"]["mean"] == pytest.approx(mean)
     with av.open(str(tmp_path / "film.mp4")) as film:
         assert film.streams.video[0].width == 2 * 128 + 4
+
+
+def test_a_random_policy_plays_the_same_seeds(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    told = score(run, tmp_path, "--episodes", "3")
+    expected = evaluate(
+        make_env("dummy", image_size=32), RandomPolicy(1), seeds=evaluation_seeds(3), explore=True
+    )
+    random = [row for row in rows(tmp_path / "episodes.jsonl") if row["policy"] == "random"]
+    assert [(row["seed"], row["score"]) for row in random] == [(one.seed, one.score) for one in expected]
+    mean = sum(one.score for one in expected) / 3
+    assert told["policies"]["random"]["score"]["mean"] == pytest.approx(mean)
+    printed = capsys.readouterr().out
+    assert f"dummy, random: return {mean:.2f} [" in printed
+    assert "6 / 6 episodes  120 steps" in printed
+    assert (
+        f"  random, seed {expected[2].seed}: return {expected[2].score:.2f}, success {expected[2].success:.0f}"
+        in printed
+    )
+    assert score(run, tmp_path, "--random", "false")["policies"].keys() == {"mode"}
+
+
+def test_progress_is_told_between_episodes_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """By a clock that gains four seconds at every look: lines of the steps are ten seconds apart at least."""
+    now = iter(range(0, 1000, 4))
+    monkeypatch.setattr(evaluate_agent.time, "monotonic", lambda: float(next(now)))
+    progress = evaluate_agent.Progress(2)
+    for _ in range(4):
+        progress.step(2)
+    progress.episode("mode", EpisodeRecord(5, 1.0, 1.0, 8, False))
+    assert capsys.readouterr().out.splitlines() == [
+        "0 / 2 episodes  6 steps  0.4 steps/s  left ?",
+        "1 / 2 episodes  8 steps  0.3 steps/s  left 0.4 min  mode, seed 5: return 1.00, success 1",
+    ]
 
 
 def test_episodes_at_once_score_as_one_by_one(run: Path, tmp_path: Path) -> None:
@@ -71,8 +114,28 @@ def test_a_running_run_is_scored_by_its_newest_checkpoint(run: Path, tmp_path: P
 def test_an_agent_folder_brings_its_task_along(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run / "agent", tmp_path / "agent")
     told = score(tmp_path / "agent", tmp_path / "out", "--seeds", "5", "6", "7")
-    assert [row["seed"] for row in rows(tmp_path / "out" / "episodes.jsonl")] == [5, 6, 7]
-    assert told["env"]["name"] == "dummy" and told["policies"].keys() == {"mode"}
+    assert [row["seed"] for row in rows(tmp_path / "out" / "episodes.jsonl")] == [5, 6, 7] * 2
+    assert told["env"]["name"] == "dummy" and told["policies"].keys() == {"mode", "random"}
+
+
+@pytest.mark.parametrize("name", ["my_lab:lamp", "gym:my_lab:Lamp-v0"])
+def test_code_that_an_agent_from_elsewhere_names_is_not_run(run: Path, tmp_path: Path, name: str) -> None:
+    """Of a folder with an agent, wherever it came from; the record of a run folder is the user's own."""
+    elsewhere, own = tmp_path / "agent", tmp_path / "run"
+    shutil.copytree(run / "agent", elsewhere)
+    train = json.loads((elsewhere / "train.json").read_text())
+    train["config"]["env"]["name"] = name
+    (elsewhere / "train.json").write_text(json.dumps(train))
+    with pytest.raises(
+        ValueError, match=f"was trained on {name}, which is code of its own: --task {name} says to run it"
+    ):
+        score(elsewhere, tmp_path / "out")
+    assert score(elsewhere, tmp_path / "out", "--task", "dummy", "--episodes", "1")["env"]["name"] == "dummy"
+    shutil.copytree(run, own)
+    (own / "config.yaml").write_text(
+        (own / "config.yaml").read_text().replace("name: dummy", f"name: '{name}'")
+    )
+    assert find_agent(own).environment(image_size=32).name == name
 
 
 def test_another_task_is_said(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -81,8 +144,8 @@ def test_another_task_is_said(run: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "other than in training: env.name is 'scenes', was 'dummy'" in printed
     assert "scenes, mode: return" in printed and "over 1 episode\n" in printed
     assert told["other_than_in_training"] == {"name": ["scenes", "dummy"], "episode_frames": [5, None]}
-    (row,) = rows(tmp_path / "episodes.jsonl")
-    assert (row["task"], row["episode_steps"]) == ("scenes", 5)
+    for row in rows(tmp_path / "episodes.jsonl"):
+        assert (row["task"], row["episode_steps"]) == ("scenes", 5)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from moving_squares import write_clips
+from PIL import Image
 
 from cwm_hub import create_model, save_pretrained
-from cwm_hub.figures.films import write_film
+from cwm_hub.figures.films import write_mp4
 from recipes import evaluate, report
 from recipes.report import ReportConfig
 from recipes.run import demo_report, folder, report_page
@@ -83,7 +83,7 @@ def run(tmp_path_factory) -> Path:
     write_rows(folder / "finetune/eval.jsonl", evaluation)
     for at in (0, 100, 150):
         film = folder / f"finetune/films/step-{at:09d}.mp4"
-        write_film(film, [np.full((3, 3, 16, 16), at, np.uint8)], frames_per_second=5.0)
+        write_mp4(film, [Image.new("RGB", (16, 16), (at, at, at))] * 3, frames_per_second=5.0)
     (folder / "finetune/config.yaml").write_text(
         "env: {name: 'metaworld:reach'}\ninit: contextwm-debug\nagent_steps: 150\nprefill_steps: 100\nwarmup_updates: 7\n"
     )

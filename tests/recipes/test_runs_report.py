@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from test_report import words
 
-from cwm_hub.figures.films import write_film
+from cwm_hub.figures.films import write_mp4
 from recipes import report
 from recipes.report import ReportConfig
 from recipes.run import runs_report
@@ -35,11 +35,8 @@ def write_run(
                 solved = float((episode < 4 * rate) != (policy == "sampled"))
                 where = {"agent_steps": at, "env_frames": 2 * at, "updates": at // 10}
                 rows.append(where | {"policy": policy, "score": 100 * solved, "success": solved})
-        write_film(
-            folder / f"films/step-{at:09d}.mp4",
-            [np.full((2, 3, 16, 16), at % 256, np.uint8)],
-            frames_per_second=5.0,
-        )
+        picture = Image.new("RGB", (16, 16), (at % 256,) * 3)
+        write_mp4(folder / f"films/step-{at:09d}.mp4", [picture] * 2, frames_per_second=5.0)
     (folder / "eval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     metrics = {"agent_steps": at, "env_frames": 2 * at, "updates": at // 10, "seconds": 1800.0}
     (folder / "metrics.jsonl").write_text(json.dumps(metrics) + "\n")
