@@ -54,7 +54,7 @@ from recipes.run.folder import (
     RecipeError,
     StopSignal,
     append_row,
-    lock_run,
+    begun_or_untouched,
     one_sentence_errors,
     progress_line,
     read_rows,
@@ -73,12 +73,18 @@ POLICIES = ("random", "mode", "sampled")
 def main(config: FinetuneConfig) -> int:
     """Fine-tune, or go on with it; the exit code is 0 when the run is finished."""
     config = with_fallback(config)
-    run, checkpoints = Path(config.run), Path(config.run) / "checkpoints"
+    run = Path(config.run)
     check_same_config(run, config)
     if is_finished(run, config):
         print(f"finished already: {run / 'agent'}")
         return 0
-    lock = lock_run(run)  # noqa: F841 (held as long as it is referred to)
+    with begun_or_untouched(run, played="eval.jsonl"):
+        return fine_tune(config)
+
+
+def fine_tune(config: FinetuneConfig) -> int:
+    """The run, from its start or its last checkpoint on; the exit code."""
+    run, checkpoints = Path(config.run), Path(config.run) / "checkpoints"
 
     # The task more than once: evaluation must not disturb the training episodes under way.
     at_once = min(config.evaluation_episodes_at_once, config.evaluation_episodes)
@@ -133,14 +139,14 @@ def main(config: FinetuneConfig) -> int:
             with meter.timing("evaluate"):
                 records, filmed = evaluate(evaluation_envs, due, config.evaluation_episodes, stop)
             if not stop.received:
+                if "random" in due:
+                    check_task(records["random"], agent, config)
                 film, fps = film_path(run, progress.agent_steps), envs[0].metadata["render_fps"]
                 policy, learned = ("mode", f" after {progress.agent_steps:,} agent steps")
                 if "random" in due:
                     policy, learned = "random", ""
                 title = f"{config.env.name}, {policy}{learned}"
                 write_film(film, filmed[policy], title=title, frames_per_second=fps)
-                if "random" in due:
-                    check_task(records["random"], agent, config)
                 write_evaluation(
                     run / "eval.jsonl", records, counters(config, progress), task=config.env.name
                 )

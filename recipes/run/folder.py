@@ -64,6 +64,27 @@ def lock_run(run: Path) -> TextIO:
     return file
 
 
+@contextmanager
+def begun_or_untouched(run: Path, *, played: str) -> Iterator[None]:
+    """Hold the run's lock; what fails before there is a file of this name takes along everything that it made in the folder.
+
+    Raises:
+        RecipeError: another process has the lock.
+    """
+    names = {path.name for path in run.iterdir()} if run.is_dir() else set()
+    with lock_run(run):
+        before = names | {path.name for path in run.iterdir() if path.name != ".lock"}
+        try:
+            yield
+        except BaseException:
+            if not (run / played).exists():
+                for path in [path for path in run.iterdir() if path.name not in before]:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if not any(run.iterdir()):
+                    run.rmdir()
+            raise
+
+
 def step_directory(checkpoints: Path, updates: int) -> Path:
     """Name of the checkpoint after so many updates."""
     return checkpoints / f"step-{updates:08d}"

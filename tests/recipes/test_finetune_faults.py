@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +21,7 @@ from cwm_hub.agents.dreamer import DreamerAgent
 from cwm_hub.agents.rollout import RandomPolicy, evaluate, evaluation_seeds
 from cwm_hub.envs.table import make_env
 from cwm_hub.models.action_world_model import ActionWorldModel
+from recipes.run import folder
 from recipes.run.finetune_settings import FinetuneConfig, check_same_config
 
 
@@ -118,7 +121,7 @@ def test_episodes_that_do_not_fit_are_refused_before_the_prefill(
     with pytest.raises(ValueError, match=sentence) as error:
         main(arguments(tmp_path / "run", **changes))
     assert "\n" not in str(error.value)
-    assert not (tmp_path / "run" / "episodes.jsonl").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_task_that_terminates_is_refused_before_the_prefill(
@@ -135,7 +138,52 @@ def test_a_task_that_terminates_is_refused_before_the_prefill(
         ValueError, match=r"dummy ended an episode by itself .* --agent.world.continue_head true"
     ):
         main(arguments(tmp_path / "run"))
-    assert not (tmp_path / "run" / "episodes.jsonl").exists()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"model": None, "init": "nonesuch"}, "no directory, no embedded model"),
+        ({"env.name": "gym:Nonesuch-v0"}, "doesn't exist"),
+        ({"env.image_size": 16}, "the model sees 32 pixels a side"),
+    ],
+)
+def test_a_start_that_fails_leaves_nothing_but_what_was_there(
+    tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        main(arguments(tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.yaml").write_text("of a sweep")
+    with pytest.raises(ValueError, match=sentence):
+        main(arguments(tmp_path / "run", **changes))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["settings.yaml"]
+
+
+def test_a_start_that_finds_another_process_at_work_takes_nothing_away(tmp_path: Path) -> None:
+    with folder.begun_or_untouched(tmp_path / "run", played="eval.jsonl"):
+        (tmp_path / "run" / "replay").mkdir()
+        code = (
+            "import sys; from pathlib import Path; from recipes.run import folder\n"
+            "with folder.begun_or_untouched(Path(sys.argv[1]), played='eval.jsonl'): pass"
+        )
+        told = subprocess.run([sys.executable, "-c", code, tmp_path / "run"], capture_output=True, text=True)
+        assert "another process is training in" in told.stderr
+        assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".lock", "replay"]
+
+
+def test_a_run_that_fails_after_its_first_evaluation_keeps_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(DreamerAgent, "update", broken)
+    with pytest.raises(OSError, match="no space left"):
+        main(arguments(tmp_path / "run"))
+    assert len(rows(tmp_path / "run" / "episodes.jsonl")) == 3
 
 
 def test_episodes_too_short_to_be_learned_from_are_said_once(
