@@ -1,13 +1,17 @@
 """`cwm-hub doctor`: what this machine has of what training needs, and what to install where it does not.
 
-Every line was tried or looked up when it is printed: GL drew a frame, PyAV wrote and read a film, the GPU is torch's.
+Every line was tried or looked up when it is printed: GL drew a frame, PyAV wrote and read a film, the GPU is torch's. GL is
+tried in processes of its own while the lines before it are found out.
 """
 
 import os
 import platform
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cwm_hub import EXTRAS, __version__
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("torch", "av", "mujoco", "gymnasium", "metaworld", "dm_control", "accelerate", "webdataset")
 EXAMPLES = ("cwm-hub doctor", "cwm-hub doctor --no-speed")
+GPU_FILES = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")
+"""Files in /dev of which a Linux with a GPU that torch can use has at least one: NVIDIA's, its Jetson's, AMD's, WSL's."""
 DRAW_ON_GPU = (
     "install the driver's libEGL (libnvidia-gl), and start a container with NVIDIA_DRIVER_CAPABILITIES=all"
 )
@@ -34,6 +40,9 @@ def run(args: Any) -> Iterator[str]:
     Args:
         args: the options above by name.
     """
+    from cwm_hub.envs.rendering import gl_devices
+
+    tried = ThreadPoolExecutor(1).submit(gl_devices if find_spec("mujoco") else dict)
     machine = platform.platform(terse=True)
     yield _line(
         "cwm-hub", f"{__version__}, Python {platform.python_version()}, {machine} {platform.machine()}"
@@ -42,9 +51,11 @@ def run(args: Any) -> Iterator[str]:
     yield _line("memory", memory())
     yield _line("libraries", ", ".join(f"{name} {installed(name) or '-'}" for name in LIBRARIES))
     yield from extras()
-    gpu = gpu_name()  # imports torch, and with it triton, before software GL loads its own LLVM
-    yield _line("GPU", gpu or f"none that torch {installed('torch')} sees: training runs on the CPU")
     yield _line("video", video())
+    gpu = gpu_name() if may_have_gpu() else None
+    seen = f"that torch {installed('torch')} sees" if may_have_gpu() else "in /dev"
+    yield _line("GPU", gpu or f"none {seen}: training runs on the CPU")
+    tried.result()
     yield from rendering(has_gpu=gpu is not None, speed=not args.no_speed)
 
 
@@ -80,9 +91,14 @@ def extras() -> Iterator[str]:
             yield _advice(f"pip install 'cwm-hub[{extra}]' brings {', '.join(absent)}")
 
 
+def may_have_gpu() -> bool:
+    """Whether it is worth asking torch, whose import takes seconds: on Linux, whether a driver has made its files."""
+    return sys.platform != "linux" or any(next(Path("/dev").glob(name), None) for name in GPU_FILES)
+
+
 def gpu_name() -> str | None:
     """The first GPU and its memory, None where torch sees none."""
-    import torch
+    import torch  # and with it triton, before software GL loads its own LLVM
 
     if not torch.cuda.is_available():
         return None
@@ -140,8 +156,10 @@ def rendering(*, has_gpu: bool, speed: bool) -> Iterator[str]:
         return
     from cwm_hub.envs.frame_rates import TASK, frame_rates
 
-    rates = ", ".join(f"{quality} {rate:.0f}" for quality, rate in frame_rates().items())
-    yield _line("speed", f"frames a second, 64 pixels, metaworld:{TASK} by {backend.name}: {rates}")
+    for quality, rate in frame_rates():
+        yield _line(
+            "speed", f"{rate:.0f} frames a second, {quality}, 64 pixels, metaworld:{TASK} by {backend.name}"
+        )
 
 
 def _line(what: str, text: str) -> str:

@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+import threading
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -32,6 +34,7 @@ def test_the_lines_tell_this_machine(capsys: pytest.CaptureFixture, monkeypatch:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     assert f"memory     {total:.1f} GiB, " in told
     assert ("GPU        none" in told) == (not torch.cuda.is_available())
+    assert doctor.may_have_gpu() or not torch.cuda.is_available()
     assert "writes H.264 by x264 and reads h264, hevc, vp9" in told
     assert "rendering  egl draws on llvmpipe (LLVM 15.0.6)\nrendering  osmesa does not draw\n" in told
     assert ("though there is a GPU" in told) == torch.cuda.is_available()
@@ -92,8 +95,42 @@ def test_a_rate_is_frames_by_seconds_for_every_quality(monkeypatch: pytest.Monke
         return real(self)
 
     monkeypatch.setattr(frame_rates.FrameRenderer, "__call__", noting)
-    assert frame_rates.frame_rates(image_size=16, seconds=0.5) == dict.fromkeys(rendering.QUALITIES, 8.0)
+    rates = list(frame_rates.frame_rates(image_size=16, seconds=0.5))
+    assert rates == [(quality, 8.0) for quality in rendering.QUALITIES]
     assert drawn == [(1, 4096)] * 5 + [(1, 512)] * 5 + [(2, 512)] * 5 + [(2, 4096)] * 5
+
+
+def test_without_a_drivers_files_torch_is_not_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr(doctor, "Path", lambda place: tmp_path)
+    assert doctor.may_have_gpu()
+    (tmp_path / "nvidia0").unlink()
+    monkeypatch.setattr(doctor.sys, "platform", "linux")
+    assert not doctor.may_have_gpu()
+    monkeypatch.setattr(doctor.sys, "platform", "darwin")
+    assert doctor.may_have_gpu()
+
+
+def test_lines_are_told_while_gl_is_still_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probes end only when the line before theirs has been told, and run at once."""
+    told, together = threading.Event(), threading.Barrier(2)
+
+    def probe(name: str) -> None:
+        together.wait(timeout=20)
+        assert told.wait(timeout=20)
+
+    monkeypatch.setattr(rendering, "_probe", probe)
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    rendering.gl_backend.cache_clear()
+    lines = []
+    for line in doctor.run(SimpleNamespace(no_speed=True)):
+        if line.startswith("GPU"):
+            told.set()
+        if line.startswith("rendering"):
+            monkeypatch.setattr(rendering, "_probe", lambda name: None)
+        lines.append(line)
+    rendering.gl_backend.cache_clear()
+    assert "rendering  egl does not draw" in lines
 
 
 def test_help_loads_no_torch() -> None:

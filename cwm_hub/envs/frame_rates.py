@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections.abc import Iterator
 
 from cwm_hub.envs.metaworld import CAMERA, Metaworld
 from cwm_hub.envs.rendering import QUALITIES, FrameRenderer
@@ -9,8 +10,8 @@ from cwm_hub.envs.rendering import QUALITIES, FrameRenderer
 TASK = "reach"
 
 
-def frame_rates(*, image_size: int = 64, seconds: float = 0.3) -> dict[str, float]:
-    """Frames a second by render quality: Meta-world's reach, by the clock, in one process, without physics.
+def frame_rates(*, image_size: int = 64, seconds: float = 0.2) -> Iterator[tuple[str, float]]:
+    """`(render quality, frames a second)`: Meta-world's reach, by the clock, in one process, without physics.
 
     Args:
         image_size: side of the frame in pixels.
@@ -23,7 +24,6 @@ def frame_rates(*, image_size: int = 64, seconds: float = 0.3) -> dict[str, floa
     simulator.close()  # compiling the scene is most of the time: its model is drawn at every quality
     import mujoco  # after the simulator, which chooses the GL first
 
-    rates = {}
     for quality in QUALITIES:
         model = copy.copy(simulator.env.model)
         data = mujoco.MjData(model)
@@ -34,6 +34,5 @@ def frame_rates(*, image_size: int = 64, seconds: float = 0.3) -> dict[str, floa
         while passed < seconds:
             draw()
             frames, passed = frames + 1, time.perf_counter() - began
-        rates[quality] = frames / passed
         draw.close()
-    return rates
+        yield quality, frames / passed

@@ -10,6 +10,7 @@ import importlib
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -173,7 +174,9 @@ def gl_backend() -> GLBackend:
 
 def gl_devices() -> dict[str, str | None]:
     """What each backend draws on, None where it draws nothing; a MUJOCO_GL set by the user is the only one tried."""
-    return {name: _probe(name) for name in _candidates()}
+    names = _candidates()
+    with ThreadPoolExecutor() as at_once:
+        return dict(zip(names, at_once.map(_probe, names), strict=True))
 
 
 def use_headless_gl() -> None:
