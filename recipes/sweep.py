@@ -5,7 +5,8 @@
 
 Every combination is a run of recipes/finetune.py in OUT/task/agent/seed, with what it prints in its log.txt. Finished runs
 are skipped and interrupted ones go on where they saved; a run that fails is named with its last line and the others go
-on, and the exit code is then 1. SIGTERM and Ctrl-C let every run save. --slurm runs nothing and prints the commands:
+on, and the exit code is then 1. SIGTERM and Ctrl-C let every run save. --ray places the runs on a Ray cluster. --slurm runs nothing
+and prints the commands:
 
     python recipes/sweep.py --config recipes/configs/sweep/metaworld.yaml --slurm > lines.txt
     sbatch --array=1-$(wc -l < lines.txt) --wrap 'eval "$(sed -n ${SLURM_ARRAY_TASK_ID}p lines.txt)"'
@@ -19,7 +20,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, Protocol, TextIO
 
 import yaml
 
@@ -29,6 +30,7 @@ from cwm_hub.shards.storage import lock
 from recipes.run.command_line import parse_config
 from recipes.run.folder import StopSignal, one_sentence_errors, progress_line, write_text
 from recipes.run.sweep_plan import PlannedRun, SweepConfig, plan
+from recipes.run.sweep_ray import Cluster
 from recipes.run.world import end_with_parent
 
 POLL_SECONDS, PROGRESS_SECONDS = 0.2, 10.0
@@ -45,6 +47,9 @@ def main(config: SweepConfig) -> int:
                 print(shlex.join(run.command))
         return 0
     held = hold(out)
+    cluster = (
+        Cluster(config.parallel) if config.ray else None
+    )  # before our handlers of signals: it has its own
 
     waiting, finished, failed = sorted_out(runs)
     print(
@@ -54,7 +59,7 @@ def main(config: SweepConfig) -> int:
     progress = Progress(waiting)
     while running or (waiting and not stop.received):
         while waiting and slots and not stop.received:
-            running.append(start(waiting.pop(0), slots.pop(0), config, held))
+            running.append(start(waiting.pop(0), slots.pop(0), config, held, cluster))
         time.sleep(POLL_SECONDS)
         if stop.received:
             for one in running:
@@ -115,19 +120,36 @@ def hold(out: Path) -> TextIO:
     return file
 
 
+class Process(Protocol):
+    """A run's, here or on a node of a cluster."""
+
+    returncode: Any
+    """None while it runs."""
+
+    def poll(self) -> int | None:
+        """The exit code, None while it runs."""
+
+    def terminate(self) -> None:
+        """Send it SIGTERM."""
+
+
 @dataclass(frozen=True)
 class Started:
     """A run under way."""
 
     run: PlannedRun
     slot: int
-    process: subprocess.Popen[bytes]
+    process: Process
 
 
-def start(run: PlannedRun, slot: int, config: SweepConfig, held: TextIO) -> Started:
-    """Start one process of recipes/finetune.py, its words to the run's log.txt."""
+def start(run: PlannedRun, slot: int, config: SweepConfig, held: TextIO, cluster: Cluster | None) -> Started:
+    """Start one process of recipes/finetune.py, here or on a node, its words to the run's log.txt."""
     run.write_settings()
-    with (run.folder / "log.txt").open("ab") as log:
+    path = run.folder / "log.txt"
+    if cluster is not None:
+        given = threads(cluster.cores) | {"PYTHONUNBUFFERED": "1"}
+        return Started(run, slot, cluster.start(run.command, path, given))
+    with path.open("ab") as log:
         process = subprocess.Popen(
             run.command,
             stdin=subprocess.DEVNULL,
@@ -140,11 +162,15 @@ def start(run: PlannedRun, slot: int, config: SweepConfig, held: TextIO) -> Star
     return Started(run, slot, process)
 
 
+def threads(cores: int) -> dict[str, str]:
+    """Environment variables of a run that computes and draws on so many cores."""
+    return {"OMP_NUM_THREADS": str(cores), "LP_NUM_THREADS": str(cores)}
+
+
 def shares(config: SweepConfig, slot: int) -> dict[str, str]:
     """What a run gets of this machine, as environment variables: threads to compute and to draw, and a GPU."""
-    threads = str(max(1, usable_cores() // config.parallel))
     gpu = {"CUDA_VISIBLE_DEVICES": str(config.gpus[slot % len(config.gpus)])} if config.gpus else {}
-    return {"OMP_NUM_THREADS": threads, "LP_NUM_THREADS": threads} | gpu
+    return threads(max(1, usable_cores() // config.parallel)) | gpu
 
 
 def last_line(run: PlannedRun) -> str:

@@ -44,10 +44,17 @@ class SweepConfig:
     """GPUs dealt out among the runs at once; with none named, every run takes what it sees."""
     slurm: bool = False
     """Run nothing: print a command for every run that is not finished, a line each, for a job array."""
+    ray: bool = False
+    """Place the runs on the Ray cluster at RAY_ADDRESS, or on one started here, `parallel` at once, each with its share of the
+    cluster's cores and GPUs. Every node must see `out`, and this Python and repository, at the same paths."""
 
     def __post_init__(self) -> None:
         """Raises ValueError where there is nothing to run, or something twice."""
         check_range(self, "parallel", at_least=1)
+        if self.ray and (self.slurm or self.gpus):
+            raise ValueError(
+                f"ray goes without {'slurm' if self.slurm else 'gpus: Ray deals out the GPUs of its nodes'}"
+            )
         for name in ("tasks", "agents", "seeds"):
             given = getattr(self, name)
             if not given or len(set(given)) < len(given):

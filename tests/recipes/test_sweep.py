@@ -5,10 +5,13 @@ Where only the sweep is looked at, `STAND_IN` plays fine-tuning's part: a proces
 
 import fcntl
 import json
+import os
 import shlex
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,10 @@ if kind == "broken":
     sys.exit(7)
 if kind in ("stops", "kills"):
     os.kill(os.getppid(), signal.SIGTERM if kind == "stops" else signal.SIGKILL)
+    while True:
+        signal.pause()
+if kind == "waits":
+    (run / "began").touch()
     while True:
         signal.pause()
 (run / "config.yaml").write_text(yaml.safe_dump(config))
@@ -130,7 +137,16 @@ def test_a_wrong_setting_is_one_sentence_before_any_run(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("settings", [{"seeds": [1, 1]}, {"tasks": []}, {"parallel": 0}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"seeds": [1, 1]},
+        {"tasks": []},
+        {"parallel": 0},
+        {"ray": True, "slurm": True},
+        {"ray": True, "gpus": [0]},
+    ],
+)
 def test_nothing_to_run_or_something_twice_is_refused(tmp_path: Path, settings: dict) -> None:
     with pytest.raises(SystemExit):
         parse(tmp_path, agents={"a": {"model": "x"}}, **settings)
@@ -191,6 +207,47 @@ def test_a_signal_stops_every_run_and_starts_no_other(
     assert "the same command goes on from there" in told.out and "failed" not in told.err
     assert (tmp_path / "out" / "dummy" / "stops" / "0" / "saved").exists()
     assert not (tmp_path / "out" / "dummy" / "good").exists()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray = pytest.importorskip("ray")
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    ray.init(num_cpus=4, log_to_driver=False, include_dashboard=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.slow
+def test_runs_on_a_ray_cluster_share_its_cores_and_hear_a_signal(
+    cluster: None, tmp_path: Path, stand_in: None, capfd: pytest.CaptureFixture
+) -> None:
+    agents = {name: {"model": name} for name in ("broken", "good")}
+    assert sweep.main(parse(tmp_path, "--ray", agents=agents, parallel=2)) == 1
+    told = capfd.readouterr()
+    assert told.err.splitlines()[-1] == "failed dummy/broken/0, exit code 7: error: it broke"
+    assert "1 of 2 runs are finished" in told.out
+    log = tmp_path / "out" / "dummy" / "good" / "0" / "log.txt"
+    assert log.read_text().startswith("threads 2 2 ")
+
+    began = tmp_path / "out" / "dummy" / "waits" / "0" / "began"
+
+    def send_once_begun() -> None:
+        while not began.exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=send_once_begun, daemon=True).start()
+    waiting = {"waits": {"model": "waits"}, "good": {"model": "good"}}
+    assert sweep.main(parse(tmp_path, "--ray", agents=waiting, seeds=[0, 1])) == 128 + signal.SIGTERM
+    assert began.with_name("saved").exists() and "failed" not in capfd.readouterr().err
+    assert not (tmp_path / "out" / "dummy" / "good" / "1").exists()
+
+
+def test_without_ray_it_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"--ray needs Ray: pip install 'cwm-hub\[ray\]'"):
+        sweep.main(parse(tmp_path, "--ray", agents={"a": {"model": "good"}}))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
