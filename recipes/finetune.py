@@ -5,7 +5,8 @@
 
 The paper's protocol (250k steps on one Meta-world task) is days of CPU and about a day of one GPU's time with
 frames drawn on CPU; `configs/finetune/scenes.yaml` is an agent that learns within minutes on one core. The same command
-again resumes at the last checkpoint and goes on exactly (bit for bit on a CPU).
+again resumes at the last checkpoint and goes on exactly (bit for bit on a CPU), in an episode's middle too: its actions are played
+again, and where the environment then shows something else the episode is given up, and that is said.
 
 `--demonstrations SHARDS` begins the replay with logged episodes (`cwm-dataprep lerobot`); they are neither the agent's steps
 nor its episodes in any count.
@@ -108,9 +109,9 @@ def fine_tune(config: FinetuneConfig) -> int:
     )
     earlier = [step_directory(checkpoints, steps) for steps in saved_steps(checkpoints)]
     if earlier:
-        agent, parent, progress = load_checkpoint(earlier[-1], replay, device)
+        agent, parent, progress, under_way = load_checkpoint(earlier[-1], replay, device)
     else:
-        (agent, parent), progress = new_agent(config, action_size, device), Progress()
+        (agent, parent), progress, under_way = new_agent(config, action_size, device), Progress(), []
         if config.demonstrations is not None:
             size = {"action_size": action_size, "image_size": config.env.image_size}
             episodes, steps = seed_replay(replay, agent, config.demonstrations, **size)
@@ -120,17 +121,20 @@ def fine_tune(config: FinetuneConfig) -> int:
     truncate_rows(run / "episodes.jsonl", counter="agent_steps", last=progress.agent_steps)
     truncate_rows(run / "eval.jsonl", counter="agent_steps", last=progress.evaluated_at)
     print_header(config, agent, device, progress)
-
-    # The loop. A turn: the updates that are due, an evaluation or a checkpoint where one is due, an agent step in each environment.
     stop, random = StopSignal(), RandomPolicy(action_size)
     meter = Meter(progress, device, times=["environment", "act", "update", "evaluate"])
     collector = Collector(envs, replay, seed=config.seed, episodes=progress.episodes, timing=meter.timing)
-    began, saved_at, told_short = replace(progress), progress.agent_steps, False
+    if lost := collector.restore(under_way, agent=agent, random=random):
+        progress.given_up_steps += lost
+        print(f"{config.env.name} did not repeat itself: {lost} steps of what was under way are given up")
+
+    # The loop. A turn: the updates that are due, an evaluation or a checkpoint where one is due, an agent step in each environment.
+    began, saved_at, told_short = replace(progress), progress.agent_steps, tell_short(replay, agent)
     while True:
         while progress.due_updates and not stop.received:
             learn(agent, replay, progress, meter, config)
             if progress.updates % config.log_every_updates == 0:
-                row = counters(config, progress) | meter.row()
+                row = counters(config, progress) | left_out(replay, agent) | meter.row()
                 append_row(run / "metrics.jsonl", row)
                 print_progress(row, config, since=began, success=latest_scores(run).get("mode"))
 
@@ -154,18 +158,15 @@ def fine_tune(config: FinetuneConfig) -> int:
                 print_evaluation(progress.agent_steps, latest_scores(run), due)
 
         finished = progress.agent_steps >= config.last_step and not stop.received
-        saving = progress.agent_steps - saved_at >= config.checkpoint_every_steps and not meter.bad_in_a_row
-        if stop.received or (saving and not collector.running_steps):
+        since_saved = progress.agent_steps - saved_at
+        saving = since_saved >= (1 if finished else config.checkpoint_every_steps) and not meter.bad_in_a_row
+        if stop.received or saving:
             meter.store()
-            progress.given_up_steps += collector.running_steps
-            save_checkpoint(checkpoints, agent, parent, replay, progress)
+            save_checkpoint(checkpoints, agent, parent, replay, collector, progress)
             saved_at = progress.agent_steps
         if stop.received:
-            under_way = "episode" if config.collect_envs == 1 else "episodes"
-            given_up = f", the {collector.running_steps} of the {under_way} under way given up"
             print(
-                f"\nstopped by a signal and saved at step {progress.agent_steps:,}"
-                f"{given_up if collector.running_steps else ''}; the same command goes on from there"
+                f"\nstopped by a signal and saved at step {progress.agent_steps:,}; the same command goes on from there"
             )
             return 128 + stop.received
         if finished:
@@ -178,12 +179,10 @@ def fine_tune(config: FinetuneConfig) -> int:
             progress.due_updates += updates_after(config, step + 1)
         for record in finished_episodes:
             append_row(run / "episodes.jsonl", counters(config, progress) | asdict(record))
-            if record.episode_steps + 1 < agent.episode_rows and not told_short:
-                told_short = True
-                print_short(record, agent)
+        told_short = told_short or tell_short(replay, agent)
 
     meter.clock()
-    write_agent(run, agent, parent, config, progress)
+    write_agent(run, agent, parent, config, progress, left_out(replay, agent))
     for used in (*envs, *evaluation_envs):
         used.close()
     return 0
@@ -193,6 +192,12 @@ def counters(config: FinetuneConfig, progress: Progress) -> dict[str, int]:
     """Where the run stands: the first columns of every row."""
     frames = progress.agent_steps * config.env.action_repeat
     return {"agent_steps": progress.agent_steps, "env_frames": frames, "updates": progress.updates}
+
+
+def left_out(replay: Replay, agent: Agent) -> dict[str, int]:
+    """What of the replay the agent never learns from, as of the official code: episodes too short for it, and their steps."""
+    episodes, steps = replay.shorter_than(agent.episode_rows)
+    return {"left_out_episodes": episodes, "left_out_steps": steps}
 
 
 def updates_after(config: FinetuneConfig, agent_steps: int) -> int:
@@ -303,6 +308,7 @@ def write_agent(
     parent: dict[str, Any] | None,
     config: FinetuneConfig,
     progress: Progress,
+    left_out: dict[str, int],
 ) -> None:
     """The result, in hub format, with how it came to be."""
     scores = latest_scores(run)
@@ -312,6 +318,7 @@ def write_agent(
         "task": config.env.name,
         **counters(config, progress),
         "given_up_steps": progress.given_up_steps,
+        **left_out,
         "seed": config.seed,
         "seconds": round(progress.seconds, 1),
         "skipped_updates": agent.skipped_updates,
@@ -324,6 +331,12 @@ def write_agent(
     }
     film = {"replay.mp4": film_path(run, progress.evaluated_at)}
     save_pretrained(cast(torch.nn.Module, agent), run / "agent", train=train, assets=film)
+    if left_out["left_out_episodes"]:
+        print(
+            "at the end {left_out_episodes:,} episodes of {left_out_steps:,} steps were too short".format(
+                **left_out
+            )
+        )
     print(f"finished: {run / 'agent'}")
 
 
@@ -357,14 +370,22 @@ def print_header(config: FinetuneConfig, agent: Agent, device: torch.device, pro
     )
 
 
-def print_short(record: EpisodeRecord, agent: Agent) -> None:
-    """Says, once, that there are episodes from which nothing is learned."""
-    print(
-        f"\nan episode of {record.episode_steps + 1} frames is shorter than the {agent.episode_rows} that the agent learns from "
-        "at once: such episodes are never drawn from the replay, as in the official code (episodes.jsonl has their "
-        "episode_steps; a lower agent.sequence_steps keeps them)",
-        flush=True,
-    )
+def tell_short(replay: Replay, agent: Agent) -> bool:
+    """Whether there are episodes from which nothing is learned; says so where there are."""
+    episodes, steps = replay.shorter_than(agent.episode_rows)
+    if episodes:
+        are = (
+            f"1 episode of {steps:,} steps is"
+            if episodes == 1
+            else f"{episodes:,} episodes of {steps:,} steps are"
+        )
+        print(
+            f"\n{are} shorter than the {agent.episode_rows} frames that the agent learns from at once: such episodes are never "
+            "drawn from the replay, as in the official code (left_out_episodes and left_out_steps in metrics.jsonl count "
+            "them; a lower agent.sequence_steps keeps them)",
+            flush=True,
+        )
+    return episodes > 0
 
 
 def print_progress(
@@ -388,6 +409,7 @@ def print_progress(
     text += f"success {100 * success['success_rate']:.0f} %  " if success else ""
     text += f"{pace:.1f} steps/s ({shares})  left {left}"
     text += f"  skipped {row['skipped_updates']}" if row["skipped_updates"] else ""
+    text += f"  too short {row['left_out_episodes']} episodes" if row["left_out_episodes"] else ""
     progress_line(text, last=False)
 
 

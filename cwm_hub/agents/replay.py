@@ -113,6 +113,11 @@ class Replay:
         """Episodes held."""
         return len(self._slots)
 
+    def shorter_than(self, rows: int) -> tuple[int, int]:
+        """Episodes held that have fewer rows than this, and their agent steps: no sequence of so many is drawn from them."""
+        short = [slot.length - 1 for slot in self._slots if slot.length < rows]
+        return len(short), sum(short)
+
     def add(self, episode: Episode) -> None:
         """Stores an episode, over the oldest ones where there is no room left."""
         if len(episode) > len(self._reward):

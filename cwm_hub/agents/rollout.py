@@ -1,7 +1,8 @@
 """Acting in an environment: collecting episodes into the replay, and evaluating.
 
 All randomness of an episode (goal, exploration, sampled latents) follows from its seed alone, so that a run that
-resumes at an episode's start goes on exactly, and evaluating more or less often does not change training. Episodes that
+resumes goes on exactly, in an episode's middle too: its actions are played again from the reset's seed (simulators have no
+state to save by one word), and evaluating more or less often does not change training. Episodes that
 are played at once are acted in one batch and draw each from their own generator: they go as they would alone, but for the
 last digits of sums that a matrix product of more rows adds up in another order.
 """
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from cwm_hub.agents.agent import Policy
-from cwm_hub.agents.batched_state import join, row_seeds, select
+from cwm_hub.agents.batched_state import from_plain, join, row_seeds, select, to_plain
 from cwm_hub.agents.replay import Episode, Replay
 
 if TYPE_CHECKING:
@@ -86,13 +87,17 @@ class _Running:
         score, steps = float(sum(self.reward)), len(self.reward) - 1
         return EpisodeRecord(self.seed, score, self.success[-1], steps, self.terminated)
 
+    def rows(self) -> dict[str, np.ndarray]:
+        """Frames, actions and rewards up to now."""
+        reward = np.array(self.reward, np.float32)
+        return {"image": np.stack(self.image), "action": np.stack(self.action), "reward": reward}
+
     def episode(self) -> Episode:
-        image, action = np.stack(self.image), np.stack(self.action)
-        return Episode(image, action, np.array(self.reward, np.float32), self.terminated)
+        return Episode(**self.rows(), terminated=self.terminated)
 
     def seen(self) -> Seen:
-        image, success = np.stack(self.image), np.array(self.success, np.float32)
-        return Seen(image, np.array(self.reward, np.float32), success)
+        rows = self.rows()
+        return Seen(rows["image"], rows["reward"], np.array(self.success, np.float32))
 
 
 class Collector:
@@ -147,6 +152,44 @@ class Collector:
                 finished.append(running.record())
         self.agent_steps += len(actions)
         return finished
+
+    def state(self) -> list[dict[str, Any]]:
+        """The episodes under way: tensors, numbers and strings in dicts and lists."""
+        return [
+            {
+                "number": number,
+                "seed": running.seed,
+                "random": isinstance(running.policy, RandomPolicy),
+                "state": to_plain(running.state),
+                **{name: to_plain(rows) for name, rows in running.rows().items()},
+            }
+            for number, running in self._running.items()
+        ]
+
+    def restore(self, state: list[dict[str, Any]], *, agent: Policy, random: RandomPolicy) -> int:
+        """Goes on with the episodes of a `state()`, in environments as those were.
+
+        Args:
+            state: what it gave, of a collector with as many environments.
+            agent: who plays those that are not a random policy's.
+            random: who plays these.
+
+        Returns:
+            Agent steps that are given up: 0, or those of all episodes under way where one of them, its actions played again,
+            showed another frame or reward than it had.
+        """
+        again = dict[int, _Running]()
+        for env, one in zip(self._envs, state, strict=False):
+            running = _begin(env, random if one["random"] else agent, one["seed"])
+            for action in one["action"][1:].cpu().numpy():
+                _advance(running, action)
+            had = (one[name].cpu().numpy() for name in running.rows())
+            if not all(map(np.array_equal, running.rows().values(), had)):
+                return sum(len(lost["reward"]) - 1 for lost in state)
+            running.state = from_plain(one["state"], running.state)
+            again[one["number"]] = running
+        self._running = again
+        return 0
 
     @property
     def running_steps(self) -> int:

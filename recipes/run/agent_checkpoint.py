@@ -1,7 +1,7 @@
-"""Checkpoints of a fine-tuning run: exact continuation at the start of an episode.
+"""Checkpoints of a fine-tuning run: exact continuation at any step.
 
-A checkpoint holds the agent in hub format, the optimisers and random states (`training.pt`, a local file that is
-loaded with `weights_only` and never published) and the counters with the replay's high-water mark (`state.json`).
+A checkpoint holds the agent in hub format, the optimisers, random states and episodes under way (`training.pt`, a local file that
+is loaded with `weights_only` and never published) and the counters with the replay's high-water mark (`state.json`).
 """
 
 import json
@@ -16,6 +16,7 @@ import torch
 
 from cwm_hub.agents.agent import Agent
 from cwm_hub.agents.replay import Replay
+from cwm_hub.agents.rollout import Collector
 from cwm_hub.hub.pretrained import from_pretrained
 from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.shards.storage import commit_folder
@@ -34,7 +35,7 @@ class Progress:
     evaluated_at: int = -1
     """Agent steps at the last evaluation; -1 before that of the random policy."""
     given_up_steps: int = 0
-    """Agent steps of episodes that a signal cut short, which the replay never got."""
+    """Agent steps of episodes that a resume could not go on with, which the replay never got."""
     skipped: int = 0
     seconds: float = 0.0
     interval: dict[str, Any] = field(default_factory=dict)
@@ -42,7 +43,12 @@ class Progress:
 
 
 def save_checkpoint(
-    checkpoints: Path, agent: Agent, parent: dict[str, Any] | None, replay: Replay, progress: Progress
+    checkpoints: Path,
+    agent: Agent,
+    parent: dict[str, Any] | None,
+    replay: Replay,
+    collector: Collector,
+    progress: Progress,
 ) -> None:
     """Writes everything beside its place and renames it.
 
@@ -55,7 +61,8 @@ def save_checkpoint(
     random = {"cpu": torch.get_rng_state()}
     if agent.device.type == "cuda":
         random["cuda"] = torch.cuda.get_rng_state(agent.device)
-    torch.save({"agent": agent.training_state(), "random": random}, temporary / "training.pt")
+    training = {"agent": agent.training_state(), "random": random, "under_way": collector.state()}
+    torch.save(training, temporary / "training.pt")
     state = {"progress": asdict(progress), "parent": parent, "replay": replay.state()}
     (temporary / "state.json").write_text(json.dumps(state))
     commit_folder(temporary, target)
@@ -65,8 +72,8 @@ def save_checkpoint(
 
 def load_checkpoint(
     place: Path, replay: Replay, device: torch.device
-) -> tuple[Agent, dict[str, Any] | None, Progress]:
-    """`(agent, parent, progress)` as they were saved; replay and random states are set to theirs.
+) -> tuple[Agent, dict[str, Any] | None, Progress, list[dict[str, Any]]]:
+    """`(agent, parent, progress, under_way)` as they were saved; replay and random states are set to theirs.
 
     Raises:
         ValueError: names the file that is missing or damaged.
@@ -83,7 +90,7 @@ def load_checkpoint(
         if "cuda" in training["random"] and device.type == "cuda":
             torch.cuda.set_rng_state(training["random"]["cuda"].cpu(), device)
     replay.restore(mark)
-    return agent, parent, progress
+    return agent, parent, progress, training.get("under_way", [])  # once none was saved
 
 
 @contextmanager

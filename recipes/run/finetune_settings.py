@@ -64,7 +64,7 @@ class FinetuneConfig:
     evaluate_sampled: bool = True
     """Evaluate samples of the policy beside its mode, which early in training may saturate in a corner."""
     checkpoint_every_steps: int = 10_000
-    """Agent steps between checkpoints; each waits for the end of the episode under way."""
+    """Agent steps between checkpoints; there is one more at the end."""
     log_every_updates: int = 100
     """Updates between rows of metrics.jsonl."""
     max_bad_updates: int = 100

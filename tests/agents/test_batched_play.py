@@ -1,12 +1,14 @@
 """Episodes that are played at once, each as if it were alone."""
 
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
 
 from cwm_hub.agents.agent import Agent
-from cwm_hub.agents.batched_state import join, row_seeds, select
+from cwm_hub.agents.batched_state import from_plain, join, row_seeds, select, to_plain
 from cwm_hub.agents.dreamer import DreamerAgent
 from cwm_hub.agents.drqv2 import DrQV2Agent
 from cwm_hub.agents.presets import agent_preset
@@ -166,6 +168,23 @@ def test_rows_are_joined_and_taken_out_alike(agent: Agent) -> None:
     taken_out, _ = agent.act(images[0], select(both, 1), explore=True)
     apart, _ = agent.act(images[0], other, explore=True)
     assert taken_out == pytest.approx(apart, abs=1e-5)
+
+
+def test_a_state_that_was_kept_goes_on_with_its_own_numbers(agent: Agent, tmp_path: Path) -> None:
+    """As a checkpoint keeps it, beside a random policy's: a generator of NumPy."""
+    images = np.random.default_rng(0).integers(0, 256, (5, 1, 3, SIDE, SIDE), np.uint8)
+    for policy in (agent, RandomPolicy(1)):
+        state = policy.initial_state(1, seed=4)
+        for image in images[:2]:
+            _, state = policy.act(image, state, explore=True)
+        torch.save(to_plain(state), tmp_path / "state.pt")
+        again = from_plain(
+            torch.load(tmp_path / "state.pt", weights_only=True), policy.initial_state(1, seed=5)
+        )
+        for image in images[2:]:
+            expected, state = policy.act(image, state, explore=True)
+            action, again = policy.act(image, again, explore=True)
+            assert np.array_equal(action, expected)
 
 
 def test_a_generator_a_row_draws_what_it_would_alone() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import mean
 
 import av
+import numpy as np
 import pytest
 import torch
 
@@ -77,6 +78,11 @@ def assert_same_run(one: Path, other: Path) -> None:
     ours, theirs = (from_pretrained(run / "agent").state_dict() for run in (one, other))
     for name, tensor in ours.items():
         assert torch.equal(tensor, theirs[name]), name
+    held, kept = (sorted((run / "replay").iterdir()) for run in (one, other))
+    assert [path.name for path in held] == [path.name for path in kept]
+    for path, again in zip(held, kept, strict=True):
+        with np.load(path) as episode, np.load(again) as same:
+            assert all(np.array_equal(episode[name], same[name]) for name in episode)
 
 
 @pytest.fixture(scope="module")
@@ -185,11 +191,12 @@ def test_killed_at_any_moment_and_resumed_equals_undisturbed(whole_run: Path, tm
         [sys.executable, "recipes/finetune.py", *arguments(run)], cwd=ROOT, stdout=subprocess.DEVNULL
     )
     while process.poll() is None:
-        if (run / "episodes.jsonl").exists() and len((run / "episodes.jsonl").read_text().splitlines()) >= 6:
+        if (run / "episodes.jsonl").exists() and len((run / "episodes.jsonl").read_text().splitlines()) >= 8:
             process.kill()
         time.sleep(0.01)
     assert process.wait() == -signal.SIGKILL
-    assert list((run / "checkpoints").glob("step-*"))
+    saved = [path.name for path in (run / "checkpoints").iterdir()]
+    assert "step-00000150" in saved  # in an episode's middle
     assert main(arguments(run)) == 0
     assert_same_run(whole_run, run)
 

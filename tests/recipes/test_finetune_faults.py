@@ -215,7 +215,17 @@ def test_episodes_too_short_to_be_learned_from_are_said_once(
     lengths = [row["episode_steps"] for row in rows(tmp_path / "run" / "episodes.jsonl")]
     assert lengths == [20, 20, 6, 20, 20, 6]
     told = capsys.readouterr().out
-    assert told.count("an episode of 7 frames is shorter than the 8 that the agent learns from at once") == 1
+    assert (
+        told.count("1 episode of 6 steps is shorter than the 8 frames that the agent learns from at once")
+        == 1
+    )
+    left_out = [row["left_out_steps"] for row in rows(tmp_path / "run" / "metrics.jsonl")]
+    assert left_out == [6, 12] and "too short 2 episodes" in told
+    assert "at the end 2 episodes of 12 steps were too short" in told
+    train = json.loads((tmp_path / "run" / "agent" / "train.json").read_text())
+    assert (train["left_out_episodes"], train["left_out_steps"]) == (2, 12)
+    assert main(arguments(tmp_path / "run", **few | {"agent_steps": 42})) == 0
+    assert capsys.readouterr().out.count("2 episodes of 12 steps are shorter than the 8 frames") == 1
 
 
 def test_an_interval_of_skipped_updates_has_no_means(
@@ -300,21 +310,49 @@ def test_a_signal_is_heard_within_a_step_of_an_evaluation(
     assert not (run / "eval.jsonl").exists() and not (run / "films").exists()
 
 
-def test_a_signal_inside_an_episode_saves_and_says_what_is_given_up(
+@pytest.mark.parametrize(("envs", "call", "step"), [(1, 7, 67), (3, 4, 72)])
+def test_a_signal_inside_an_episode_loses_nothing(
+    whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, envs: int, call: int, step: int
+) -> None:
+    """In the n-th step after the prefill, which the evaluations of steps 0 and 60 follow."""
+    run, whole = tmp_path / "run", whole_run
+    if envs > 1:
+        whole = tmp_path / "whole"
+        assert main(arguments(whole, collect_envs=envs)) == 0
+    with monkeypatch.context() as patch:
+        signal_at_call(patch, rollout, "_choose", 20 * (2 + 3 // envs + 4) + call)
+        assert main(arguments(run, collect_envs=envs)) == 128 + signal.SIGTERM
+    assert (
+        json.loads((run / f"checkpoints/step-{step:08d}/state.json").read_text())["progress"]["agent_steps"]
+        == step
+    )
+    assert main(arguments(run, collect_envs=envs)) == 0
+    assert_same_run(whole, run)
+    assert json.loads((run / "agent" / "train.json").read_text())["given_up_steps"] == 0
+
+
+def test_an_episode_that_an_environment_does_not_repeat_is_given_up_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        signal_at_call(
-            patch, rollout, "_choose", 20 * (2 + 3 + 4) + 7
-        )  # after the evaluations of steps 0 and 60
+        signal_at_call(patch, rollout, "_choose", 20 * (2 + 3 + 4) + 7)
         assert main(arguments(run)) == 128 + signal.SIGTERM
-    told = capsys.readouterr().out
-    assert "saved at step 67, the 7 of the episode under way given up; the same command goes on" in told
+
+    def make_other(**options: Any) -> Any:
+        env = make_env(**options)
+        step = env.step
+        env.step = lambda action: (*step(action)[:1], 0.125, *step(action)[2:])
+        return env
+
+    monkeypatch.setattr("recipes.finetune.make_env", make_other)
     assert main(arguments(run)) == 0
+    assert (
+        "dummy did not repeat itself: 7 steps of what was under way are given up" in capsys.readouterr().out
+    )
     train = json.loads((run / "agent" / "train.json").read_text())
     assert (train["agent_steps"], train["given_up_steps"]) == (200, 7)
-    assert [row["agent_steps"] for row in rows(run / "episodes.jsonl")] == [20, 40, 60, *range(87, 200, 20)]
+    assert [row["agent_steps"] for row in rows(run / "episodes.jsonl")][:4] == [20, 40, 60, 77]
 
 
 @pytest.mark.parametrize("file", ["training.pt", "state.json", "agent/model.safetensors", "replay"])
