@@ -44,6 +44,7 @@ from cwm_hub.agents.rollout import (
     evaluation_seeds,
 )
 from cwm_hub.envs import make_env
+from cwm_hub.envs.processes import make_process_envs
 from cwm_hub.evaluation.episodes import FILMED_EPISODES, episode_rows
 from cwm_hub.figures.films import write_film
 from cwm_hub.hub.saving import save_pretrained
@@ -89,7 +90,7 @@ def fine_tune(config: FinetuneConfig) -> int:
 
     # The task more than once: evaluation must not disturb the training episodes under way.
     at_once = min(config.evaluation_episodes_at_once, config.evaluation_episodes)
-    envs = [make_env(**asdict(config.env)) for _ in range(config.collect_envs)]
+    envs = collecting_envs(config)
     evaluation_envs = [make_env(**asdict(config.env)) for _ in range(at_once)]
     assert envs[0].action_space.shape is not None
     action_size = envs[0].action_space.shape[0]
@@ -186,6 +187,13 @@ def fine_tune(config: FinetuneConfig) -> int:
     for used in (*envs, *evaluation_envs):
         used.close()
     return 0
+
+
+def collecting_envs(config: FinetuneConfig) -> Sequence[Env[Any, Any]]:
+    """Those of the training episodes, in this process or each in one of its own."""
+    if not config.collect_processes:
+        return [make_env(**asdict(config.env)) for _ in range(config.collect_envs)]
+    return make_process_envs(config.collect_envs, **asdict(config.env))
 
 
 def counters(config: FinetuneConfig, progress: Progress) -> dict[str, int]:

@@ -10,7 +10,7 @@ last digits of sums that a matrix product of more rows adds up in another order.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -100,10 +100,20 @@ class _Running:
         return Seen(rows["image"], rows["reward"], np.array(self.success, np.float32))
 
 
+@runtime_checkable
+class _Beginning(Protocol):
+    """An environment that works while others do: asked first, and then waited for by `reset` and `step`."""
+
+    def begin_reset(self, seed: int) -> None: ...
+
+    def begin_step(self, action: Float32[np.ndarray, "A"]) -> None: ...
+
+
 class Collector:
     """Steps environments with exploration and adds each finished episode to the replay.
 
-    They begin their episodes together and are acted in one batch; one whose episode ends early waits for the others.
+    They begin their episodes together and are acted in one batch; one whose episode ends early waits for the others. Those of
+    `cwm_hub.envs.processes` work at the same time.
 
     Args:
         envs: alike; stepped by nobody else.
@@ -137,10 +147,18 @@ class Collector:
         """
         if not self._running:
             with self._timing("environment"):
-                for number, env in enumerate(self._envs, self.episodes):
-                    self._running[number] = _begin(env, policy, episode_seed(self._seed, number))
+                seeds = {number: episode_seed(self._seed, number) for number, _ in self._numbered()}
+                for number, env in self._numbered():
+                    if isinstance(env, _Beginning):
+                        env.begin_reset(seeds[number])
+                for number, env in self._numbered():
+                    self._running[number] = _begin(env, policy, seeds[number])
         with self._timing("act"):
             actions = _choose(list(self._running.values()), True)
+        with self._timing("environment"):
+            for running, action in zip(self._running.values(), actions, strict=True):
+                if isinstance(running.env, _Beginning):
+                    running.env.begin_step(action)
         finished = list[EpisodeRecord]()
         for (number, running), action in zip(list(self._running.items()), actions, strict=True):
             with self._timing("environment"):
@@ -152,6 +170,10 @@ class Collector:
                 finished.append(running.record())
         self.agent_steps += len(actions)
         return finished
+
+    def _numbered(self) -> "list[tuple[int, gymnasium.Env[Any, Any]]]":
+        """Environments with the numbers of the episodes that begin in them."""
+        return list(enumerate(self._envs, self.episodes))
 
     def state(self) -> list[dict[str, Any]]:
         """The episodes under way: tensors, numbers and strings in dicts and lists."""

@@ -12,7 +12,7 @@ from cwm_hub.envs.rendering import gl_problem, resolve_quality
 from cwm_hub.envs.table import EnvConfig, check_several, find_suite
 from recipes.run.folder import RecipeError, saved_steps
 
-MAY_CHANGE = {"agent_steps", "device", "run", "name", "evaluation_episodes_at_once"}
+MAY_CHANGE = {"agent_steps", "device", "run", "name", "evaluation_episodes_at_once", "collect_processes"}
 """What a resuming command may say otherwise: the budget, where, what it is called, and what costs time alone."""
 
 
@@ -51,6 +51,9 @@ class FinetuneConfig:
     collect_envs: int = 1
     """Environments in which episodes are collected at once, acted in one batch (paper: 1). Everything else still counts
     agent steps of all of them together; what is due comes after the step of all, and the run ends up to so many later."""
+    collect_processes: bool = False
+    """Have each of `collect_envs` simulate and draw in a process of its own, all at the same time: the same episodes, sooner
+    where there are cores."""
     replay_steps: int = 1_000_000
     """Capacity of the replay in agent steps."""
     evaluate_every_steps: int = 10_000
