@@ -60,6 +60,35 @@ def test_collection_that_resumes_at_an_episode_start_goes_on_exactly() -> None:
     assert len({record.seed for record in whole}) == 3
 
 
+def test_collection_that_resumes_in_an_episodes_middle_goes_on_exactly() -> None:
+    whole = collect(RandomPolicy(1), 60)[2]
+    _, begun, records = collect(RandomPolicy(1), 27)
+    env, replay = (
+        make_env("dummy", image_size=16),
+        Replay(capacity_steps=100, image_size=16, action_size=1, seed=0),
+    )
+    rest = Collector([env], replay, seed=7, episodes=begun.episodes)
+    random = RandomPolicy(1)
+    assert rest.restore(begun.state(), agent=random, random=random) == 0 and rest.running_steps == 7
+    records += [record for _ in range(33) for record in rest.step(random)]
+    assert records == whole and (replay.episodes, rest.agent_steps) == (2, 33)
+
+
+def test_an_episode_that_does_not_go_as_it_went_is_given_up() -> None:
+    _, begun, _ = collect(RandomPolicy(1), 27)
+    (state,) = begun.state()
+    for name in ("image", "reward"):
+        other = state | {name: state[name].clone()}
+        other[name][5] += 1
+        env, replay = (
+            make_env("dummy", image_size=16),
+            Replay(capacity_steps=100, image_size=16, action_size=1, seed=0),
+        )
+        rest = Collector([env], replay, seed=7, episodes=begun.episodes)
+        assert rest.restore([other], agent=RandomPolicy(1), random=RandomPolicy(1)) == 7
+        assert rest.running_steps == 0
+
+
 def test_a_policy_keeps_the_episode_it_began() -> None:
     env = make_env("dummy", image_size=16)
     replay = Replay(capacity_steps=100, image_size=16, action_size=1, seed=0)
