@@ -64,14 +64,20 @@ from recipes.run.folder import RecipeError, csv_text, one_sentence_errors, progr
 
 EPISODES = 10
 """Where the agent's run does not say how many."""
+MOST_SEED = 2**32 - 1
+"""Of an episode: dm_control's generators take no larger ones."""
 TERMINAL_SECONDS, LOG_SECONDS = 0.5, 10.0
 """Between lines of the steps, where a line is rewritten and where each has its own."""
 
 
 def main(config: EvaluateAgentConfig) -> int:
     """Play, write and print the scores."""
-    if config.film is not None and Path(config.film).suffix != ".mp4":
+    film = None if config.film is None else Path(config.film)
+    if film is not None and (film.suffix != ".mp4" or film.is_dir()):
         raise RecipeError(f"--film is an mp4 file to write, got {config.film}")
+    out = Path(config.out)
+    if out.exists() and not out.is_dir():
+        raise RecipeError(f"--out is a folder to write to, {out} is none")
     check_range(config, "episodes_at_once", at_least=1)
     saved = find_agent(config.agent)
     seeds = seeds_of(config, saved)
@@ -86,6 +92,11 @@ def main(config: EvaluateAgentConfig) -> int:
         check_several(env_config.name, "episodes_at_once")
     envs = [make_env(**asdict(env_config)) for _ in range(min(config.episodes_at_once, len(seeds)))]
     check_fits(agent, envs[0], task=env_config.name)
+    for folder in (
+        out,
+        *([] if film is None else [film.parent]),
+    ):  # what cannot be written is found out before the work
+        folder.mkdir(parents=True, exist_ok=True)
     policies: dict[str, tuple[Policy, bool]] = {"mode": (agent, False)}
     if config.sampled:
         policies["sampled"] = (agent, True)
@@ -104,7 +115,6 @@ def main(config: EvaluateAgentConfig) -> int:
 
     rows = episode_rows(records, task=env_config.name)
     scores = summary(rows)
-    out = Path(config.out)
     write_text(out / "episodes.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     write_text(out / "episodes.csv", csv_text(rows))
     told = {
@@ -116,10 +126,10 @@ def main(config: EvaluateAgentConfig) -> int:
         "provenance": provenance(),
     }
     write_text(out / "summary.json", json.dumps(told, indent=1))
-    if config.film is not None:
+    if film is not None:
         learned = "" if saved.agent_steps is None else f" after {saved.agent_steps:,} agent steps"
         title = f"{env_config.name}, mode{learned}"
-        write_film(config.film, filmed, title=title, frames_per_second=envs[0].metadata["render_fps"])
+        write_film(film, filmed, title=title, frames_per_second=envs[0].metadata["render_fps"])
     for name, of_policy in scores.items():
         print(f"{env_config.name}, {name}: {sentence(of_policy)}")
     return 0
@@ -130,17 +140,15 @@ def seeds_of(config: EvaluateAgentConfig, saved: SavedAgent) -> list[int]:
     if config.seeds is not None:
         if config.episodes is not None:
             raise RecipeError("give --seeds or --episodes: seeds are their own number of episodes")
-        if not config.seeds or min(config.seeds) < 0:
-            raise RecipeError(f"--seeds are numbers from 0, got {config.seeds}")
-        return config.seeds
-    episodes = (
-        config.episodes
-        if config.episodes is not None
-        else saved.settings.get("evaluation_episodes", EPISODES)
-    )
-    if episodes < 1:
-        raise RecipeError(f"--episodes is at least 1, got {episodes}")
-    return evaluation_seeds(episodes)
+        seeds = config.seeds
+        if not seeds or not all(0 <= seed <= MOST_SEED for seed in seeds) or len(set(seeds)) < len(seeds):
+            raise RecipeError(f"--seeds are numbers from 0 to {MOST_SEED}, none twice, got {seeds}")
+        return seeds
+    if config.episodes is not None:
+        check_range(config, "episodes", at_least=1)
+        return evaluation_seeds(config.episodes)
+    recorded = saved.settings.get("evaluation_episodes")
+    return evaluation_seeds(recorded if isinstance(recorded, int) and recorded > 0 else EPISODES)
 
 
 class Progress:

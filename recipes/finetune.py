@@ -17,6 +17,7 @@ films/ (an mp4 of every evaluation's first episodes), replay/, checkpoints/ and,
 the last film as replay.mp4.
 """
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
@@ -33,8 +34,8 @@ import torch
 import yaml
 from gymnasium import Env
 
-from cwm_hub.agents.agent import Agent, Policy
-from cwm_hub.agents.replay import Replay
+from cwm_hub.agents.agent import Agent, Policy, device_named
+from cwm_hub.agents.replay import Replay, bytes_of_a_row
 from cwm_hub.agents.rollout import (
     Collector,
     EpisodeRecord,
@@ -97,17 +98,10 @@ def fine_tune(config: FinetuneConfig) -> int:
 
     # Replay, agent and counters: pre-trained, from scratch, or where an earlier run stopped.
     torch.manual_seed(config.seed)
-    gpu = torch.cuda.is_available() if config.device == "auto" else config.device == "cuda"
-    device = torch.device("cuda" if gpu else "cpu")
-    if not gpu:
+    device = device_named(config.device)
+    if device.type == "cpu":
         keep_memory()
-    replay = Replay(
-        capacity_steps=config.replay_steps,
-        image_size=config.env.image_size,
-        action_size=action_size,
-        seed=config.seed,
-        directory=run / "replay",
-    )
+    replay = new_replay(config, action_size)
     earlier = [step_directory(checkpoints, steps) for steps in saved_steps(checkpoints)]
     if earlier:
         agent, parent, progress, under_way = load_checkpoint(earlier[-1], replay, device)
@@ -194,6 +188,31 @@ def collecting_envs(config: FinetuneConfig) -> Sequence[Env[Any, Any]]:
     if not config.collect_processes:
         return [make_env(**asdict(config.env)) for _ in range(config.collect_envs)]
     return make_process_envs(config.collect_envs, **asdict(config.env))
+
+
+def new_replay(config: FinetuneConfig, action_size: int) -> Replay:
+    """The run's replay, empty, whose memory is not more than the run can fill: an episode has a row more than steps.
+
+    Raises:
+        RecipeError: what it will hold is more than this machine's memory.
+    """
+    size = {"image_size": config.env.image_size, "action_size": action_size}
+    fills = config.last_step + config.collect_envs
+    capacity = config.replay_steps if config.demonstrations else min(config.replay_steps, 2 * fills)
+    held = min(capacity, fills) * bytes_of_a_row(**size) / 2**30
+    have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    too_large = (
+        f"a replay of {config.replay_steps:,} steps takes {held:.1f} GiB in this run, and this machine has {have:.1f} GiB of memory: "
+        "lower replay_steps or agent_steps"
+    )
+    if held > have:
+        raise RecipeError(too_large)
+    try:
+        return Replay(
+            capacity_steps=capacity, seed=config.seed, directory=Path(config.run) / "replay", **size
+        )
+    except MemoryError as error:
+        raise RecipeError(too_large) from error
 
 
 def counters(config: FinetuneConfig, progress: Progress) -> dict[str, int]:

@@ -16,6 +16,20 @@ from torch import Tensor
 from cwm_hub.agents.replay import Replay
 
 
+def device_named(name: str) -> torch.device:
+    """The device of `auto` (the GPU where there is one), `cpu` or `cuda`.
+
+    Raises:
+        ValueError: there is no GPU that torch sees.
+    """
+    gpu = torch.cuda.is_available()
+    if name == "cuda" and not gpu:
+        raise ValueError(
+            "the device is to be cuda, and torch sees no GPU here: take auto or cpu (cwm-hub doctor says more)"
+        )
+    return torch.device("cuda" if gpu and name != "cpu" else "cpu")
+
+
 @runtime_checkable
 class Policy(Protocol):
     """What acts: an agent, or `RandomPolicy`."""

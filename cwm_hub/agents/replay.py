@@ -75,6 +75,11 @@ class _Slot:
         return self.start + self.length
 
 
+def bytes_of_a_row(*, image_size: int, action_size: int) -> int:
+    """Memory of an agent step: its frame, its action and its reward."""
+    return 3 * image_size**2 + 4 * action_size + 4
+
+
 class Replay:
     """The newest episodes, up to a capacity in agent steps.
 

@@ -15,6 +15,9 @@ from PIL import Image
 from cwm_hub.envs.pixel_env import Outcome, Simulator
 from cwm_hub.envs.rendering import FrameRenderer, QualityName, gl_problem, use_headless_gl
 
+SIMULATOR = ("action_size", "frames_per_second", "episode_frames", "reset", "step", "draw", "close")
+"""What a `Simulator` has."""
+
 
 def make(task: str, *, image_size: int, quality: QualityName, **options: Any) -> "Gym":
     """`gymnasium.make(task, **options)`, seen as the module says; `camera` names one of a MuJoCo model.
@@ -35,8 +38,20 @@ def make(task: str, *, image_size: int, quality: QualityName, **options: Any) ->
 def as_simulator(
     made: "Simulator | gymnasium.Env[Any, Any]", *, image_size: int, quality: QualityName
 ) -> Simulator:
-    """What a maker returned, as a simulator."""
-    return Gym(made, image_size=image_size, quality=quality) if isinstance(made, gymnasium.Env) else made
+    """What a maker returned, as a simulator.
+
+    Raises:
+        ValueError: it is neither a gymnasium environment nor one.
+    """
+    if isinstance(made, gymnasium.Env):
+        return Gym(made, image_size=image_size, quality=quality)
+    missing = [name for name in SIMULATOR if not hasattr(made, name)]
+    if missing:
+        raise ValueError(
+            f"the maker returned a {type(made).__name__}, expected a gymnasium environment, or an object that also has "
+            f"{', '.join(missing)} (cwm_hub.envs.pixel_env.Simulator)"
+        )
+    return made
 
 
 class Gym:
@@ -99,7 +114,10 @@ class Gym:
         """The frame, square."""
         if self._renderer is not None:
             return self._renderer()
-        frame: Any = self._observation if self._sees else self._env.render()
+        try:
+            frame: Any = self._observation if self._sees else self._env.render()
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise ValueError(f"{self._env} cannot be drawn: {error}") from error
         return _square(frame, self._image_size)
 
     def close(self) -> None:

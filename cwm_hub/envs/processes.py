@@ -28,7 +28,7 @@ def make_process_envs(count: int, **settings: Any) -> "list[ProcessEnv]":
     """So many environments alike, made at the same time.
 
     Raises:
-        ValueError, RenderingError: as `make_env`.
+        ValueError: as `make_env`.
     """
     envs = [ProcessEnv(**settings) for _ in range(count)]
     try:
@@ -128,7 +128,7 @@ def serve(connection: Connection) -> None:
 
         try:
             env = make_env(**settings)
-        except (ValueError, ImportError, OSError, RuntimeError) as error:
+        except (ValueError, ImportError, OSError) as error:
             connection.send((error, None))
             return
         connection.send((None, (env.observation_space, env.action_space, env.metadata)))

@@ -81,7 +81,7 @@ class GLBackend:
         return any(name in self.device for name in SOFTWARE_RASTERISERS)
 
 
-class RenderingError(RuntimeError):
+class RenderingError(ValueError):
     """No headless GL here; the message is one sentence saying what to install."""
 
 

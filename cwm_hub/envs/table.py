@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from cwm_hub.envs.pixel_env import Simulator
 
+MOST_PIXELS = 4096
+"""A side of more is a slip of the hand that would only exhaust the machine."""
 Maker = Callable[..., "Simulator | gymnasium.Env[Any, Any]"]
 """`maker(task, *, image_size, quality, **options)`: a simulator, or a gymnasium environment with pixels. `quality` is
 for `FrameRenderer`."""
@@ -47,6 +49,7 @@ class EnvConfig:
         """Refuse sizes and lengths below 1."""
         lengths = () if self.episode_frames is None else ("episode_frames",)
         check_range(self, "image_size", "action_repeat", *lengths, at_least=1)
+        check_range(self, "image_size", at_most=MOST_PIXELS)
 
 
 @dataclass(frozen=True)
@@ -214,6 +217,10 @@ def _load(place: str) -> Maker:
         maker: Maker = getattr(importlib.import_module(module), function)
     except AttributeError:
         raise ValueError(f"environment {place!r}: {module} has no {function!r}") from None
+    if not callable(maker):
+        raise ValueError(
+            f"environment {place!r}: {function} of {module} is no function but a {type(maker).__name__}"
+        )
     return maker
 
 
@@ -223,7 +230,14 @@ def _call(
     import inspect
 
     own = ("task", "image_size", "quality")
-    parameters = inspect.signature(maker).parameters
+    try:
+        signature = inspect.signature(maker)
+        signature.bind(task, image_size=image_size, quality=quality)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"environment {name}: what makes it is called as maker(task, image_size=..., quality=...), which it does not take ({error})"
+        ) from error
+    parameters = signature.parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     unknown = [option for option in options if option in own or (option not in parameters and not takes_any)]
     if unknown:

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
-from cwm_hub.agents.agent import Agent
+from cwm_hub.agents.agent import Agent, device_named
 from cwm_hub.config import from_dict, override
 from cwm_hub.envs.table import EnvConfig, names_code
 from cwm_hub.hub.checkpoint import CONFIG, TRAIN, Checkpoint, CheckpointError
@@ -70,18 +69,17 @@ class SavedAgent:
             trained = replace(trained, options={})
         return override(replace(trained, name=task), changes or {}, where="env")
 
-    def load(self, *, device: str | torch.device = "auto") -> Agent:
+    def load(self, *, device: str = "auto") -> Agent:
         """The agent, ready to act.
 
         Args:
-            device: where its weights are put; auto is the GPU where there is one.
+            device: where its weights are put: `auto`, `cpu` or `cuda`.
 
         Raises:
             CheckpointError: incomplete or damaged.
+            ValueError: no such device here.
         """
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        agent = self.checkpoint.load(device=device)
+        agent = self.checkpoint.load(device=device_named(device))
         assert isinstance(agent, Agent)
         return agent
 
@@ -98,7 +96,10 @@ def find_agent(name_or_path: str | os.PathLike[str]) -> SavedAgent:
     else:
         checkpoint = find_checkpoint(name_or_path)
         train = checkpoint.read(TRAIN) or {}
-        saved = SavedAgent(checkpoint, train.get("config") or {}, train.get("agent_steps"))
+        settings = train.get("config") or {}
+        if not isinstance(settings, Mapping):
+            raise CheckpointError(f"{checkpoint}/{TRAIN}: config expects a mapping, got {settings!r}")
+        saved = SavedAgent(checkpoint, settings, train.get("agent_steps"))
     model_class = saved.checkpoint.model_class
     if not hasattr(model_class, "act"):
         raise CheckpointError(f"{saved.checkpoint} holds a {model_class.__name__}, which is no agent")
@@ -114,7 +115,10 @@ def _of_run(run: Path) -> SavedAgent:
     }
     result = run / "agent"
     if (result / TRAIN).is_file():
-        steps[json.loads((result / TRAIN).read_text())["agent_steps"]] = result
+        try:
+            steps[int(json.loads((result / TRAIN).read_text())["agent_steps"])] = result
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(f"{result / TRAIN} cannot be read ({error})") from error
     if not steps:
         raise CheckpointError(
             f"{run} is no checkpoint and no run with an agent: fine-tuning saves one at its first checkpoint"

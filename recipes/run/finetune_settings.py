@@ -84,7 +84,10 @@ class FinetuneConfig:
         check_range(self, "checkpoint_every_steps", "collect_envs", at_least=1)
         check_range(self, "log_every_updates", "max_bad_updates", at_least=1)
         check_range(self, "replay_steps", at_least=2)
-        check_range(self, "warmup_updates", "seed", at_least=0)
+        check_range(self, "warmup_updates", at_least=0)
+        check_range(self, "seed", at_least=0, at_most=2**63 - 1)  # what torch takes
+        if self.fallback_env is not None:
+            find_suite(self.fallback_env)
         for setting in ("evaluation_episodes_at_once", "collect_envs"):
             if getattr(self, setting) > 1:
                 check_several(self.env.name, setting)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from cwm_hub import missing_extra
 from cwm_hub.command_line import EXIT_INTERRUPTED
 from cwm_hub.shards.storage import lock, write_whole
 
@@ -27,16 +28,18 @@ class RecipeError(ValueError):
 
 @contextmanager
 def one_sentence_errors() -> Iterator[None]:
-    """Turn every ValueError (ours all are) and OSError into one line on stderr and exit code 1, and Ctrl-C into 130.
+    """Turn every ValueError (ours all are), OSError and package that is not installed into one line on stderr and exit code 1,
+    and Ctrl-C into 130.
 
     A process of torchrun leaves the line in torchelastic's error file too, so that it stands in the report that torchrun ends with.
     """
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         if os.environ.get("CWM_TRACEBACK"):
             raise
-        sentence = f"error: {' '.join(str(error).split())}"
+        words = missing_extra(error) if isinstance(error, ImportError) else str(error)
+        sentence = f"error: {' '.join(words.split())}"
         if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
             told = {"message": sentence, "extraInfo": {"timestamp": str(int(time.time()))}}
             Path(file).write_text(json.dumps({"message": told}), encoding="utf-8")

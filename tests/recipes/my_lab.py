@@ -31,3 +31,23 @@ class Lamp(gymnasium.Env):
 def lamp(task: str, *, image_size: int, quality: str) -> gymnasium.Env:
     """The maker."""
     return Lamp()
+
+
+def nothing(task: str, *, image_size: int, quality: str) -> list:
+    """A maker that makes no environment."""
+    return []
+
+
+def undrawable(task: str, *, image_size: int, quality: str) -> gymnasium.Env:
+    """One that draws with what is not installed."""
+
+    class Undrawable(Lamp):
+        observation_space = gymnasium.spaces.Box(0, 1, (2,), np.float32)
+
+        def render(self):
+            raise gymnasium.error.DependencyNotInstalled("no pygame")
+
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+            return np.zeros(2, np.float32), {}
+
+    return Undrawable()

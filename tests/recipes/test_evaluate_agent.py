@@ -155,16 +155,22 @@ def test_another_task_is_said(run: Path, tmp_path: Path, capsys: pytest.CaptureF
         (("--env.image_size", "16"), "the agent sees 32 pixels a side and dummy draws 16"),
         (("--env.image_sise", "16"), "did you mean 'image_size'"),
         (("--task", "dumy"), "unknown environment 'dumy'; did you mean 'dummy'"),
-        (("--episodes", "0"), "--episodes is at least 1, got 0"),
+        (("--episodes", "0"), "episodes is at least 1, got 0"),
         (("--episodes_at_once", "0"), "episodes_at_once is at least 1, got 0"),
         (("--episodes", "2", "--seeds", "1"), "give --seeds or --episodes"),
-        (("--seeds", "-1"), r"--seeds are numbers from 0, got \[-1\]"),
+        (("--seeds", "-1"), r"--seeds are numbers from 0 to 4294967295, none twice, got \[-1\]"),
+        (("--seeds", "1", "1"), r"none twice, got \[1, 1\]"),
+        (("--seeds", "4294967296"), r"numbers from 0 to 4294967295"),
+        (("--device", "cuda"), "torch sees no GPU here: take auto or cpu"),
+        (("--task", "string:digits"), "digits of string is no function but a str"),
+        (("--task", "os:getcwd"), "what makes it is called as maker"),
         (("--film", "film.gif"), "--film is an mp4 file to write, got film.gif"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence_and_leaves_nothing(
-    run: Path, tmp_path: Path, options: tuple[str, ...], sentence: str
+    run: Path, tmp_path: Path, options: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ValueError, match=sentence) as error:
         score(run, tmp_path / "out", *options)
     assert "\n" not in str(error.value)
@@ -184,3 +190,32 @@ def test_what_is_no_agent_is_one_sentence(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not say what it was trained on: give --task"):
         score(tmp_path / "bare", tmp_path / "out")
     assert score(tmp_path / "bare", tmp_path / "out", "--task", "dummy")["env"]["image_size"] == 32
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "sentence"),
+    [
+        ("agent/train.json", "{}", r"agent/train.json cannot be read \('agent_steps'\)"),
+        ("agent/train.json", "{", "agent/train.json cannot be read"),
+        ("config.yaml", "env: [", "config.yaml cannot be read"),
+        ("config.yaml", "env: 3", r"environment expects a mapping \(EnvConfig\), got 3"),
+    ],
+)
+def test_a_damaged_record_of_a_run_is_one_sentence(
+    run: Path, tmp_path: Path, file: str, text: str, sentence: str
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / file).write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        score(tmp_path / "run", tmp_path / "out")
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(ValueError, match=r"--out is a folder to write to, .*file is none"):
+        score(run, tmp_path / "file")
+    with pytest.raises(ValueError, match=r"--film is an mp4 file to write, got .*folder.mp4"):
+        score(run, tmp_path / "out", "--film", str(tmp_path / "folder.mp4"))
+    with pytest.raises(OSError, match="file"):
+        score(run, tmp_path / "file" / "out")

@@ -85,7 +85,10 @@ def test_zero_is_refused_before_the_work(tmp_path: Path, capfd: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"seed": -1}, "seed .*at least 0, got -1"),
+        ({"seed": -1}, "seed .*at least 0 .*got -1"),
+        ({"seed": 2**63}, "seed .*at most 9223372036854775807, got 9223372036854775808"),
+        ({"env.image_size": 5000}, "image_size is at most 4096, got 5000"),
+        ({"fallback_env": "dumy"}, "unknown environment 'dumy'; did you mean 'dummy'"),
         (
             {"env.name": "carla:highway", "evaluation_episodes_at_once": 2},
             "carla:highway plays one episode at a time on its server: set evaluation_episodes_at_once to 1",
@@ -147,11 +150,21 @@ def test_a_task_that_terminates_is_refused_before_the_prefill(
         ({"model": None, "init": "nonesuch"}, "no directory, no embedded model"),
         ({"env.name": "gym:Nonesuch-v0"}, "doesn't exist"),
         ({"env.image_size": 16}, "the model sees 32 pixels a side"),
+        ({"env.name": "string:digits"}, "digits of string is no function but a str"),
+        ({"env.name": "os.path:join"}, "is called as maker.*which it does not take"),
+        ({"env.name": "my_lab:nothing"}, "the maker returned a list, expected a gymnasium environment"),
+        ({"env.name": "my_lab:undrawable"}, "cannot be drawn: no pygame"),
+        ({"device": "cuda"}, "torch sees no GPU here"),
+        (
+            {"replay_steps": 10**12, "agent_steps": 10**9},
+            r"a replay of 1,000,000,000,000 steps takes [\d.]+ GiB in this run, and this machine has [\d.]+ GiB",
+        ),
     ],
 )
 def test_a_start_that_fails_leaves_nothing_but_what_was_there(
-    tmp_path: Path, changes: dict[str, Any], sentence: str
+    tmp_path: Path, changes: dict[str, Any], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ValueError, match=sentence):
         main(arguments(tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()

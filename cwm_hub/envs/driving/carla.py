@@ -32,7 +32,7 @@ CAMERA_DEGREES = 60
 TIMEOUT_SECONDS = 30.0
 
 
-class CarlaError(RuntimeError):
+class CarlaError(ValueError):
     """The server is not there, is of another version, or does not do what it was asked."""
 
 
