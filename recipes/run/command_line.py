@@ -43,6 +43,10 @@ def parse_config(
     known = {option.name: option for option in _options(cls)}
     words = [_respelled(word, known) for word in (sys.argv[1:] if arguments is None else arguments)]
     parser = _make_parser(known, words, description)
+    if any(
+        not word or (word.startswith("--") and word.endswith("=")) for word in words
+    ):  # a path would be the current folder
+        parser.error("one of the arguments is empty: is a variable of the shell not set?")
     options = parser.parse_args(words)
     try:
         changes = [

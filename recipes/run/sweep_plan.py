@@ -51,6 +51,11 @@ class SweepConfig:
     def __post_init__(self) -> None:
         """Raises ValueError where there is nothing to run, or something twice."""
         check_range(self, "parallel", at_least=1)
+        if any(gpu < 0 for gpu in self.gpus):
+            raise ValueError(f"gpus are numbers from 0, got {self.gpus}")
+        for name in self.agents:
+            if not name or "/" in name:
+                raise ValueError(f"agents have names that a folder can have, got {name!r}")
         if self.ray and (self.slurm or self.gpus):
             raise ValueError(
                 f"ray goes without {'slurm' if self.slurm else 'gpus: Ray deals out the GPUs of its nodes'}"

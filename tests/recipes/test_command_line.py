@@ -234,6 +234,8 @@ def test_an_unknown_leaf_is_refused(build, words, sentence):
         (["--run", "x", "--learning_rate", "fast"], "learning_rate"),
         ([], "--run is needed"),
         (["--config", "absent.yaml"], "cannot read --config absent.yaml"),
+        (["--run", ""], "one of the arguments is empty: is a variable of the shell not set?"),
+        (["--run="], "one of the arguments is empty"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, sentence, capsys):

@@ -145,11 +145,19 @@ def test_a_wrong_setting_is_one_sentence_before_any_run(
         {"parallel": 0},
         {"ray": True, "slurm": True},
         {"ray": True, "gpus": [0]},
+        {"gpus": [-1]},
     ],
 )
 def test_nothing_to_run_or_something_twice_is_refused(tmp_path: Path, settings: dict) -> None:
     with pytest.raises(SystemExit):
         parse(tmp_path, agents={"a": {"model": "x"}}, **settings)
+
+
+@pytest.mark.parametrize("name", ["", "a/b"])
+def test_an_agents_name_is_a_folders(tmp_path: Path, name: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        parse(tmp_path, agents={name: {"model": "x"}})
+    assert f"agents have names that a folder can have, got {name!r}" in capsys.readouterr().err
 
 
 def test_finished_runs_are_skipped_and_a_failed_one_stops_no_other(
