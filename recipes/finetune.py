@@ -122,6 +122,8 @@ def fine_tune(config: FinetuneConfig) -> int:
     if lost := collector.restore(under_way, agent=agent, random=random):
         progress.given_up_steps += lost
         print(f"{config.env.name} did not repeat itself: {lost} steps of what was under way are given up")
+    elif under_way:
+        print(f"{collector.running_steps} steps of what was under way were played again")
 
     # The loop. A turn: the updates that are due, an evaluation or a checkpoint where one is due, an agent step in each environment.
     began, saved_at, told_short = replace(progress), progress.agent_steps, tell_short(replay, agent)

@@ -175,6 +175,15 @@ def test_a_start_that_fails_leaves_nothing_but_what_was_there(
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["settings.yaml"]
 
 
+def test_ctrl_c_and_a_package_that_is_missing_are_a_line(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stopped, folder.one_sentence_errors():
+        raise KeyboardInterrupt
+    assert stopped.value.code == 130 and capsys.readouterr().err == "\ninterrupted\n"
+    sentence = r"error: metaworld is not installed: pip install 'cwm-hub\[envs\]'"
+    with pytest.raises(SystemExit, match=sentence), folder.one_sentence_errors():
+        raise ModuleNotFoundError("No module named 'metaworld'", name="metaworld")
+
+
 def test_a_start_that_finds_another_process_at_work_takes_nothing_away(tmp_path: Path) -> None:
     with folder.begun_or_untouched(tmp_path / "run", played="eval.jsonl"):
         (tmp_path / "run" / "replay").mkdir()
