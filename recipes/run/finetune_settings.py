@@ -134,6 +134,11 @@ def check_same_config(run: Path, config: FinetuneConfig) -> None:
 
 
 def is_finished(run: Path, config: FinetuneConfig) -> bool:
-    """Whether the folder holds an agent of at least this budget."""
+    """Whether the folder holds an agent of at least this budget; raises RecipeError where its record is damaged."""
     train = run / "agent" / "train.json"
-    return train.exists() and json.loads(train.read_text())["agent_steps"] >= config.last_step
+    try:
+        return train.exists() and int(json.loads(train.read_text())["agent_steps"]) >= config.last_step
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RecipeError(
+            f"{train} cannot be read ({error}): delete {train.parent} and the run goes on from its last checkpoint"
+        ) from error

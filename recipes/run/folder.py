@@ -117,7 +117,15 @@ def truncate_rows(path: Path, *, counter: str, last: int) -> None:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a jsonl file, none where there is no file; a last line that a kill cut short is left out."""
     text = path.read_text() if path.is_file() else ""
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    rows = []
+    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise RecipeError(
+                f"{path}: line {number} is no row ({error}): delete it, or begin a new run"
+            ) from error
+    return rows
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:

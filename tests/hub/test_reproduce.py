@@ -196,12 +196,13 @@ def test_an_agents_episodes_are_played_again(tmp_path, capsys):
     )
 
 
-def test_a_task_that_is_code_of_the_checkpoint_does_not_run(tmp_path, capsys):
+@pytest.mark.parametrize("name", ["antigravity:fly", "gym:antigravity:Fly-v0"])
+def test_a_task_that_is_code_of_the_checkpoint_does_not_run(name, tmp_path, capsys):
     """`antigravity` would open a browser: it is not even imported."""
     train = {
         "evaluation": {"episodes": 1, "score": 1.0},
-        "config": {"env": {"name": "antigravity:fly"}},
+        "config": {"env": {"name": name}},
     }
     save_pretrained(small_models()["dreamer_agent"], tmp_path / "agent", train=train, card=False)
     assert cli.main(["eval", str(tmp_path / "agent")]) == 1
-    assert "code of its own: --env antigravity:fly says to run it" in capsys.readouterr().err
+    assert f"code of its own: --env {name} says to run it" in capsys.readouterr().err

@@ -394,6 +394,21 @@ def test_a_damaged_file_of_a_run_is_named_in_one_sentence(saved_run: Path, file:
     assert str(path.parent) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [
+        ("agent/train.json", "delete .*agent and the run goes on"),
+        ("eval.jsonl", "eval.jsonl: line 11 is no row"),
+    ],
+)
+def test_a_damaged_record_is_named_in_one_sentence(saved_run: Path, file: str, sentence: str) -> None:
+    with (saved_run / file).open("a") as opened:
+        opened.write("{junk\n")
+    with pytest.raises(ValueError, match=sentence) as error:
+        main(arguments(saved_run))
+    assert "\n" not in str(error.value)
+
+
 def test_a_random_policy_is_evaluated_once_on_the_evaluation_seeds(whole_run: Path) -> None:
     env = make_env("dummy", image_size=32)
     expected = evaluate(env, RandomPolicy(1), seeds=evaluation_seeds(2))
