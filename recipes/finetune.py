@@ -143,9 +143,8 @@ def fine_tune(config: FinetuneConfig) -> int:
                 if "random" in due:
                     check_task(records["random"], agent, config)
                 film, fps = film_path(run, progress.agent_steps), envs[0].metadata["render_fps"]
-                policy, learned = ("mode", f" after {progress.agent_steps:,} agent steps")
-                if "random" in due:
-                    policy, learned = "random", ""
+                policy = "random" if "random" in due else "mode"
+                learned = f" after {progress.agent_steps:,} agent steps" if policy == "mode" else ""
                 title = f"{config.env.name}, {policy}{learned}"
                 write_film(film, filmed[policy], title=title, frames_per_second=fps)
                 write_evaluation(
@@ -176,7 +175,8 @@ def fine_tune(config: FinetuneConfig) -> int:
             progress.due_updates += updates_after(config, step + 1)
         for record in finished_episodes:
             append_row(run / "episodes.jsonl", counters(config, progress) | asdict(record))
-        told_short = told_short or tell_short(replay, agent)
+        if finished_episodes and not told_short:
+            told_short = tell_short(replay, agent)
 
     meter.clock()
     write_agent(run, agent, parent, config, progress, left_out(replay, agent))

@@ -60,7 +60,8 @@ class SavedAgent:
                     f"{self.checkpoint} does not say what it was trained on: give --task suite:task"
                 )
             trained = EnvConfig(task, image_size)
-        if task is None and self.run is None and names_code(trained.name):
+        named = task or (changes or {}).get("name")
+        if named is None and self.run is None and names_code(trained.name):
             raise CheckpointError(
                 f"{self.checkpoint} was trained on {trained.name}, which is code of its own: --task {trained.name} says to run it"
             )

@@ -71,12 +71,15 @@ def lock_run(run: Path) -> TextIO:
 def begun_or_untouched(run: Path, *, played: str) -> Iterator[None]:
     """Hold the run's lock; what fails before there is a file of this name takes along everything that it made in the folder.
 
+    So does SIGTERM, as long as nobody else handles it.
+
     Raises:
         RecipeError: another process has the lock.
     """
     names = {path.name for path in run.iterdir()} if run.is_dir() else set()
     with lock_run(run):
         before = names | {path.name for path in run.iterdir() if path.name != ".lock"}
+        handler = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         try:
             yield
         except BaseException:
@@ -86,6 +89,8 @@ def begun_or_untouched(run: Path, *, played: str) -> Iterator[None]:
                 if not any(run.iterdir()):
                     run.rmdir()
             raise
+        finally:
+            signal.signal(signal.SIGTERM, handler)
 
 
 def step_directory(checkpoints: Path, updates: int) -> Path:

@@ -5,6 +5,7 @@ extra `cwm-hub[ray]`.
 """
 
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,6 +74,8 @@ class RayProcess:
         if self.returncode is None and self._ray.wait([self._reference], timeout=0)[0]:
             try:
                 self.returncode = self._ray.get(self._reference)
+            except self._ray.exceptions.TaskCancelledError:  # before it began
+                self.returncode = 128 + signal.SIGTERM
             except self._ray.exceptions.RayError as error:
                 self.returncode = 1
                 with self._log.open("a") as log:

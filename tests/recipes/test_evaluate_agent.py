@@ -130,7 +130,8 @@ def test_code_that_an_agent_from_elsewhere_names_is_not_run(run: Path, tmp_path:
         ValueError, match=f"was trained on {name}, which is code of its own: --task {name} says to run it"
     ):
         score(elsewhere, tmp_path / "out")
-    assert score(elsewhere, tmp_path / "out", "--task", "dummy", "--episodes", "1")["env"]["name"] == "dummy"
+    for words in (("--task", "dummy"), ("--env.name", "dummy")):
+        assert score(elsewhere, tmp_path / "out", *words, "--episodes", "1")["env"]["name"] == "dummy"
     shutil.copytree(run, own)
     (own / "config.yaml").write_text(
         (own / "config.yaml").read_text().replace("name: dummy", f"name: '{name}'")

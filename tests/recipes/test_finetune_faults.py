@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from cwm_hub.agents.dreamer import DreamerAgent
 from cwm_hub.agents.rollout import RandomPolicy, evaluate, evaluation_seeds
 from cwm_hub.envs.table import make_env
 from cwm_hub.models.action_world_model import ActionWorldModel
+from recipes import finetune
 from recipes.run import folder
 from recipes.run.finetune_settings import FinetuneConfig, check_same_config
 
@@ -182,6 +184,13 @@ def test_ctrl_c_and_a_package_that_is_missing_are_a_line(capsys: pytest.CaptureF
     sentence = r"error: metaworld is not installed: pip install 'cwm-hub\[envs\]'"
     with pytest.raises(SystemExit, match=sentence), folder.one_sentence_errors():
         raise ModuleNotFoundError("No module named 'metaworld'", name="metaworld")
+
+
+def test_a_start_that_is_sent_sigterm_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signal_at_call(monkeypatch, finetune, "new_agent", 1)
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments(tmp_path / "run"))
+    assert stopped.value.code == 128 + signal.SIGTERM and not (tmp_path / "run").exists()
 
 
 def test_a_start_that_finds_another_process_at_work_takes_nothing_away(tmp_path: Path) -> None:
@@ -398,14 +407,17 @@ def test_a_damaged_file_of_a_run_is_named_in_one_sentence(saved_run: Path, file:
     ("file", "sentence"),
     [
         ("agent/train.json", "delete .*agent and the run goes on"),
-        ("eval.jsonl", "eval.jsonl: line 11 is no row"),
+        ("eval.jsonl", "eval.jsonl: line 19 is no row"),
     ],
 )
-def test_a_damaged_record_is_named_in_one_sentence(saved_run: Path, file: str, sentence: str) -> None:
-    with (saved_run / file).open("a") as opened:
+def test_a_damaged_record_is_named_in_one_sentence(
+    whole_run: Path, tmp_path: Path, file: str, sentence: str
+) -> None:
+    shutil.copytree(whole_run, tmp_path / "run")
+    with (tmp_path / "run" / file).open("a") as opened:
         opened.write("{junk\n")
     with pytest.raises(ValueError, match=sentence) as error:
-        main(arguments(saved_run))
+        main(arguments(tmp_path / "run", agent_steps=150))
     assert "\n" not in str(error.value)
 
 
