@@ -96,8 +96,8 @@ class _Running:
         return Episode(**self.rows(), terminated=self.terminated)
 
     def seen(self) -> Seen:
-        rows = self.rows()
-        return Seen(rows["image"], rows["reward"], np.array(self.success, np.float32))
+        reward, success = np.array(self.reward, np.float32), np.array(self.success, np.float32)
+        return Seen(np.stack(self.image), reward, success)
 
 
 @runtime_checkable

@@ -106,10 +106,12 @@ def reproduce_episodes(checkpoint: Checkpoint, *, env_name: str | None = None) -
     """
     from cwm_hub.agents.rollout import evaluate, evaluation_seeds
     from cwm_hub.envs.table import EnvConfig, make_env, names_code
+    from cwm_hub.evaluation.episodes import check_fits
 
     train, where = checkpoint.read(TRAIN) or {}, f"{checkpoint}/{TRAIN}"
     with form_of(where):
-        published, env = train.get("evaluation") or {}, (train.get("config") or {}).get("env")
+        published, settings = train.get("evaluation") or {}, train.get("config")
+        env = settings.get("env") if isinstance(settings, Mapping) else None
         if not isinstance(env, Mapping) or not {"score", "episodes"} <= published.keys():
             raise HubError(
                 f"{checkpoint} records no evaluation in an environment: there is nothing to reproduce"
@@ -123,7 +125,9 @@ def reproduce_episodes(checkpoint: Checkpoint, *, env_name: str | None = None) -
         )
     played = make_env(**vars(from_dict(EnvConfig, {**env, "name": name}, where=where)))
     try:
-        records = evaluate(played, checkpoint.load(), seeds=seeds)  # type: ignore[arg-type]
+        agent: Any = checkpoint.load()
+        check_fits(agent, played, task=name)
+        records = evaluate(played, agent, seeds=seeds)
     finally:
         played.close()
     measured = {

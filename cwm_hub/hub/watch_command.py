@@ -42,7 +42,7 @@ def run(args: Any) -> Iterator[str]:
     """
     if args.episodes < 1:
         raise ValueError(f"--episodes is at least 1, got {args.episodes}")
-    if args.out is not None and args.out.suffix != ".mp4":
+    if args.out is not None and (args.out.suffix != ".mp4" or args.out.is_dir()):
         raise ValueError(f"--out is an mp4 file to write, got {args.out}")
 
     from dataclasses import asdict

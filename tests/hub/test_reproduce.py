@@ -11,6 +11,8 @@ from moving_squares import write_clips
 from synthetic_shards import write_data_set
 
 from cwm_hub import cli
+from cwm_hub.agents.drqv2 import DrQV2Agent
+from cwm_hub.agents.presets import agent_preset
 from cwm_hub.agents.rollout import evaluate, evaluation_seeds
 from cwm_hub.envs.table import make_env
 from cwm_hub.evaluation.held_out import make_protocol, read_held_out
@@ -180,7 +182,8 @@ def test_what_cannot_be_reproduced_is_one_sentence(published, capsys, tmp_path):
 
 
 def test_an_agents_episodes_are_played_again(tmp_path, capsys):
-    agent = small_models()["dreamer_agent"].eval()
+    torch.manual_seed(0)
+    agent = DrQV2Agent(agent_preset("drqv2-tiny", action_size=1))
     env = {"name": "dummy", "image_size": 32, "action_repeat": 1, "episode_frames": 6}
     made = make_env(**env)
     records = evaluate(made, agent, seeds=evaluation_seeds(2))
@@ -194,6 +197,26 @@ def test_an_agents_episodes_are_played_again(tmp_path, capsys):
     assert (
         lines[2].startswith("dummy, success rate") and lines[2].split()[-1] == "+0.0000" and len(lines) == 3
     )
+
+
+@pytest.mark.parametrize(
+    ("config", "words", "sentence"),
+    [
+        ("text", (), "records no evaluation in an environment"),
+        ({"env": {"name": "dummy"}}, (), "the agent sees 32 pixels a side and dummy draws 64"),
+        (
+            {"env": {"name": "gym:Reacher-v5", "image_size": 32}},
+            ("--env", "scenes"),
+            "the agent's actions have 2 numbers and scenes takes 1: it cannot act there",
+        ),
+    ],
+)
+def test_an_agent_that_cannot_play_there_is_one_sentence(config, words, sentence, tmp_path, capsys):
+    train = {"evaluation": {"episodes": 1, "score": 1.0}, "config": config}
+    save_pretrained(small_models()["dreamer_agent"], tmp_path / "agent", train=train, card=False)
+    assert cli.main(["eval", str(tmp_path / "agent"), *words]) == 1
+    told = capsys.readouterr().err
+    assert sentence in told and told.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["antigravity:fly", "gym:antigravity:Fly-v0"])
