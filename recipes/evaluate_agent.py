@@ -11,7 +11,6 @@ are minutes on a CPU.
 
 import json
 import sys
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -60,14 +59,13 @@ from cwm_hub.evaluation.words import ends, number_of
 from cwm_hub.figures.films import write_film
 from cwm_hub.hub.agents import SavedAgent, find_agent
 from cwm_hub.provenance import provenance
-from recipes.run.folder import RecipeError, csv_text, one_sentence_errors, progress_line, write_text
+from recipes.run.folder import RecipeError, csv_text, one_sentence_errors, write_text
+from recipes.run.play_progress import PlayProgress
 
 EPISODES = 10
 """Where the agent's run does not say how many."""
 MOST_SEED = 2**32 - 1
 """Of an episode: dm_control's generators take no larger ones."""
-TERMINAL_SECONDS, LOG_SECONDS = 0.5, 10.0
-"""Between lines of the steps, where a line is rewritten and where each has its own."""
 
 
 def main(config: EvaluateAgentConfig) -> int:
@@ -104,7 +102,7 @@ def main(config: EvaluateAgentConfig) -> int:
         policies["random"] = (RandomPolicy(agent.action_size), True)
     records: dict[str, list[EpisodeRecord]] = {name: [] for name in policies}
     filmed: list[tuple[EpisodeRecord, Seen]] = []
-    progress = Progress(len(policies) * len(seeds))
+    progress = PlayProgress(len(policies) * len(seeds))
     for name, record, seen in each_episode(envs, policies, seeds=seeds, stepped=progress.step):
         records[name].append(record)
         if name == "mode" and len(filmed) < FILMED_EPISODES:
@@ -149,35 +147,6 @@ def seeds_of(config: EvaluateAgentConfig, saved: SavedAgent) -> list[int]:
         return evaluation_seeds(config.episodes)
     recorded = saved.settings.get("evaluation_episodes")
     return evaluation_seeds(recorded if isinstance(recorded, int) and recorded > 0 else EPISODES)
-
-
-class Progress:
-    """How far, how fast, how long: a line for each episode, and between them for the steps now and then."""
-
-    def __init__(self, episodes: int) -> None:
-        self._episodes, self._done, self._steps, self._steps_of_done = episodes, 0, 0, 0
-        self._began = self._told = time.monotonic()
-
-    def step(self, steps: int) -> None:
-        """So many agent steps were taken."""
-        self._steps += steps
-        if time.monotonic() - self._told >= (TERMINAL_SECONDS if sys.stdout.isatty() else LOG_SECONDS):
-            self._tell("")
-
-    def episode(self, policy: str, record: EpisodeRecord) -> None:
-        """One is over."""
-        self._done, self._steps_of_done = self._done + 1, self._steps_of_done + record.episode_steps
-        self._tell(f"  {policy}, seed {record.seed}: return {record.score:.2f}, success {record.success:.0f}")
-
-    def _tell(self, words: str) -> None:
-        self._told = time.monotonic()
-        rate = self._steps / (self._told - self._began)
-        left = "?"
-        if self._done:  # those to come are taken to be as long as those that are over
-            to_go = self._steps_of_done / self._done * self._episodes - self._steps
-            left = f"{max(0.0, to_go) / rate / 60:.1f} min"
-        text = f"{self._done} / {self._episodes} episodes  {self._steps:,} steps  {rate:.1f} steps/s  left {left}{words}"
-        progress_line(text, last=self._done == self._episodes)
 
 
 def sentence(scores: dict[str, Any]) -> str:

@@ -68,6 +68,8 @@ from recipes.run.folder import (
 )
 from recipes.run.memory import keep_memory
 from recipes.run.meter import Meter
+from recipes.run.play_progress import PlayProgress
+from recipes.run.trackers import Trackers, check_trackers
 
 POLICIES = ("random", "mode", "sampled")
 """What an evaluation may play, as `policy` says in eval.jsonl."""
@@ -76,6 +78,7 @@ POLICIES = ("random", "mode", "sampled")
 def main(config: FinetuneConfig) -> int:
     """Fine-tune, or go on with it; the exit code is 0 when the run is finished."""
     config = with_fallback(config)
+    check_trackers(config.trackers)
     run = Path(config.run)
     check_same_config(run, config)
     if is_finished(run, config):
@@ -115,6 +118,7 @@ def fine_tune(config: FinetuneConfig) -> int:
     truncate_rows(run / "metrics.jsonl", counter="updates", last=progress.updates)
     truncate_rows(run / "episodes.jsonl", counter="agent_steps", last=progress.agent_steps)
     truncate_rows(run / "eval.jsonl", counter="agent_steps", last=progress.evaluated_at)
+    trackers = Trackers(config.trackers, run, (run / "config.yaml").read_text())
     print_header(config, agent, device, progress)
     stop, random = StopSignal(), RandomPolicy(action_size)
     meter = Meter(progress, device, times=["environment", "act", "update", "evaluate"])
@@ -133,6 +137,7 @@ def fine_tune(config: FinetuneConfig) -> int:
             if progress.updates % config.log_every_updates == 0:
                 row = counters(config, progress) | left_out(replay, agent) | meter.row()
                 append_row(run / "metrics.jsonl", row)
+                trackers.log(row, step=progress.updates)
                 print_progress(row, config, since=began, success=latest_scores(run).get("mode"))
 
         due = policies_due(config, progress, agent, random)
@@ -151,7 +156,10 @@ def fine_tune(config: FinetuneConfig) -> int:
                     run / "eval.jsonl", records, counters(config, progress), task=config.env.name
                 )
                 progress.evaluated_at = progress.agent_steps
-                print_evaluation(progress.agent_steps, latest_scores(run), due)
+                scores = latest_scores(run)
+                played = {f"{name}_{key}": value for name in due for key, value in scores[name].items()}
+                trackers.log(counters(config, progress) | played, step=progress.updates)
+                print_evaluation(progress.agent_steps, scores, due)
 
         finished = progress.agent_steps >= config.last_step and not stop.received
         since_saved = progress.agent_steps - saved_at
@@ -164,6 +172,7 @@ def fine_tune(config: FinetuneConfig) -> int:
             print(
                 f"\nstopped by a signal and saved at step {progress.agent_steps:,}; the same command goes on from there"
             )
+            trackers.close()
             return 128 + stop.received
         if finished:
             break
@@ -180,6 +189,7 @@ def fine_tune(config: FinetuneConfig) -> int:
 
     meter.clock()
     write_agent(run, agent, parent, config, progress, left_out(replay, agent))
+    trackers.close()
     for used in (*envs, *evaluation_envs):
         used.close()
     return 0
@@ -283,11 +293,17 @@ def evaluate(
     """
     records: dict[str, list[EpisodeRecord]] = {name: [] for name in policies}
     filmed: dict[str, list[tuple[EpisodeRecord, Seen]]] = {name: [] for name in policies}
+    progress = PlayProgress(len(policies) * episodes, each=False)
     played = each_episode(
-        envs, policies, seeds=evaluation_seeds(episodes), stopped=lambda: bool(stop.received)
+        envs,
+        policies,
+        seeds=evaluation_seeds(episodes),
+        stopped=lambda: bool(stop.received),
+        stepped=progress.step,
     )
     for name, record, seen in played:
         records[name].append(record)
+        progress.episode(name, record)
         if len(filmed[name]) < FILMED_EPISODES:
             filmed[name].append((record, seen))
     return records, filmed

@@ -41,7 +41,6 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import (
     DistributedDataParallelKwargs,
     ProjectConfiguration,
@@ -49,7 +48,7 @@ from accelerate.utils import (
 )
 
 from cwm_hub.clips.loader import ClipBatch, ClipLoader
-from cwm_hub.config import merged, nearest
+from cwm_hub.config import merged
 from cwm_hub.evaluation.predict import WorldModel
 from cwm_hub.hub.names import find_checkpoint
 from cwm_hub.hub.saving import save_pretrained
@@ -94,6 +93,7 @@ from recipes.run.pretrain_checkpoint import (
     save,
 )
 from recipes.run.scoring import Evaluation
+from recipes.run.trackers import check_trackers, numbers_of
 
 
 def main(config: PretrainConfig) -> int:
@@ -272,20 +272,6 @@ def make_accelerator(config: PretrainConfig) -> Accelerator:
     return accelerator
 
 
-def check_trackers(names: list[str]) -> None:
-    """Refuse a tracker that accelerate would leave out with a warning."""
-    for name in names:
-        if name not in LOGGER_TYPE_TO_CLASS:
-            known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
-            raise RecipeError(
-                f"there is no tracker {name!r}{nearest(name, LOGGER_TYPE_TO_CLASS)}; there are {known}"
-            )
-        if name not in get_available_trackers():
-            raise RecipeError(
-                f"the tracker {name} is not installed: pip install {name}, or leave it out of --trackers"
-            )
-
-
 def clips_per_process(config: PretrainConfig, world: int) -> int:
     """Clips of a forward pass; raises RecipeError where the batch cannot be divided."""
     clips, rest = divmod(config.batch_clips, world * config.accumulation)
@@ -428,8 +414,7 @@ def log_interval(
 def track(row: dict[str, Any], config: PretrainConfig, accelerator: Accelerator) -> None:
     """Give a row's numbers to the trackers; what is no number, as after skipped updates, they do not take."""
     if config.trackers:
-        numbers = {name: value for name, value in row.items() if value is not None}
-        accelerator.log(numbers, step=row["updates"])
+        accelerator.log(numbers_of(row), step=row["updates"])
 
 
 def write_model(

@@ -12,7 +12,15 @@ from cwm_hub.envs.rendering import gl_problem, resolve_quality
 from cwm_hub.envs.table import EnvConfig, check_several, find_suite
 from recipes.run.folder import RecipeError, saved_steps
 
-MAY_CHANGE = {"agent_steps", "device", "run", "name", "evaluation_episodes_at_once", "collect_processes"}
+MAY_CHANGE = {
+    "agent_steps",
+    "device",
+    "run",
+    "name",
+    "evaluation_episodes_at_once",
+    "collect_processes",
+    "trackers",
+}
 """What a resuming command may say otherwise: the budget, where, what it is called, and what costs time alone."""
 
 
@@ -72,6 +80,8 @@ class FinetuneConfig:
     """Updates between rows of metrics.jsonl."""
     max_bad_updates: int = 100
     """Skipped updates in a row, because of a non-finite gradient, at which the run stops."""
+    trackers: list[str] = field(default_factory=list)
+    """Trackers of accelerate that log beside metrics.jsonl and eval.jsonl, such as tensorboard."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the agent lives; auto is the GPU where there is one."""
     seed: int = 0

@@ -8,7 +8,6 @@ from synthetic_shards import write_shards
 from cwm_hub import create_model
 from cwm_hub.clips.clip_index import ClipSource, Usage
 from cwm_hub.clips.loader import ClipLoader
-from recipes.pretrain import check_trackers
 from recipes.run.advice import (
     LARGE_PARAMETERS,
     Advice,
@@ -19,6 +18,7 @@ from recipes.run.advice import (
     row_warnings,
 )
 from recipes.run.folder import RecipeError
+from recipes.run.trackers import check_trackers
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from cwm_hub.envs import make_env
 from cwm_hub.hub.agents import find_agent
 from recipes import evaluate_agent
 from recipes.evaluate_agent import EvaluateAgentConfig
+from recipes.run import play_progress
 from recipes.run.command_line import parse_config
 
 
@@ -78,8 +79,8 @@ def test_progress_is_told_between_episodes_too(
 ) -> None:
     """By a clock that gains four seconds at every look: lines of the steps are ten seconds apart at least."""
     now = iter(range(0, 1000, 4))
-    monkeypatch.setattr(evaluate_agent.time, "monotonic", lambda: float(next(now)))
-    progress = evaluate_agent.Progress(2)
+    monkeypatch.setattr(play_progress.time, "monotonic", lambda: float(next(now)))
+    progress = play_progress.PlayProgress(2)
     for _ in range(4):
         progress.step(2)
     progress.episode("mode", EpisodeRecord(5, 1.0, 1.0, 8, False))

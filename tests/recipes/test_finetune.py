@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
+from typing import ClassVar
 
 import av
 import numpy as np
@@ -24,6 +25,7 @@ from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.models.registry import create_model, model_config
 from recipes import finetune
 from recipes.demo import Loop, act
+from recipes.run import trackers
 from recipes.run.agent_setup import new_settings, pretrained_settings
 from recipes.run.command_line import parse_config
 from recipes.run.finetune_settings import FinetuneConfig
@@ -90,6 +92,49 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("whole") / "run"
     assert main(arguments(run)) == 0
     return run
+
+
+class Tracking:
+    """In place of accelerate's Accelerator: what it is told."""
+
+    told: ClassVar[list[tuple[int, dict]]] = []
+    closed = 0
+
+    def __init__(self, **_: object) -> None:
+        pass
+
+    def init_trackers(self, *_: object, **__: object) -> None:
+        pass
+
+    def log(self, row: dict, *, step: int) -> None:
+        self.told.append((step, row))
+
+    def end_training(self) -> None:
+        Tracking.closed += 1
+
+
+def test_trackers_get_the_metrics_and_every_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trackers, "Accelerator", Tracking)
+    monkeypatch.setattr(trackers, "get_available_trackers", lambda: ["tensorboard"])
+    assert main(arguments(tmp_path / "run", trackers="[tensorboard]", agent_steps=10)) == 0
+    assert Tracking.closed == 1
+    played = [(step, row) for step, row in Tracking.told if "mode_score" in row or "random_score" in row]
+    assert [(step, sorted(row)[-2:]) for step, row in played] == [
+        (0, ["random_success_rate", "updates"]),
+        (2, ["sampled_success_rate", "updates"]),
+        (3, ["sampled_success_rate", "updates"]),
+    ]
+    (last,) = [row for _, row in Tracking.told if "image_loss" in row]
+    assert last["updates"] == 3
+    assert None not in last.values()
+
+
+def test_a_tracker_that_is_not_there_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(trackers.RecipeError, match="did you mean 'wandb'"):
+        main(arguments(tmp_path / "run", trackers="[wandbb]"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_run_folder_tells_the_whole_story(whole_run: Path) -> None:
