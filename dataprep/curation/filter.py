@@ -9,6 +9,7 @@ Something-Something-v2 has many clips in which nothing moves. The same condition
 import argparse
 import hashlib
 import json
+import math
 import operator
 import re
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from cwm_hub.shards.extra_columns import OURS, Columns, read_columns
 from cwm_hub.shards.index import ClipRow, read_index, read_index_table
 from cwm_hub.shards.manifest import Manifest, read_failures
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import EXIT_DONE, add_options, option, positional, read_options
+from dataprep.command_line import EXIT_DONE, add_options, how_many, option, positional, read_options
 from dataprep.curation.copying import Clip, new_set, write_copy
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -80,10 +81,16 @@ class Condition:
             raise ValueError(f"the index has no column {column!r}, but {', '.join(types)}")
         if (comparison == "~") and types[column] is not str:
             raise ValueError(f"~ asks what a text contains, and {column} is a number")
+        if types[column] is str:
+            return cls(column, comparison, value)
+        is_whole = types[column] is int and re.fullmatch(r"[+-]?\d+", value)
         try:
-            return cls(column, comparison, types[column](value))
-        except ValueError as error:
-            raise ValueError(f"{column} is a number, got {value!r}") from error
+            number = int(value) if is_whole else float(value)
+        except ValueError:
+            number = math.nan
+        if math.isnan(number):
+            raise ValueError(f"{column} is compared with a number, got {value!r}")
+        return cls(column, comparison, number)
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
     manifest = filter_shards(options.root, options.out, conditions, name=options.name)
     before = sum(record.samples for record in Manifest.load(options.root).shards)
     print(
-        f"{options.out}: {sum(record.samples for record in manifest.shards)} of {before} clips, manifest {manifest.hash[:12]}"
+        f"{options.out}: {sum(record.samples for record in manifest.shards)} of {how_many(before, 'clip')}, manifest {manifest.hash[:12]}"
     )
     return EXIT_DONE
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from cwm_hub.shards.index import read_index
 from cwm_hub.shards.manifest import Manifest, read_failures
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import EXIT_DONE, add_options, option, positional, read_options
+from dataprep.command_line import EXIT_DONE, add_options, how_many, option, positional, read_options
 from dataprep.curation.copying import Clip, deal, find_copies, new_set, write_copy
 from dataprep.sharding.plan import SPLITS
 from dataprep.sharding.recordings import find_leaks
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     options = read_options(MergeOptions, args)
     manifest = merge_shards(options.roots, options.out, name=options.name, number=options.number)
     counts = ", ".join(
-        f"{split}: {sum(r.samples for r in rs)} clips" for split, rs in manifest.splits.items()
+        f"{split}: {how_many(sum(r.samples for r in rs), 'clip')}" for split, rs in manifest.splits.items()
     )
     print(f"{options.out}: {counts}; manifest {manifest.hash[:12]}")
     return EXIT_DONE
@@ -149,4 +149,6 @@ def _check_keys(clips: Sequence[Clip]) -> None:
         if owner.setdefault(row.key, place) != place:
             twice, first = twice + 1, first or row.key
     if twice:
-        raise ValueError(f"{twice} clip keys are in two sets, such as {first}: --number tells them apart")
+        raise ValueError(
+            f"{how_many(twice, 'clip key is', 'clip keys are')} in two sets, such as {first}: --number tells them apart"
+        )

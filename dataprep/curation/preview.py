@@ -23,7 +23,7 @@ from cwm_hub.shards.codecs import Frames, ShardError, encode_clip
 from cwm_hub.shards.index import ClipRow, read_index
 from cwm_hub.shards.manifest import Manifest
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import EXIT_DONE, add_options, option, positional, read_options
+from dataprep.command_line import EXIT_DONE, add_options, how_many, option, positional, read_options
 from dataprep.curation.stats import group_by_source, read_clips
 
 FRAMES_SHOWN = 8
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         out.write_text(clip_page(root, rows), encoding="utf-8")
     else:
         contact_sheet(root, rows).save(out)
-    print(f"{out}: {len(rows)} clips")
+    print(f"{out}: {how_many(len(rows), 'clip')}")
     return EXIT_DONE
 
 
@@ -153,7 +153,7 @@ def caption(row: ClipRow) -> str:
 
 
 def _facts(row: ClipRow) -> str:
-    facts = [f"{row.num_frames} frames", f"{row.fps:g} fps"]
+    facts = [f"{how_many(row.num_frames, 'frame')}", f"{row.fps:g} fps"]
     facts += [] if math.isnan(row.moving) else [f"{row.moving:.1%} moving"]
     facts += [f"cut at {', '.join(map(str, row.cuts))}"] if row.cuts else []
     facts += [f"{share:.0%} {name}" for name in ("frozen", "black") if (share := getattr(row, name)) > 0]
@@ -166,7 +166,9 @@ def clip_page(root: Root, rows: Sequence[ClipRow]) -> str:
     figures = "\n".join(
         _figure(row, frames) for row, frames in zip(rows, read_clips(root, rows), strict=True)
     )
-    title = html.escape(f"{manifest.name}: {len(rows)} of {sum(r.samples for r in manifest.shards)} clips")
+    title = html.escape(
+        f"{manifest.name}: {len(rows)} of {how_many(sum(r.samples for r in manifest.shards), 'clip')}"
+    )
     return f"""<!doctype html>
 <html lang="en">
 <head>

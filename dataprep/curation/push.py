@@ -18,7 +18,7 @@ from cwm_hub.hub_client.names import hub_name
 from cwm_hub.shards.index import INDEX
 from cwm_hub.shards.manifest import FAILURES, MANIFEST, Manifest
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import EXIT_DONE, EXIT_VERIFY, add_options, option, positional
+from dataprep.command_line import EXIT_DONE, EXIT_VERIFY, add_options, how_many, option, positional
 from dataprep.curation.preview import preview_jpeg
 from dataprep.curation.stats import measure
 from dataprep.curation.verify import verify
@@ -90,7 +90,9 @@ def run(args: argparse.Namespace) -> int:
         check_rights(manifest, args.root, claimed=args.i_have_redistribution_rights)
     problems = verify(str(home), "quick")
     if problems:
-        print(f"{problems[0].where}: {problems[0].what} ({len(problems)} problems; see cwm-dataprep verify)")
+        print(
+            f"{problems[0].where}: {problems[0].what} ({how_many(len(problems), 'problem')}; see cwm-dataprep verify)"
+        )
         return EXIT_VERIFY
     title = args.title or name.repo_id.partition("/")[2]
     files = render(
@@ -106,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print("\n".join(files))
         check_files({file: home / file for file in files})
-        print(f"would publish {len(files)} files, {size / 1e6:.1f} MB; read {home / CARD}")
+        print(f"would publish {how_many(len(files), 'file')}, {size / 1e6:.1f} MB; read {home / CARD}")
         return EXIT_DONE
     print(upload(home, target, files))
     return EXIT_DONE

@@ -1,7 +1,7 @@
 """`cwm-dataprep verify --repair`: shards that are not what the manifest says, written again from their source videos.
 
-The command that made the set is recorded beside it (`.state/command.json`). Without the commit marker of a shard that
-command takes it for unwritten, and nothing else.
+The commands that made the set and its additions are recorded beside it (`.state/command.json`, `command-added-001.json`).
+Without the commit marker of a shard such a command takes it for unwritten, and nothing else.
 """
 
 import json
@@ -12,39 +12,48 @@ from collections.abc import Collection
 from pathlib import Path
 
 from cwm_hub.shards.storage import Root
+from dataprep.command_line import how_many
 from dataprep.sharding.command import COMMAND
-from dataprep.sharding.ledger import STATES, expected_states, read_plan
+from dataprep.sharding.ledger import PLAN, STATES, expected_states, of_addition, read_plan, read_plans
 
 
 def repair(root: Root, shards: Collection[str]) -> None:
-    """Write these shards (`data/train-00000-of-00004.tar`) again; the command's own words go to standard error.
+    """Write these shards (`data/train-00000-of-00004.tar`) again; the commands' own words go to standard error.
 
     Raises:
-        ValueError: the set is remote, was not made here, or the command did not end well.
+        ValueError: the set is remote, was not made here, or a command did not end well.
     """
-    home, plan = root.home, read_plan(root)
-    if home is None or plan is None or not (home / COMMAND).is_file():
+    home = root.home
+    by_plan = {} if home is None or read_plan(root, PLAN) is None else _by_plan(root, shards)
+    commands = {number: home / of_addition(COMMAND, number) for number in by_plan} if home else {}
+    if home is None or not by_plan or not all(path.is_file() for path in commands.values()):
         raise ValueError(
             f"{root} cannot be repaired: the command that made it is not recorded there; fetch these files again: "
             f"{', '.join(sorted(shards))}"
         )
+    for number, markers in by_plan.items():
+        recorded = json.loads(commands[number].read_text())
+        for marker in markers:
+            (home / STATES / marker).unlink(missing_ok=True)
+        # Where the set lies now, wherever it was made: of an option given twice the last counts.
+        words = [*recorded["arguments"], "--out", str(home.absolute()), "--mend", str(number)]
+        _run(root, words, recorded["folder"], how_many(len(markers), "shard"))
+
+
+def _by_plan(root: Root, shards: Collection[str]) -> dict[int, list[str]]:
+    """Commit markers of these shards by the plan that they are of: 0 of the set's beginning, 1, 2, ... of an addition."""
     markers = {Path(shard).stem + ".json" for shard in shards}
-    later = markers - {name for _, name in expected_states(plan)}
-    if later:
-        raise ValueError(
-            f"{root} cannot be repaired: {', '.join(sorted(later))} came with --append or --retry-failures; make the set anew"
-        )
-    recorded = json.loads((home / COMMAND).read_text())
-    for marker in markers:
-        (home / STATES / marker).unlink(missing_ok=True)
-    # Where the set lies now, wherever it was made: of an option given twice the last counts.
-    command = ["-m", "dataprep", *recorded["arguments"], "--out", str(home.absolute())]
-    print(
-        f"writing {len(markers)} shards again: cwm-dataprep {shlex.join(command[2:])}",
-        file=sys.stderr,
-        flush=True,
-    )
-    code = subprocess.run([sys.executable, *command], cwd=recorded["folder"], check=False).returncode
+    by_plan = {
+        number: [name for _, name in expected_states(plan) if name in markers]
+        for number, plan in enumerate(read_plans(root))
+    }
+    return {number: mine for number, mine in by_plan.items() if mine}
+
+
+def _run(root: Root, words: list[str], folder: str, what: str) -> None:
+    print(f"writing {what} again: cwm-dataprep {shlex.join(words)}", file=sys.stderr, flush=True)
+    command = [sys.executable, "-m", "dataprep", *words]
+    code = subprocess.run(command, cwd=folder, check=False).returncode
     if code not in (0, 2):  # 2: as many videos failed as at first
         raise ValueError(
             f"the command that made {root} ended with exit code {code}: are its videos where they were?"

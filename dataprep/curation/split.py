@@ -19,7 +19,7 @@ from cwm_hub.config import check_range
 from cwm_hub.shards.index import read_index
 from cwm_hub.shards.manifest import Manifest, read_failures
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import EXIT_DONE, add_options, option, positional, read_options
+from dataprep.command_line import EXIT_DONE, add_options, how_many, option, positional, read_options
 from dataprep.curation.copying import Clip, deal, find_copies, new_set, write_copy
 from dataprep.sharding.plan import SPLITS
 from dataprep.sharding.recordings import DEFAULT_SHARE, hold_out, join_copies, recording, too_few
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         options.root, options.out, validation_share=options.validation_share, group_by=options.group_by
     )
     counts = ", ".join(
-        f"{split}: {sum(r.samples for r in rs)} clips" for split, rs in manifest.splits.items()
+        f"{split}: {how_many(sum(r.samples for r in rs), 'clip')}" for split, rs in manifest.splits.items()
     )
     print(f"{options.out}: {counts}; manifest {manifest.hash[:12]}")
     return EXIT_DONE

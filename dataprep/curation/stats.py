@@ -24,7 +24,7 @@ from cwm_hub.shards.index import ClipRow, read_index
 from cwm_hub.shards.manifest import Manifest, read_failures
 from cwm_hub.shards.moving import STILL
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import EXIT_DONE, add_options, positional, read_options
+from dataprep.command_line import EXIT_DONE, add_options, how_many, positional, read_options
 from dataprep.official_lists import OFFICIAL_LISTS
 
 WINDOW_FRAMES = 25
@@ -270,7 +270,9 @@ def as_text(stats: Mapping[str, Any]) -> str:
     lines.append(f"black          {_percent(stats['black_share'])} of the frames")
     lines.append(f"cuts           in {stats['clips_with_cuts']:,} clips; no window crosses one")
     labels = stats["labels"]
-    lines.append(f"labels         {labels['classes']} classes on {labels['labelled']:,} videos")
+    lines.append(
+        f"labels         {how_many(labels['classes'], 'class', 'classes')} on {labels['labelled']:,} videos"
+    )
     lines += [
         f"  {item['videos']:>9,}  {item['label']:>4}  {item['text']}" for item in labels["by_class"][:10]
     ]

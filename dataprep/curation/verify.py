@@ -24,7 +24,7 @@ from cwm_hub.shards.codecs import EXTENSIONS, ShardError, decode_clip
 from cwm_hub.shards.index import ClipRow, read_index
 from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, read_failures
 from cwm_hub.shards.storage import Root, remote_errors
-from dataprep.command_line import EXIT_DONE, EXIT_VERIFY, add_options, positional
+from dataprep.command_line import EXIT_DONE, EXIT_VERIFY, add_options, how_many, positional
 
 Level = Literal["quick", "index", "full"]
 BLOCK = tarfile.BLOCKSIZE
@@ -74,12 +74,12 @@ def run(args: argparse.Namespace) -> int:
         repair(Root.parse(args.root), broken)
         problems = _problems(args)
     if problems:
-        print(f"{args.root}: {len(problems)} problems at level {args.level}", file=sys.stderr)
+        print(f"{args.root}: {how_many(len(problems), 'problem')} at level {args.level}", file=sys.stderr)
         return EXIT_VERIFY
     manifest = Manifest.load(args.root)
     clips = sum(record.samples for record in manifest.shards)
     print(
-        f"{args.root}: {len(manifest.shards)} shards, {clips} clips, as the manifest {manifest.hash[:12]} says"
+        f"{args.root}: {how_many(len(manifest.shards), 'shard')}, {how_many(clips, 'clip')}, as the manifest {manifest.hash[:12]} says"
     )
     return EXIT_DONE
 
@@ -153,7 +153,7 @@ def _check_index(
         if found != (record.samples, record.frames):
             yield Problem(
                 record.file,
-                f"the index lists {found[0]} clips with {found[1]} frames, "
+                f"the index lists {how_many(found[0], 'clip')} with {how_many(found[1], 'frame')}, "
                 f"the manifest {record.samples} with {record.frames}",
             )
 
@@ -304,7 +304,8 @@ def _check_arrays(data: bytes, record: ShardRecord, row: ClipRow) -> Iterator[Pr
     for name, values in arrays.items():
         if len(values) != row.num_frames:
             yield Problem(
-                record.file, f"clip {row.key} has {row.num_frames} frames and {len(values)} rows of {name}"
+                record.file,
+                f"clip {row.key} has {how_many(row.num_frames, 'frame')} and {how_many(len(values), 'row')} of {name}",
             )
 
 

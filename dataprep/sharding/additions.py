@@ -4,20 +4,33 @@
     added    train-00002-of-00003                         numbered on: every reader takes it for the same split
 
 An addition is a run like the first, with a plan of its own (`.state/plan-added-001.json`); killed, it goes on when the
-same command is given again, and until it has ended the set is what it was before. It is listed in the manifest's
-configuration, under `additions`.
+same command is given again, with the videos that it had, and until it has ended the set is what it was before. It is listed in the manifest's
+configuration, under `additions`. What of it is lost is written again from the videos that it had (`--mend`), whatever
+was added since.
 """
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cwm_hub.config import to_dict
 from cwm_hub.shards.index import read_index_table
 from cwm_hub.shards.manifest import Manifest, read_failures
 from cwm_hub.shards.storage import Root
+from dataprep.command_line import how_many
 from dataprep.sharding.changes import refuse_other_options
-from dataprep.sharding.ledger import read_plans
-from dataprep.sharding.plan import SKIPS, Listing, Plan, ShardConfig, make_plan
+from dataprep.sharding.ledger import read_extents, read_plans
+from dataprep.sharding.plan import (
+    SKIPS,
+    Failure,
+    Listing,
+    Plan,
+    ShardConfig,
+    SourceVideo,
+    extent,
+    make_plan,
+)
 
 
 @dataclass(frozen=True)
@@ -28,8 +41,8 @@ class Addition:
     """Counted from 1."""
     plan: Plan | None
     """None: there is nothing to add."""
-    left_alone: int
-    """Videos of the listing that are in the set."""
+    notes: tuple[str, ...]
+    """What is left alone, and what of it is not as it was."""
 
 
 def settled_splits(root: Root) -> dict[str, str]:
@@ -49,7 +62,7 @@ def plan_addition(
     manifest, plans = Manifest.load(root), read_plans(root)
     refuse_other_options(root, plans[0]["config"], to_dict(config))
     number = len(manifest.config.get("additions", [])) + 1
-    there = set(read_index_table(root).column("source").to_pylist())
+    there = _paths(root)
     reasons = {failure["source_path"]: failure["reason"] for failure in read_failures(root)}
     chosen = []
     for source in listing.sources:
@@ -57,16 +70,89 @@ def plan_addition(
         is_new = append and source.id not in there and reason is None
         if is_new or (retry_failures and reason is not None and reason not in SKIPS):
             chosen.append(source)
-    left_alone = sum(source.id in there for source in listing.sources)
+    notes = (
+        f"{how_many(sum(source.id in there for source in listing.sources), 'video')} are in {root} and left alone",
+        *_changed(root, len(plans), there, listing.sources),
+    )
+    if number < len(plans):
+        begun = plan_again(root, listing, config, number)
+        later = len({source.id for source in chosen} - {source.id for source in begun.sources})
+        on = f"an addition of {how_many(len(begun.sources), 'video')} was begun and goes on"
+        then = f"; {how_many(later, 'more video')} can be added when it has ended: give the command again"
+        return Addition(number, begun, (*notes, on + (then if later else "")))
     if not chosen:
-        return Addition(number, None, left_alone)
+        return Addition(number, None, notes)
     failures = tuple(failure for failure in listing.failures if append and failure.source_path not in reasons)
     plan = make_plan(replace(listing, sources=tuple(chosen), failures=failures), config)
+    return Addition(number, _number_on(plan, plans[:number]), notes)
+
+
+def plan_again(root: Root, listing: Listing, config: ShardConfig, number: int) -> Plan:
+    """The plan of addition `number` (0: of the beginning) from the videos that it had, whatever is listed beside them.
+
+    Raises:
+        ValueError: there is no such addition, or its videos were not recorded.
+    """
+    plans = read_plans(root)
+    if not 0 <= number < len(plans):
+        raise ValueError(f"{root} has {how_many(len(plans) - 1, 'addition')}: there is no number {number}")
+    recorded = read_extents(root, number)
+    if recorded is None and number:
+        raise ValueError(f"{root}: which videos addition {number} had was not recorded: make the set anew")
+    split = {video: name for name, videos in (recorded or {}).items() for video in videos}
+    had = [
+        replace(source, split=split[source.id]) if recorded is not None else source
+        for source in listing.sources
+        if recorded is None or source.id in split
+    ]
+    failures = tuple(Failure(*values) for values in plans[number]["failures"])
+    plan = make_plan(replace(listing, sources=tuple(had), failures=failures), config)
+    return _number_on(plan, plans[:number])
+
+
+def _number_on(plan: Plan, before: Iterable[Mapping[str, Any]]) -> Plan:
+    """The plan with its shards numbered after those of the recorded plans `before` it."""
     firsts = Counter[str]()
-    for before in plans[:number]:
-        firsts.update(before["shards"])
+    for one in before:
+        firsts.update(one["shards"])
     tasks = [
         replace(task, index=task.index + firsts[task.split], count=task.count + firsts[task.split])
         for task in plan.tasks
     ]
-    return Addition(number, replace(plan, tasks=tuple(tasks)), left_alone)
+    return replace(plan, tasks=tuple(tasks))
+
+
+def _paths(root: Root) -> dict[str, str]:
+    """Path of every video that is in the set, by its id."""
+    table = read_index_table(root)
+    return dict(zip(*(table.column(name).to_pylist() for name in ("source", "source_path")), strict=True))
+
+
+def _changed(
+    root: Root, plans: int, there: Mapping[str, str], listed: Iterable[SourceVideo]
+) -> Iterable[str]:
+    """A sentence on the videos of the set that are other files now, or not listed any more; their clips stay."""
+    now = {source.id: extent(source) for source in listed}
+    before: dict[str, int] = {}
+    for number in range(plans):
+        for videos in (read_extents(root, number) or {}).values():
+            before.update(videos)
+    replaced = sorted(there[v] for v in there if v in now and before.get(v, now[v]) != now[v])
+    gone = sorted(path for video, path in there.items() if video not in now)
+    said = (
+        [f"{how_many(len(replaced), 'video')} of {root} changed since ({_first(replaced)})"]
+        if replaced
+        else []
+    )
+    if gone:
+        said.append(
+            f"{how_many(len(gone), 'video')} of {root} {'are' if len(gone) > 1 else 'is'} not listed any more ({_first(gone)})"
+        )
+    if said:
+        yield f"{' and '.join(said)}: their clips stay as they were made; another --out makes a set of what is there now"
+    if not before:
+        yield f"{root} was made by a version that did not record its videos' sizes: a replaced one is not noticed"
+
+
+def _first(paths: list[str]) -> str:
+    return paths[0] if len(paths) == 1 else f"{paths[0]}, ..."

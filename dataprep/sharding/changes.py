@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cwm_hub.shards.storage import Root
+from dataprep.command_line import how_many
 
 
 def refuse_changes(root: Root, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -21,7 +22,7 @@ def refuse_changes(root: Root, before: Mapping[str, Any], now: Mapping[str, Any]
     if before["sources_hash"] != now["sources_hash"]:
         were, are = before["videos"], now["videos"]
         videos.append(
-            f"there were {were} source videos and are {are}"
+            f"it had {how_many(were, 'source video')}, listed now: {are}"
             if were != are
             else f"of the {are} source videos some are other files, or have other labels or splits"
         )

@@ -8,7 +8,7 @@ import shlex
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,10 +17,10 @@ from typing import Any, Literal
 
 from cwm_hub.provenance import usable_cores
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import EXIT_DONE, add_options, option, read_options
+from dataprep.command_line import EXIT_DONE, add_options, how_many, option, read_options
 from dataprep.decode.frames import DecodeSettings
 from dataprep.sharding import ledger
-from dataprep.sharding.additions import plan_addition
+from dataprep.sharding.additions import plan_addition, plan_again
 from dataprep.sharding.dry_run import estimate
 from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import Listing, Plan, ShardConfig, count_reasons, make_plan
@@ -30,7 +30,8 @@ from dataprep.sharding.supervisor import RunOptions, run_jobs
 from dataprep.sharding.worker import Opener, ShardJob, make_jobs, output_errors
 
 COMMAND = ".state/command.json"
-"""The words of the command that a set began with, and the folder that it was given in, for `verify --repair`."""
+"""The words of the command that a set began with, and the folder that it was given in, for `verify --repair`; of an addition's
+command `ledger.of_addition`."""
 PROGRESS = ".state/progress{}.json"
 """Of a whole run, or of a part: `progress-0-of-4.json`."""
 
@@ -60,10 +61,15 @@ class SourceOptions:
     """Add the videos that a finished set does not have, in new shards; what is there keeps its bytes."""
     retry_failures: bool = False
     """Try the videos again that a finished set lists in meta/failures.jsonl, in new shards."""
+    mend: int | None = None
+    """Write again what is missing of a set's beginning (0) or of its N-th addition, from the videos that it had, and nothing
+    else; `verify --repair` gives it."""
 
     def __post_init__(self) -> None:
         if self.overwrite and (self.append or self.retry_failures):
             raise ValueError("--overwrite removes what --append and --retry-failures add to")
+        if self.mend is not None and (self.overwrite or self.append or self.retry_failures):
+            raise ValueError("--mend goes without --overwrite, --append and --retry-failures")
 
 
 def add_arguments(
@@ -122,19 +128,22 @@ def make_shards(
     if plan is None:
         say("there is nothing to add")
         return EXIT_DONE
+    columns: Mapping[str, Mapping[str, Any]] | None = listing.columns
+    if options.mend is not None:
+        origin, columns = ledger.read_origin(root, number), None
     if options.dry_run:
         return _dry_run(run_options, plan, listing, opener)
     part, parts = map(int, options.shard_range.split("/"))
     with ledger.run_lock(root, f"{part}-of-{parts}" if parts > 1 else ""):
         if options.overwrite:
             ledger.clear(root)
-        ledger.begin(root, plan, origin, listing.columns, addition=number)
-        if not number:
-            _record_command(root, args.words)
+        ledger.begin(root, plan, origin, columns, addition=number)
+        if options.mend is None:
+            _record_command(root, args.words, number)
         mine = plan.tasks[part::parts]
         tasks = ledger.unfinished(root, mine, plan.hash)
         say(
-            f"{plan.videos} videos in {len(plan.tasks)} shards; {len(mine) - len(tasks)} of {len(mine)} already written"
+            f"{how_many(plan.videos, 'video')} in {how_many(len(plan.tasks), 'shard')}; {len(mine) - len(tasks)} of {len(mine)} already written"
         )
         _tell_listing(listing)
         started = time.monotonic()
@@ -159,27 +168,31 @@ def _plan(
     options: SourceOptions, root: Root, listing: Listing, config: ShardConfig
 ) -> tuple[Plan | None, int]:
     """What is to be written, and the number of the addition that it is: 0 for a set's beginning."""
+    if options.mend is not None:
+        return plan_again(root, listing, config, options.mend), options.mend
     if not (options.append or options.retry_failures):
         return make_plan(listing, config), 0
     addition = plan_addition(
         root, listing, config, append=options.append, retry_failures=options.retry_failures
     )
-    say(f"{addition.left_alone} videos are in {root} and left alone")
+    for note in addition.notes:
+        say(note)
     return addition.plan, addition.number
 
 
-def _record_command(root: Root, words: Sequence[str]) -> None:
-    """Keep the command for `verify --repair`: all parts, and nothing removed first."""
-    again = [word for word in words if not (len(word) > 2 and "--overwrite".startswith(word))]
+def _record_command(root: Root, words: Sequence[str], number: int) -> None:
+    """Keep the command for `verify --repair`: all parts, nothing removed first and nothing added."""
+    dropped = ("--overwrite", "--append", "--retry-failures")
+    again = [word for word in words if not (len(word) > 2 and any(name.startswith(word) for name in dropped))]
     record = {"arguments": [*again, "--shard-range", "0/1"], "folder": str(Path.cwd())}
     with output_errors(root):
-        root.write(COMMAND, json.dumps(record).encode())
+        root.write(ledger.of_addition(COMMAND, number), json.dumps(record).encode())
 
 
 def _dry_run(options: RunOptions, plan: Plan, listing: Listing, opener: Opener) -> int:
     for split, tasks in groupby(plan, key=lambda task: task.split):
         counts = [len(task.sources) for task in tasks]
-        say(f"{split}: {sum(counts)} videos would go into {len(counts)} shards")
+        say(f"{split}: {how_many(sum(counts), 'video')} would go into {how_many(len(counts), 'shard')}")
     _tell_listing(listing)
     if listing.failures:
         say(f"could not be listed: {count_reasons(Counter(f.reason for f in listing.failures))}")
@@ -187,7 +200,7 @@ def _dry_run(options: RunOptions, plan: Plan, listing: Listing, opener: Opener) 
     workers = max(1, min(options.workers, len(plan.tasks)))
     say(
         f"about {guess.frames:.0f} frames, {guess.bytes / 1e6:.1f} MB and {clock(guess.worker_seconds / workers)} "
-        f"with {workers} workers, judged by {guess.probed} videos of which {guess.failed} failed; nothing was written"
+        f"with {how_many(workers, 'worker')}, judged by {how_many(guess.probed, 'video')} of which {guess.failed} failed; nothing was written"
     )
     return EXIT_DONE
 
@@ -197,7 +210,7 @@ def _tell_listing(listing: Listing) -> None:
         say(note)
     listed = Counter(source.split for source in listing.sources)
     for split, official in listing.official_counts.items():
-        say(f"{split}: {listed[split]} videos found, {official} in the official list")
+        say(f"{split}: {how_many(listed[split], 'video')} found, {official} in the official list")
 
 
 def _run(

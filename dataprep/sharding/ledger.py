@@ -3,6 +3,7 @@
     .state/run.lock                     held while a run writes; released by the system however the run ends
     .state/plan.json                    configuration, source list's hash, library versions, shards of each split
     .state/plan-added-001.json          the same of what was added to the finished set, see `additions`
+    .state/videos.json                  extent of every video of the plan, by split and id; -added-001 of an addition's
     .state/columns.json                 the user's own columns of the index, by name and source video
     .state/shards/train-00000-of-N.json one for every finished shard (see `worker.ShardState`)
 
@@ -32,12 +33,13 @@ from cwm_hub.shards.index import INDEX, index_bytes, index_table
 from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, failures_bytes, shard_name
 from cwm_hub.shards.measures import MEASURES_VERSION
 from cwm_hub.shards.storage import Root, lock
+from dataprep.command_line import how_many
 from dataprep.sharding.changes import refuse_changes
-from dataprep.sharding.plan import SKIPS, Failure, Plan, ShardTask, count_reasons
+from dataprep.sharding.plan import SKIPS, Failure, Plan, ShardTask, count_reasons, extent
 from dataprep.sharding.worker import OutputError, ShardState, output_errors, remove_leftovers
 
 PLAN = ".state/plan.json"
-ADDED_PLAN = ".state/plan-added-{:03d}.json"
+VIDEOS = ".state/videos.json"
 LOCK = ".state/run.lock"
 STATES = ".state/shards"
 COLUMNS = ".state/columns.json"
@@ -132,7 +134,7 @@ def begin(
         ValueError: the output holds other work; the sentence names what differs.
     """
     record = _record(plan, origin, numbered_on=addition > 0)
-    name = ADDED_PLAN.format(addition) if addition else PLAN
+    name = of_addition(PLAN, addition)
     before = read_plan(root, name)
     if before is None and not addition and root.files("data"):
         raise ValueError(f"{root}/data already holds files that no recorded run wrote: choose another --out")
@@ -140,13 +142,40 @@ def begin(
         refuse_changes(root, before, record)
     with output_errors(root):
         if before is None:
+            root.write(of_addition(VIDEOS, addition), _extents(plan))
             root.write(name, json.dumps(record, indent=1).encode())
         if columns is not None:
-            has_additions = addition or read_plan(root, ADDED_PLAN.format(1)) is not None
+            has_additions = addition or read_plan(root, of_addition(PLAN, 1)) is not None
             old = _read_columns(root) if has_additions else {}
             names = dict.fromkeys([*old, *columns])
             both = {name: {**old.get(name, {}), **columns.get(name, {})} for name in names}
             root.write(COLUMNS, json.dumps(both).encode())
+
+
+def of_addition(name: str, number: int) -> str:
+    """The file `name` as addition `number` has it, counted from 1; 0 is the set's beginning."""
+    stem, dot, suffix = name.rpartition(".")
+    return f"{stem}-added-{number:03d}{dot}{suffix}" if number else name
+
+
+def _extents(plan: Plan) -> bytes:
+    by_split: dict[str, dict[str, int]] = {}
+    for source in plan.sources:
+        by_split.setdefault(source.split, {})[source.id] = extent(source)
+    return json.dumps(by_split, separators=(",", ":")).encode()
+
+
+def read_extents(root: Root, number: int) -> dict[str, dict[str, int]] | None:
+    """Extents of the videos of addition `number`, 0 being the beginning, by split and id; None where none are recorded."""
+    try:
+        extents = json.loads(root.read(of_addition(VIDEOS, number)))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        extents = None
+    if not isinstance(extents, dict) or not all(isinstance(of_split, dict) for of_split in extents.values()):
+        raise ValueError(f"{root}/{of_addition(VIDEOS, number)} is damaged: make the set anew")
+    return extents
 
 
 def _record(plan: Plan, origin: Origin, *, numbered_on: bool) -> dict[str, Any]:
@@ -270,9 +299,15 @@ def read_plans(root: Root) -> list[dict[str, Any]]:
     if first is None:
         raise ValueError(f"{root} holds no recorded run: it has no {PLAN}")
     plans = [first]
-    while (added := read_plan(root, ADDED_PLAN.format(len(plans)))) is not None:
+    while (added := read_plan(root, of_addition(PLAN, len(plans)))) is not None:
         plans.append(added)
     return plans
+
+
+def read_origin(root: Root, number: int) -> Origin:
+    """What is recorded of the videos of addition `number`, 0 being the beginning."""
+    plan = read_plans(root)[number]
+    return Origin(plan["licence"], plan["redistributable"])
 
 
 def read_plan(root: Root, name: str = PLAN) -> dict[str, Any] | None:
@@ -322,7 +357,7 @@ def _read_states(root: Root, plan: dict[str, Any]) -> Iterator[tuple[str, ShardS
     missing = [name.removesuffix(".json") for _, name in expected if name not in present]
     if missing:
         raise ValueError(
-            f"{len(missing)} of {len(expected)} shards are not written yet ({missing[0]}, ...): "
+            f"{len(missing)} of {how_many(len(expected), 'shard is', 'shards are')} not written yet ({missing[0]}, ...): "
             "run the same command again, or the missing part of the shard range"
         )
     for split, name in expected:

@@ -18,6 +18,7 @@ from typing import Any
 from cwm_hub.config import check_range, to_dict
 from cwm_hub.shards.codecs import CODECS, Codec
 from cwm_hub.shards.manifest import shard_name
+from dataprep.command_line import how_many
 from dataprep.decode.frames import DecodeSettings
 
 SPLITS = ("train", "validation", "test")
@@ -152,6 +153,8 @@ class Plan:
     listed_failures: tuple[Failure, ...]
     sources_hash: str
     """sha256 of all listed videos by id: paths below the input, sizes, splits, labels, options."""
+    sources: tuple[SourceVideo, ...] = ()
+    """All listed videos, those beyond `ShardConfig.limit` too."""
 
     @property
     def hash(self) -> str:
@@ -179,7 +182,9 @@ def make_plan(listing: Listing, config: ShardConfig) -> Plan:
         raise ValueError("no video found" + (f" that could be read ({reasons})" if reasons else ""))
     ids = {source.id for source in listing.sources}
     if len(ids) != len(listing.sources):
-        raise ValueError(f"{len(listing.sources) - len(ids)} source videos share their id with another one")
+        raise ValueError(
+            f"{how_many(len(listing.sources) - len(ids), 'source video shares its', 'source videos share their')} id with another one"
+        )
     by_split: dict[str, list[SourceVideo]] = {split: [] for split in SPLITS}
     for source in listing.sources:
         if source.split not in by_split:
@@ -197,7 +202,8 @@ def make_plan(listing: Listing, config: ShardConfig) -> Plan:
         random.Random(f"{config.seed}-{split}").shuffle(units)
         shards = _deal(units, min(len(sources), config.limit or len(sources)), config.videos_per_shard)
         tasks.extend(ShardTask(split, i, len(shards), shard) for i, shard in enumerate(shards))
-    return Plan(config, tuple(tasks), listing.failures, digest.hexdigest())
+    every = tuple(source for sources in by_split.values() for source in sources)
+    return Plan(config, tuple(tasks), listing.failures, digest.hexdigest(), every)
 
 
 def _runs(sources: Sequence[SourceVideo], most: int) -> list[list[SourceVideo]]:
@@ -232,6 +238,12 @@ def count_reasons(reasons: Mapping[str, int]) -> str:
     return ", ".join(
         f"{count} {reason}" for reason, count in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     )
+
+
+def extent(source: SourceVideo) -> int:
+    """What tells a replaced video from the one that was sharded: its frames where the listing counts them (a LeRobot file
+    grows with its episodes), else its bytes."""
+    return dict(source.options).get("length", source.bytes)
 
 
 def printable(path: str) -> str:

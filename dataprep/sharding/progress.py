@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TextIO
 
+from dataprep.command_line import how_many
 from dataprep.sharding.worker import Beat
 
 TERMINAL_SECONDS = 0.5
@@ -51,7 +52,7 @@ class ProgressLine:
         done, seconds = self.latest, max(1e-3, time.monotonic() - self.started)
         left = (self.total_videos - done.videos) * seconds / done.videos if done.videos else None
         return (
-            f"{done.videos}/{self.total_videos} videos, {done.clips} clips, {done.frames / seconds:.0f} frames/s, "
+            f"{done.videos}/{self.total_videos} videos, {how_many(done.clips, 'clip')}, {done.frames / seconds:.0f} frames/s, "
             f"{done.bytes / 1e6:.1f} MB, {done.failures} failed, {'?' if left is None else clock(left)} left"
         )
 

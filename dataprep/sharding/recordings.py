@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dataprep.command_line import how_many
 from dataprep.sharding.plan import SPLITS
 
 VIEW = "(?:left|right|front|back|rear|top|bottom|side|wrist|head|high|low|overhead|gripper|exterior)"
@@ -227,9 +228,9 @@ def _notes(
 ) -> Iterable[str]:
     if copies:
         count = sum(len(group) - 1 for group in copies)
-        yield f"{count} videos are copies of others, byte for byte ({copies[0][0]}, {copies[0][1]}): kept in one split"
+        yield f"{how_many(count, 'video is a copy of another', 'videos are copies of others')}, byte for byte ({copies[0][0]}, {copies[0][1]}): kept in one split"
     shared = [members for members in together.values() if len(members) > 1]
     if shared:
-        yield f"{sum(map(len, shared))} videos are of {len(shared)} recordings with several cameras, parts or copies"
+        yield f"{sum(map(len, shared))} videos are of {how_many(len(shared), 'recording')} with several cameras, parts or copies"
     if torn:
-        yield f"{torn} recordings are in two splits, because the labels file says so"
+        yield f"{how_many(torn, 'recording is', 'recordings are')} in two splits, because the labels file says so"

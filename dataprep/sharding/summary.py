@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cwm_hub.shards.manifest import FAILURES
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import EXIT_DONE, EXIT_FAILURES, option
+from dataprep.command_line import EXIT_DONE, EXIT_FAILURES, how_many, option
 from dataprep.sharding.ledger import Outcome
 from dataprep.sharding.plan import SKIPS, count_reasons
 from dataprep.sharding.progress import clock
@@ -55,8 +55,8 @@ def report(
     """
     for split, records in outcome.manifest.splits.items():
         say(
-            f"{split}: {sum(r.samples for r in records)} clips, {sum(r.frames for r in records)} frames, "
-            f"{sum(r.bytes for r in records) / 1e6:.1f} MB in {len(records)} shards"
+            f"{split}: {how_many(sum(r.samples for r in records), 'clip')}, {how_many(sum(r.frames for r in records), 'frame')}, "
+            f"{sum(r.bytes for r in records) / 1e6:.1f} MB in {how_many(len(records), 'shard')}"
         )
     place = shlex.quote(str(root))
     if "train" in outcome.manifest.splits and "validation" not in outcome.manifest.splits:
@@ -78,7 +78,7 @@ def _words(outcome: Outcome, root: Root, tolerance: Tolerance, is_tolerable: boo
     failed = {reason: n for reason, n in outcome.reasons.items() if reason not in SKIPS}
     skipped = {reason: n for reason, n in outcome.reasons.items() if reason in SKIPS}
     total = outcome.videos + outcome.failures + outcome.skips
-    words = f"{outcome.videos} of {total} videos, manifest {outcome.manifest.hash[:12]}"
+    words = f"{outcome.videos} of {how_many(total, 'video')}, manifest {outcome.manifest.hash[:12]}"
     if skipped:
         words += f"; {outcome.skips} passed over ({count_reasons(skipped)})"
     if failed:

@@ -20,7 +20,7 @@ from pathlib import Path
 from cwm_hub.config import check_range
 from cwm_hub.shards.extra_columns import parse_columns
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import add_options, option, positional, read_options
+from dataprep.command_line import add_options, how_many, option, positional, read_options
 from dataprep.decode.video_file import has_only_the_name
 from dataprep.sharding.additions import settled_splits
 from dataprep.sharding.command import add_arguments as add_common_arguments
@@ -185,17 +185,17 @@ def _notes(
     tree: "_Tree", sources: list[SourceVideo], labels: Labels | None, unknown: list[str]
 ) -> Iterator[str]:
     if tree.others:
-        yield f"{tree.others} files without a video suffix were left alone"
+        yield f"{how_many(tree.others, 'file without a video suffix was', 'files without a video suffix were')} left alone"
     if tree.namesakes:
-        yield f"{tree.namesakes} files that only bear a video's name (macOS companions, TypeScript) were left alone"
+        yield f"{how_many(tree.namesakes, 'file that only bears', 'files that only bear')} a video's name (macOS companions, TypeScript), left alone"
     if labels is None:
         return
     yield from labels.notes
     unlabelled = sum(source.source_path not in labels.by_path for source in sources)
     if unlabelled:
-        yield f"{unlabelled} videos are not in the labels file"
+        yield f"{how_many(unlabelled, 'video is', 'videos are')} not in the labels file"
     if unknown:
-        yield f"{len(unknown)} paths of the labels file match no video, such as {unknown[0]!r}"
+        yield f"{how_many(len(unknown), 'path of the labels file matches', 'paths of the labels file match')} no video, such as {unknown[0]!r}"
 
 
 @dataclass

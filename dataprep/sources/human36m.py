@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dataprep.command_line import add_options, option, read_options
+from dataprep.command_line import add_options, how_many, option, read_options
 from dataprep.decode.frames import open_video
 from dataprep.decode.pictures import FolderStore, PictureReader
 from dataprep.decode.resize import Crop
@@ -169,7 +169,7 @@ def list_videos(directory: Path, boxes: Mapping[Recording, Boxes] | None = None)
         if others:
             folders = ", ".join(sorted({path.parent.name for path in others}))
             notes.append(
-                f"recordings are there twice: Videos is used, {len(others)} files in {folders} were left alone"
+                f"recordings are there twice: Videos is used, {how_many(len(others), 'file')} in {folders} left alone"
             )
     for paths in places.values():
         if len(paths) > 1:

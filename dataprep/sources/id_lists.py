@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataprep.command_line import option
+from dataprep.command_line import how_many, option
 from dataprep.sharding.plan import SPLITS, Failure, Listing
 from dataprep.sources.text_files import decode, split_lines
 
@@ -118,5 +118,15 @@ def keep_listed(listing: Listing, lists: Sequence[IdList], source_id: Callable[[
 
 
 def _notes(lists: Sequence[IdList], *, left: int) -> list[str]:
-    notes = [f"{one.path.name}: {len(one.frames)} videos, {sum(one.frames.values())} frames" for one in lists]
-    return [*notes, f"{left} videos are in no list and were left alone"] if left else notes
+    notes = [
+        f"{one.path.name}: {how_many(len(one.frames), 'video')}, {how_many(sum(one.frames.values()), 'frame')}"
+        for one in lists
+    ]
+    return (
+        [
+            *notes,
+            f"{how_many(left, 'video is in no list and was', 'videos are in no list and were')} left alone",
+        ]
+        if left
+        else notes
+    )

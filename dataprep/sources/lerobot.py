@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cwm_hub.config import check_range
-from dataprep.command_line import add_options, option, positional, read_options
+from dataprep.command_line import add_options, how_many, option, positional, read_options
 from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import dataset_name, make_shards, shard_config
 from dataprep.sharding.ledger import Origin
@@ -299,8 +299,8 @@ def _notes(
     place = f"{repository.place} at commit {repository.commit}" if repository.commit else repository.place
     size = sum(repository.bytes[file] for file in used) / 1e6
     yield (
-        f"{place}: LeRobot {info.version}, {info.fps:g} frames a second, {len(chosen)} of {len(every)} episodes, "
-        f"{size:.1f} MB in {len(used)} files"
+        f"{place}: LeRobot {info.version}, {info.fps:g} frames a second, {len(chosen)} of {how_many(len(every), 'episode')}, "
+        f"{size:.1f} MB in {how_many(len(used), 'file')}"
     )
     depth = [camera.key for camera in info.cameras if camera.is_depth]
     if depth:
@@ -309,11 +309,11 @@ def _notes(
         yield f"info.json promises {info.total_episodes} episodes, the tables list {len(every)}"
     taskless = sum(not episode.tasks for episode in chosen)
     if taskless:
-        yield f"{taskless} episodes have no task: their label is -1"
+        yield f"{how_many(taskless, 'episode has', 'episodes have')} no task: label -1"
     known = {find_video(info, e, camera).file for camera in info.cameras if camera.is_video for e in every}
     orphans = [name for name in repository.bytes if name.startswith("videos/") and name not in known]
     if orphans:
-        yield f"{len(orphans)} video files belong to no episode and were left alone, such as {min(orphans)}"
+        yield f"{how_many(len(orphans), 'video file belongs to no episode and was', 'video files belong to no episode and were')} left alone, such as {min(orphans)}"
 
 
 def _card_licence(repository: Repository) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dataprep.command_line import add_options, option, read_options
+from dataprep.command_line import add_options, how_many, option, read_options
 from dataprep.official_lists import OFFICIAL_LISTS, official_counts
 from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import make_shards, shard_config
@@ -187,12 +187,14 @@ def _notes(
             notes.append(f"{converted[suffix]} videos are {suffix} files, not the data set's own .webm")
     extra = len(files.keys() - listed.keys())
     if extra:
-        notes.append(f"{extra} videos are in no list and were left alone")
+        notes.append(
+            f"{how_many(extra, 'video is in no list and was', 'videos are in no list and were')} left alone"
+        )
     if not classes:
         notes.append("there is no labels file: every label is -1")
     unknown = sum(source.label == -1 and source.split != "test" for source in sources) if classes else 0
     if unknown:
         notes.append(
-            f"{unknown} videos have a template that the labels file does not list: their label is -1"
+            f"{how_many(unknown, 'video has a', 'videos have a')} template that the labels file does not list: their label is -1"
         )
     return notes

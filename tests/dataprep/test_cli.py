@@ -238,7 +238,7 @@ def test_what_changed_of_the_videos_is_said_where_no_option_did(
     (tmp_path / "few").mkdir()
     (tmp_path / "few/0.mp4").symlink_to(videos / "0.mp4")
     assert main(folder_command(tmp_path / "few", out, "--name", Manifest.load(out).name)) == 1
-    assert "there were 8 source videos and are 1" in capsys.readouterr().err
+    assert "it had 8 source videos, listed now: 1" in capsys.readouterr().err
 
 
 def test_columns_of_the_labels_file_are_in_the_index_and_can_be_filtered_by(
@@ -260,7 +260,7 @@ def test_columns_of_the_labels_file_are_in_the_index_and_can_be_filtered_by(
     assert main(["filter", str(out), "--where", "speed>1", "--where", "robot=arm", "--out", str(fast)]) == 0
     assert columns(fast) == {"0.mp4": (1.5, "arm"), "1.mp4": (3.0, "arm")}
     assert main(["filter", str(out), "--where", "speed>fast", "--out", str(tmp_path / "no")]) == 1
-    assert "speed is a number, got 'fast'" in capsys.readouterr().err
+    assert "speed is compared with a number, got 'fast'" in capsys.readouterr().err
     labels.write_text("path,speed,robot\n0.mp4,9,arm\n")  # of no byte of the shards
     assert main(command) == 0
     assert columns(out)["0.mp4"] == (9.0, "arm") and Manifest.load(out) == before
@@ -278,7 +278,7 @@ def test_a_corrupt_shard_is_written_again_from_its_videos(
     assert main(["verify", str(out), "--level", "full", "--repair"]) == 0
     told = capfd.readouterr()
     assert (
-        "writing 1 shards again: cwm-dataprep folder" in told.err and "4 shards, 8 clips, as the" in told.out
+        "writing 1 shard again: cwm-dataprep folder" in told.err and "4 shards, 8 clips, as the" in told.out
     )
     assert tar.read_bytes() == whole and {p: p.stat().st_mtime_ns for p in others} == others
     moved = out.rename(tmp_path / "moved")  # where it lies now is what is repaired

@@ -84,7 +84,7 @@ def test_every_comparison(root: Path) -> None:
     assert row.num_frames == 30
     for text, holds in {
         "num_frames>=30": True, "num_frames<=29": False, "num_frames!=30": False, "num_frames=30": True,
-        "num_frames>30": False, "num_frames<31": True, "label_text~lass": True, "label_text~x": False,
+        "num_frames>30": False, "num_frames>29.5": True, "num_frames>30.5": False, "num_frames<31": True, "label_text~lass": True, "label_text~x": False,
     }.items():  # fmt: skip
         assert Condition.parse(text).holds(row) is holds, text
     assert np.isclose(float(Condition.parse(" motion >= 1.5 ").value), 1.5)
@@ -94,7 +94,8 @@ def test_bad_input_is_one_sentence(root: Path, tmp_path: Path, capsys: pytest.Ca
     for where, sentence in (
         ("motion", "expected a condition"),
         ("speed>3", "no column 'speed'"),
-        ("label>left", "label is a number"),
+        ("label>left", "label is compared with a number, got 'left'"),
+        ("motion>=nan", "motion is compared with a number, got 'nan'"),
         ("label~1", "is a number"),
         ("motion>200", "no clip of"),
     ):

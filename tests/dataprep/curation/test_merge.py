@@ -68,7 +68,7 @@ def test_videos_of_one_name_are_told_apart_by_their_set(
 ) -> None:
     there, out = make(tmp_path / "there", {"a": 7}, {}), tmp_path / "out"
     assert main(["merge", str(here), str(there), "--out", str(out)]) == 1
-    assert "1 clip keys are in two sets, such as a: --number tells them apart" in capsys.readouterr().err
+    assert "1 clip key is in two sets, such as a: --number tells them apart" in capsys.readouterr().err
     assert main(["merge", str(here), str(there), "--out", str(out), "--number", "--name", "both"]) == 0
     assert sorted(row.key for row in read_index(out)) == ["1-a", "1-b", "1-c", "2-a"]
     table = read_index_table(out)

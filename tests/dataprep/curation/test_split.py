@@ -54,7 +54,7 @@ def test_a_finished_set_is_divided_without_decoding(
     assert (out / "meta/failures.jsonl").read_bytes() == (root / "meta/failures.jsonl").read_bytes()
     counts = {split: sum(record.samples for record in records) for split, records in after.splits.items()}
     assert capsys.readouterr().out.startswith(
-        f"{out}: train: {counts['train']} clips, validation: {counts['validation']} clips, test: 1 clips; "
+        f"{out}: train: {counts['train']} clips, validation: {counts['validation']} clips, test: 1 clip; "
     )
 
 

@@ -97,7 +97,7 @@ def test_index_rows_that_lie(root: Path) -> None:
         return " ".join(problem.what for problem in verify(str(root)))
 
     assert "occurs twice" in complaints([rows[1], *rows[1:]])
-    assert "lists 1 clips with 3 frames, the manifest 2 with 6" in complaints(rows[1:])
+    assert "lists 1 clip with 3 frames, the manifest 2 with 6" in complaints(rows[1:])
     shared = dataclasses.replace(rows[0], source=rows[1].source, split="validation")
     assert "is in validation and in train" in complaints([shared, *rows[1:]])
     stray = dataclasses.replace(rows[0], shard="data/other.tar")

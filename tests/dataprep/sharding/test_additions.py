@@ -68,7 +68,7 @@ def test_new_videos_go_into_new_shards_and_the_old_keep_their_bytes(
     shutil.copy(clips / "ep6/front.mp4", wrist)
     assert main(command(videos, out)) == 1
     assert (
-        "there were 5 source videos and are 8. Restore that, add new videos with --append"
+        "it had 5 source videos, listed now: 8. Restore that, add new videos with --append"
         in capsys.readouterr().err
     )
     assert main(command(videos, out, "--append", "--validation-share", "0")) == 0
@@ -148,3 +148,76 @@ def test_what_cannot_be_added_is_one_sentence(
         assert main(arguments) == (0 if sentence is None else 1)
         told = capsys.readouterr().err
         assert sentence is None or (sentence in told and told.count("\n") == 1), told
+
+
+def test_videos_that_were_replaced_or_removed_are_said_and_nothing_of_them_is_touched(
+    clips: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(command(videos, out)) == 0
+    old = tars(out)
+    shutil.copy(clips / "ep7/front.mp4", videos / "ep1/front.mp4")
+    shutil.copy(clips / "ep6/front.mp4", videos / "ep0/front.mp4")
+    (videos / "ep2/front.mp4").unlink()
+    shutil.copytree(clips / "ep4", videos / "ep4")
+    capsys.readouterr()
+    for _ in range(2):
+        assert main(command(videos, out, "--append")) == 0
+        (line,) = (line for line in capsys.readouterr().err.splitlines() if "their clips stay" in line)
+        assert line.startswith(
+            f"2 videos of {out} changed since (ep0/front.mp4, ...) and 1 video of {out} is not listed any more (ep2/front.mp4): "
+        )
+    assert {name: data for name, data in tars(out).items() if name in old} == old and len(frames_of(out)) == 5
+    (out / ".state/videos.json").unlink()  # as sets of before have it
+    (out / ".state/videos-added-001.json").unlink()
+    shutil.copytree(clips / "ep2", videos / "ep2", dirs_exist_ok=True)
+    assert main(command(videos, out, "--append")) == 0
+    assert "did not record its videos' sizes: a replaced one is not noticed" in capsys.readouterr().err
+
+
+def test_shards_that_were_added_are_repaired_from_the_videos_that_they_had(
+    clips: Path, videos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(command(videos, out)) == 0
+    begun = tars(out).keys()
+    for number in (4, 5):
+        shutil.copytree(clips / f"ep{number}", videos / f"ep{number}")
+        assert main(command(videos, out, "--append")) == 0
+    shutil.copytree(clips / "ep6", videos / "ep6")  # nobody asked for it
+    assert main(["describe", str(out), "--licence", "mit"]) == 0
+    whole, manifest = tars(out), Manifest.load(out)
+    added = max(whole.keys() - begun)
+    (out / "data" / added).write_bytes(whole[added][:-512])
+    capfd.readouterr()
+    assert main(["verify", str(out), "--repair"]) == 0
+    assert "writing 1 shard again: cwm-dataprep folder" in capfd.readouterr().err
+    assert tars(out) == whole and Manifest.load(out) == manifest and verify(out, "full") == []
+    for name in whole:
+        (out / "data" / name).unlink()
+    for number in (2, 0, 1):
+        assert main(command(videos, out, "--mend", str(number))) == 0
+    assert tars(out) == whole and Manifest.load(out) == manifest
+    shutil.rmtree(videos / "ep4")
+    for number, sentence in ((1, "no video found"), (9, "has 2 additions: there is no number 9")):
+        assert main(command(videos, out, "--mend", str(number))) == 1
+        assert sentence in capfd.readouterr().err
+
+
+def test_an_addition_that_was_killed_goes_on_with_its_videos_though_others_came(
+    clips: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(command(videos, out)) == 0
+    shutil.copytree(clips / "ep4", videos / "ep4")
+    add = command(videos, out, "--append", "--validation-share", "0")
+    assert main([*add, "--shard-range", "0/2"]) == 0
+    for number in (5, 6):
+        shutil.copytree(clips / f"ep{number}", videos / f"ep{number}")
+    assert main(add) == 0
+    assert (
+        "an addition of 1 video was begun and goes on; 2 more videos can be added when it has ended"
+        in capsys.readouterr().err
+    )
+    assert main(add) == 0
+    assert len(frames_of(out)) == 7 and len(Manifest.load(out).config["additions"]) == 2

@@ -52,7 +52,7 @@ def test_what_only_bears_a_videos_name_is_passed_over(tmp_path: Path) -> None:
     ]
     assert listing.failures == ()
     assert listing.notes == (
-        "6 files that only bear a video's name (macOS companions, TypeScript) were left alone",
+        "6 files that only bear a video's name (macOS companions, TypeScript), left alone",
     )
 
 
@@ -114,8 +114,8 @@ def test_labels_meet_the_files(tmp_path: Path) -> None:
     ]
     assert [(f.source_path, f.reason) for f in listing.failures] == [("gone.mp4", "missing_file")]
     assert listing.notes == (
-        "1 videos are not in the labels file",
-        "1 paths of the labels file match no video, such as 'gone.mp4'",
+        "1 video is not in the labels file",
+        "1 path of the labels file matches no video, such as 'gone.mp4'",
     )
 
 
@@ -263,7 +263,7 @@ def test_every_torture_file_gets_its_verdict(
     torture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["folder", str(torture), "--out", str(tmp_path), "--max-failures", "100%"]) == 0
-    assert "1 files without a video suffix were left alone" in capsys.readouterr().err  # names/no_extension
+    assert "1 file without a video suffix was left alone" in capsys.readouterr().err  # names/no_extension
     accepted = {row.source_path: row.source_frames for row in read_index(tmp_path)}
     lines = [json.loads(line) for line in (tmp_path / "meta/failures.jsonl").read_text().splitlines()]
     rejected = {line["source_path"]: line["reason"] for line in lines}

@@ -63,7 +63,7 @@ def test_masks_beside_videos_are_named_and_left_alone(tmp_path: Path) -> None:
     listing = list_videos(tmp_path)
     assert [Path(source.path).parent.name for source in listing.sources] == ["Videos"] * 4
     assert listing.notes == (
-        "recordings are there twice: Videos is used, 8 files in ForegroundMasks, masks were left alone",
+        "recordings are there twice: Videos is used, 8 files in ForegroundMasks, masks left alone",
     )
     originals = sorted((tmp_path / "S1/Videos").iterdir())
     originals[0].unlink()

@@ -75,7 +75,7 @@ def test_what_no_list_names_is_left_alone_and_what_is_absent_fails_once() -> Non
     assert kept.notes == (
         "a.txt: 2 videos, 90 frames",
         "b.txt: 2 videos, 0 frames",
-        "1 videos are in no list and were left alone",
+        "1 video is in no list and was left alone",
     )
     assert keep_listed(listing, (), ssv2.listed_id) is listing
 
@@ -100,7 +100,7 @@ def test_ssv2_with_the_official_list(tmp_path: Path, capsys: pytest.CaptureFixtu
     command = ["ssv2", "--videos", str(tmp_path / "videos"), "--labels", str(tmp_path / "labels")]
     assert main([*command, "--out", str(tmp_path / "out"), "--ids", ids]) == 0
     assert sorted(row.key for row in read_index(tmp_path / "out")) == ["ssv2_000008", "ssv2_078687"]
-    assert "train: 1 videos found, 1 in the official list" in capsys.readouterr().err
+    assert "train: 1 video found, 1 in the official list" in capsys.readouterr().err
     (listed,) = Manifest.load(tmp_path / "out").config["source"]["ids"]
     assert listed[0] == "train_video_folder.txt"
 

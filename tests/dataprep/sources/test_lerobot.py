@@ -189,7 +189,7 @@ def test_what_cannot_be_an_episode_is_a_line_with_its_reason(
         f"episode_000005/{KEY}": "truncated",
         f"episode_000006/{KEY}": "too_short",
     }
-    assert "1 video files belong to no episode" in capsys.readouterr().err
+    assert "1 video file belongs to no episode" in capsys.readouterr().err
 
 
 def test_a_v21_file_of_another_length_is_told(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_a_dry_run_tells_the_size_and_writes_nothing(
 ) -> None:
     assert shard(V3, tmp_path / "out", "--dry-run", "--cameras", "front") == 0
     told = capsys.readouterr().err
-    assert "6 of 6 episodes, 0.1 MB in 1 files" in told and "about 226 frames" in told
+    assert "6 of 6 episodes, 0.1 MB in 1 file" in told and "about 226 frames" in told
     assert not (tmp_path / "out").exists()
 
 

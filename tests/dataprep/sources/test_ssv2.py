@@ -65,8 +65,8 @@ def test_both_naming_styles(tmp_path: Path, prefix: str, folder: str) -> None:
     ]
     assert [(f.source_path, f.reason) for f in listing.failures] == [("10.webm", "missing_file")]
     assert listing.notes == (
-        "1 videos are in no list and were left alone",
-        "1 videos have a template that the labels file does not list: their label is -1",
+        "1 video is in no list and was left alone",
+        "1 video has a template that the labels file does not list: their label is -1",
     )
     assert listing.official_counts == {"train": 168_913, "validation": 24_777, "test": 27_157}
 
