@@ -9,7 +9,7 @@ from cwm_hub.hub_client.cards import BEGIN, END, code, inert, template
 from cwm_hub.shards.codecs import EXTENSIONS
 from cwm_hub.shards.manifest import Manifest
 from cwm_hub.shards.moving import STILL
-from dataprep.curation.stats import WINDOW_FRAMES
+from dataprep.sharding.plan import WINDOW_FRAMES
 
 CODEC_WORDS = {
     "h264": "H.264 tuned for decoding",

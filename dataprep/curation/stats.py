@@ -26,9 +26,8 @@ from cwm_hub.shards.moving import STILL
 from cwm_hub.shards.storage import Root
 from dataprep.command_line import EXIT_DONE, add_options, how_many, positional, read_options
 from dataprep.official_lists import OFFICIAL_LISTS
+from dataprep.sharding.plan import WINDOW_FRAMES
 
-WINDOW_FRAMES = 25
-"""Frames of the paper's training window: shorter videos are never drawn."""
 DUPLICATE_BITS = 3
 """First frames whose 64-bit difference hashes differ in at most this many bits count as near-duplicates."""
 

@@ -41,19 +41,19 @@ def read_sample_entry(file: Path, *, track: int, container: str) -> SampleEntry:
 
 
 def _mp4_entry(handle: BinaryIO, track: int, end: int) -> SampleEntry:
-    for _, moov, moov_end in _boxes(handle, 0, end, "moov"):
-        for _, start, stop in _boxes(handle, moov, moov_end, "trak"):
+    for _, moov, moov_end in find_boxes(handle, 0, end, "moov"):
+        for _, start, stop in find_boxes(handle, moov, moov_end, "trak"):
             if _track_id(handle, start, stop) != track:
                 continue
             for name in WAY_TO_ENTRIES:
-                _, start, stop = next(_boxes(handle, start, stop, name), ("", 0, 0))
-            for name, entry, entry_end in _boxes(handle, start + 8, stop):
+                _, start, stop = next(find_boxes(handle, start, stop, name), ("", 0, 0))
+            for name, entry, entry_end in find_boxes(handle, start + 8, stop):
                 return _visual_entry(handle, name, entry + VISUAL_ENTRY_BYTES, entry_end)
     return SampleEntry()
 
 
 def _track_id(handle: BinaryIO, start: int, stop: int) -> int:
-    for _, header, _ in _boxes(handle, start, stop, "tkhd"):
+    for _, header, _ in find_boxes(handle, start, stop, "tkhd"):
         data = _read(handle, header, 24)
         if len(data) == 24:
             return int.from_bytes(data[20:24] if data[0] == 1 else data[12:16])
@@ -63,7 +63,7 @@ def _track_id(handle: BinaryIO, start: int, stop: int) -> int:
 def _visual_entry(handle: BinaryIO, name: str, start: int, stop: int) -> SampleEntry:
     alone = name in DOLBY_ENTRIES
     colour = (2, 2, 2)
-    for box, first, _ in _boxes(handle, start, stop):
+    for box, first, _ in find_boxes(handle, start, stop):
         data = _read(handle, first, 10)
         if box in DOLBY_BOXES and len(data) >= 5:
             alone = _has_no_base(data)
@@ -88,7 +88,7 @@ def _matroska_dolby_vision(head: bytes) -> bool:
     return False
 
 
-def _boxes(
+def find_boxes(
     handle: BinaryIO, start: int, end: int, wanted: str | None = None
 ) -> Iterator[tuple[str, int, int]]:
     """(name, start of the content, end) of the boxes, or those of one name, that lie between two offsets."""

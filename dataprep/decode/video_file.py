@@ -131,8 +131,12 @@ def has_only_the_name(file: Path) -> bool:
             head = handle.read(1024)
     except OSError:
         return False  # opening it as a video will say why
-    is_text = head.startswith((b"\xff\xfe", b"\xfe\xff")) or len(head.translate(None, _NO_TEXT)) == len(head)
-    return head.startswith(APPLE_DOUBLE) or (shared and bool(head) and is_text)
+    return head.startswith(APPLE_DOUBLE) or (shared and bool(head) and is_text(head))
+
+
+def is_text(head: bytes) -> bool:
+    """Whether these first bytes of a file are text."""
+    return head.startswith((b"\xff\xfe", b"\xfe\xff")) or len(head.translate(None, _NO_TEXT)) == len(head)
 
 
 def _is_webm(head: bytes) -> bool:

@@ -23,6 +23,7 @@ from dataprep.sharding.changes import refuse_other_options
 from dataprep.sharding.ledger import read_extents, read_plans
 from dataprep.sharding.plan import (
     SKIPS,
+    SPLITS,
     Failure,
     Listing,
     Plan,
@@ -84,7 +85,9 @@ def plan_addition(
         return Addition(number, None, notes)
     failures = tuple(failure for failure in listing.failures if append and failure.source_path not in reasons)
     plan = make_plan(replace(listing, sources=tuple(chosen), failures=failures), config)
-    return Addition(number, _number_on(plan, plans[:number]), notes)
+    splits = Counter(source.split for source in chosen)
+    added = f"{how_many(len(chosen), 'video')} to be added: {', '.join(f'{splits[split]} to {split}' for split in SPLITS if splits[split])}"
+    return Addition(number, _number_on(plan, plans[:number]), (*notes, added))
 
 
 def plan_again(root: Root, listing: Listing, config: ShardConfig, number: int) -> Plan:

@@ -71,6 +71,8 @@ class Outcome:
     """Source videos passed over with nothing wrong: too short, or a second name of another file."""
     reasons: dict[str, int]
     """Failures and skips by reason."""
+    rates: tuple[float, float]
+    """Frames per second of the slowest and the fastest clip."""
 
 
 @contextlib.contextmanager
@@ -257,7 +259,8 @@ def finalize(root: Root) -> Outcome:
         root.write(FAILURES, failures_bytes(dataclasses.asdict(failure) for failure in failures))
         if not sources:
             raise ValueError(f"no video could be used: {count_reasons(reasons)}; see {root}/{FAILURES}")
-        root.write(INDEX, index_bytes(add_columns(pa.concat_tables(tables), _read_columns(root))))
+        index = pa.concat_tables(tables)
+        root.write(INDEX, index_bytes(add_columns(index, _read_columns(root))))
         manifest = Manifest(
             name=plan["config"]["name"],
             codec=plan["config"]["codec"],
@@ -273,7 +276,10 @@ def finalize(root: Root) -> Outcome:
         )
         manifest.save(root)
     skips = sum(reasons[reason] for reason in SKIPS)
-    return Outcome(manifest, len(sources), len(failures) - skips, skips, dict(reasons))
+    rates = index.column("fps").to_pylist()
+    return Outcome(
+        manifest, len(sources), len(failures) - skips, skips, dict(reasons), (min(rates), max(rates))
+    )
 
 
 def _addition(plan: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from dataprep.command_line import how_many
 from dataprep.decode.frames import DecodeSettings
 
 SPLITS = ("train", "validation", "test")
+WINDOW_FRAMES = 25
+"""Of the paper's training windows: shorter videos are never drawn."""
 SKIPS = ("too_short", "duplicate")
 """Reasons that are listed among the failures and not counted as such: nothing is wrong with the file."""
 

@@ -1,14 +1,14 @@
 """Which split a video goes to, so that what shows the same scene at the same time is never in two splits.
 
 Videos belong together where their bytes are equal, and where their paths differ only by the words that name a camera or
-a part (`front/ep1.mp4` and `wrist/ep1.mp4`, `talk_part1.mp4` and `talk_part2.mp4`).
+a part (`front/ep1.mp4` and `wrist/ep1.mp4`, `talk_part1.mp4` and `talk_part2.mp4`) or by the chapter in a GoPro's file name.
 """
 
 import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,8 @@ CAMERA_OR_PART = re.compile(
     r")(?![a-z0-9])"
 )
 """In lower case, between characters that are no letters or digits."""
+GOPRO_CHAPTER = re.compile(r"(?<![a-z0-9])(?:g([hx])\d\d|gopr|gp\d\d)(?=\d{4}$)")
+"""GX010042, GX020042, ...; of older cameras GOPR0042, GP010042, ...: chapters of the recording 0042."""
 
 END_BYTES = 1 << 16
 
@@ -31,6 +33,8 @@ DEFAULT_SHARE = 0.1
 """Of the recordings, held out where nobody says how many."""
 FEWEST_RECORDINGS = 3
 """Of which one is held out where nobody says so: of two it would be half of what there is to learn from."""
+FEW_FILES = 1000
+"""Of which each is looked at before some are held out; of more, the few that give no clip matter little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,8 @@ def recording(shown: str, group_by: re.Pattern[str] | None = None) -> str:
         match = group_by.search(shown)
         return shown if match is None else "\0".join(part or "" for part in match.groups() or (match[0],))
     stem, suffix = os.path.splitext(shown)  # noqa: PTH122
-    common = CAMERA_OR_PART.sub("", stem.lower())
+    whole = GOPRO_CHAPTER.sub(lambda chapter: f"g{chapter[1] or 'p'}", stem.lower())
+    common = CAMERA_OR_PART.sub("", whole)
     # "part_0001.mp4" at the top says nothing of what it is a part of
     return f"{common}{suffix}" if common != stem.lower() and re.search(r"[a-z0-9]", common) else shown
 
@@ -103,6 +108,7 @@ def choose_splits(
     validation_share: float | None,
     group_by: re.Pattern[str] | None = None,
     settled: Mapping[str, str] | None = None,
+    is_unusable: Callable[[File], bool] = lambda file: False,
 ) -> Splits:
     """A split for every file; nothing is read where all go to `train`.
 
@@ -114,6 +120,8 @@ def choose_splits(
         group_by: See `recording`.
         settled: Splits of what a set holds already, by path: the rest of a recording follows, and whatever is new is
             drawn by itself, as it would have been at the beginning of a large set.
+        is_unusable: Tells what surely gives no clip; asked of no more than `FEW_FILES`. A recording of nothing else counts
+            for none.
     """
     labelled, given = given, {**given, **(settled or {})}
     if validation_share == 0 and not given:
@@ -125,7 +133,8 @@ def choose_splits(
     for file in files:
         together[key[file.shown]].append(file.shown)
     asked = {name: {given[m] for m in members if m in given} for name, members in together.items()}
-    undecided = [name for name, splits in asked.items() if not splits]
+    unusable = {file.shown for file in files if len(files) <= FEW_FILES and is_unusable(file)}
+    undecided = [n for n, splits in asked.items() if not splits and not unusable.issuperset(together[n])]
     if settled:
         share = DEFAULT_SHARE if validation_share is None else validation_share
         drawn = {name for name in undecided if draw_split(name, share) == "validation"}
@@ -136,11 +145,13 @@ def choose_splits(
         rest = min(asked[name]) if asked[name] else "validation" if name in drawn else "train"
         splits |= {member: given.get(member, rest) for member in members}
     notes = [*_notes(copies, together, sum(len(splits) > 1 for splits in asked.values()))]
-    if undecided and "validation" not in splits.values() and validation_share != 0 and not settled:
+    if settled:  # what is new is told by what adds it
+        pass
+    elif undecided and "validation" not in splits.values() and validation_share != 0:
         notes.append(too_few(len(undecided)))
     elif validation_share is None and drawn:
         notes.append(
-            f"{len(drawn)} of {len(undecided)} recordings are held out for validation (--validation-share 0: none)"
+            f"held out for validation: {len(drawn)} of {how_many(len(undecided), 'recording')} (--validation-share 0: none)"
         )
     return Splits(splits, find_leaks(copies, splits), tuple(notes))
 

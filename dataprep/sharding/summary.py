@@ -9,8 +9,11 @@ from cwm_hub.shards.manifest import FAILURES
 from cwm_hub.shards.storage import Root
 from dataprep.command_line import EXIT_DONE, EXIT_FAILURES, how_many, option
 from dataprep.sharding.ledger import Outcome
-from dataprep.sharding.plan import SKIPS, count_reasons
+from dataprep.sharding.plan import SKIPS, WINDOW_FRAMES, count_reasons
 from dataprep.sharding.progress import clock
+
+ONE_RATE = 1.05
+"""Rates that are closer than this are one: 29.97 and 30."""
 
 
 def _share_or_count(text: str) -> str:
@@ -63,6 +66,13 @@ def report(
         say(
             f"no validation split: evaluate has nothing to score; cwm-dataprep split {place} --out NEW makes one, of two "
             "recordings or more"
+        )
+    slowest, fastest = outcome.rates
+    if fastest > slowest * ONE_RATE:
+        say(
+            f"frame rates differ, {slowest:g} to {fastest:g} a second: a window of {WINDOW_FRAMES} frames lasts "
+            f"{WINDOW_FRAMES / slowest:.2g} s of one video and {WINDOW_FRAMES / fastest:.2g} s of another; "
+            f"--fps {slowest:g} gives all one rate"
         )
     if already:
         say(

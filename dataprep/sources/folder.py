@@ -21,6 +21,7 @@ from cwm_hub.config import check_range
 from cwm_hub.shards.extra_columns import parse_columns
 from cwm_hub.shards.storage import Root
 from dataprep.command_line import add_options, how_many, option, positional, read_options
+from dataprep.decode.first_look import is_surely_unusable
 from dataprep.decode.video_file import has_only_the_name
 from dataprep.sharding.additions import settled_splits
 from dataprep.sharding.command import add_arguments as add_common_arguments
@@ -93,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
         validation_share=options.validation_share,
         group_by=group_by,
         settled=settled,
+        min_frames=args.min_frames if args.fps is None else 1,  # at another rate there may be more
     )
     name = options.name or dataset_name(directory.resolve().name, default="folder")
     facts = {"validation_share": options.validation_share}
@@ -107,6 +109,7 @@ def list_videos(
     validation_share: float | None = 0.0,
     group_by: re.Pattern[str] | None = None,
     settled: Mapping[str, str] | None = None,
+    min_frames: int = 1,
 ) -> Listing:
     """Every video below `directory`, sorted by the bytes of its path.
 
@@ -116,6 +119,7 @@ def list_videos(
         validation_share: of the recordings without a split; None: see `recordings.choose_splits`.
         group_by: what of a path names its recording; None: see `recordings`.
         settled: splits of what a set holds already, by path.
+        min_frames: of a video that gives a clip; one that has fewer is not counted where some are held out.
 
     Raises:
         ValueError: the directory is missing or no directory, it is a LeRobot data set, or no label is of a video that is
@@ -142,7 +146,12 @@ def list_videos(
         )
     asked = {path: label.split for path, label in given.items() if label.split and path in known}
     splits = choose_splits(
-        files, asked, validation_share=validation_share, group_by=group_by, settled=settled
+        files,
+        asked,
+        validation_share=validation_share,
+        group_by=group_by,
+        settled=settled,
+        is_unusable=lambda file: is_surely_unusable(Path(file.path), min_frames=min_frames),
     )
     sources, extra = [], []
     for file, (relative, *_) in zip(files, tree.files, strict=True):

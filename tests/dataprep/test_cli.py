@@ -198,6 +198,20 @@ def test_a_finished_set_is_checked_by_its_sizes_and_says_what_that_misses(
     assert tar.read_bytes() == whole
 
 
+def test_rates_that_differ_are_said_with_what_a_window_then_lasts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for rate in (10, 50):
+        write_video(tmp_path / f"in/{rate}.mp4", counting_frames(150), fps=rate)
+    assert main(folder_command(tmp_path / "in", tmp_path / "out", "--workers", "0")) == 0
+    assert (
+        "frame rates differ, 10 to 50 a second: a window of 25 frames lasts 2.5 s of one video and 0.5 s of another; "
+        "--fps 10 gives all one rate"
+    ) in capsys.readouterr().err
+    assert main(folder_command(tmp_path / "in", tmp_path / "one", "--fps", "10", "--workers", "0")) == 0
+    assert "frame rates differ" not in capsys.readouterr().err
+
+
 def test_a_set_of_another_licence_goes_on_as_it_is_described(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

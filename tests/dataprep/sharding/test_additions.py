@@ -74,6 +74,7 @@ def test_new_videos_go_into_new_shards_and_the_old_keep_their_bytes(
     assert main(command(videos, out, "--append", "--validation-share", "0")) == 0
     told = capsys.readouterr().err
     assert f"4 videos are in {out} and left alone" in told
+    assert "3 videos to be added: 2 to train, 1 to validation" in told and "held out" not in told
     assert told.splitlines()[-1].startswith(f"{out} can be used: 7 of 8 videos")
     new = tars(out)
     assert {name: new[name] for name in old} == old

@@ -10,6 +10,7 @@ from made_videos import FIXTURES, counting_frames, write_video
 
 from cwm_hub.shards.index import read_index
 from dataprep.__main__ import main
+from dataprep.sharding.recordings import recording
 from dataprep.sources.folder import list_videos, video_id
 from dataprep.sources.labels import Label, Labels
 
@@ -18,6 +19,11 @@ def touch(path: Path, data: bytes = b"x") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return path
+
+
+def video(path: Path, content: bytes = b"") -> None:
+    """What may be a video, by its first bytes."""
+    touch(path, b"\x00\x00\x01\xba" + content)
 
 
 def test_videos_are_known_by_their_suffix_and_sorted(tmp_path: Path) -> None:
@@ -121,7 +127,7 @@ def test_labels_meet_the_files(tmp_path: Path) -> None:
 
 def test_a_validation_share_is_drawn_by_the_path(tmp_path: Path) -> None:
     for number in range(200):
-        touch(tmp_path / f"{number}.mp4", str(number).encode())
+        video(tmp_path / f"{number}.mp4", str(number).encode())
     splits = {s.source_path: s.split for s in list_videos(tmp_path, validation_share=0.25).sources}
     assert 30 < sum(split == "validation" for split in splits.values()) < 70
     (tmp_path / "0.mp4").unlink()
@@ -134,7 +140,7 @@ def test_a_validation_share_is_drawn_by_the_path(tmp_path: Path) -> None:
     [
         (1, None, 0, "no validation split: there is 1 recording"),
         (2, None, 0, "no validation split: of 2 recordings one is held out with --validation-share 0.5"),
-        (3, None, 1, "1 of 3 recordings are held out for validation (--validation-share 0: none)"),
+        (3, None, 1, "held out for validation: 1 of 3 recordings (--validation-share 0: none)"),
         (3, 0.0, 0, None),
         (2, 0.001, 1, None),
         (2, 0.999, 1, None),
@@ -145,23 +151,52 @@ def test_of_few_videos_one_is_held_out_or_it_is_said_that_none_is(
     tmp_path: Path, count: int, share: float | None, held_out: int, note: str | None
 ) -> None:
     for number in range(count):
-        touch(tmp_path / f"{number}.mp4", str(number).encode())
+        video(tmp_path / f"{number}.mp4", str(number).encode())
     listing = list_videos(tmp_path, validation_share=share)
     assert sum(source.split == "validation" for source in listing.sources) == held_out
     assert len(listing.notes) == (note is not None)
     assert note is None or listing.notes[0].startswith(note)
 
 
+def test_what_surely_gives_no_clip_is_no_recording_of_those_that_some_are_held_out_of(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "whole.mp4", counting_frames(26)).read_bytes()
+    tail = whole.index(b"moov") - 4
+    for name, content in {
+        "empty": b"", "page": b"<html>not found</html>", "picture": b"\x89PNG\r\n\x1a\n", "hole": bytes(9000),
+        "no index": whole[:tail], "short": write_video(tmp_path / "s/s.mp4", counting_frames(24)).read_bytes(),
+    }.items():  # fmt: skip
+        touch(tmp_path / f"{name}.mp4", content)
+    for number in range(3):
+        touch(tmp_path / f"good/{number}.mp4", whole[:-8] + bytes([number]) + whole[-7:])
+    listing = list_videos(tmp_path, validation_share=None, min_frames=25)
+    (held_out,) = (source.source_path for source in listing.sources if source.split == "validation")
+    assert held_out == "whole.mp4" or held_out.startswith("good/")
+    assert listing.notes[-1] == "held out for validation: 1 of 4 recordings (--validation-share 0: none)"
+    assert len(listing.sources) == 11 and listing.failures == ()
+
+
+def test_gopro_recordings_of_other_numbers_are_others(tmp_path: Path) -> None:
+    names = (
+        "GX010042.MP4",
+        "GX010043.MP4",
+        "GH010042.MP4",
+        "b/GX010042.MP4",
+        "GX0100422.MP4",
+        "AGX010042.MP4",
+    )
+    assert len({recording(name) for name in names}) == len(names)
+
+
 def test_a_labels_file_that_names_a_validation_split_decides(tmp_path: Path) -> None:
     for number in range(6):
-        touch(tmp_path / f"{number}.mp4", str(number).encode())
+        video(tmp_path / f"{number}.mp4", str(number).encode())
     labels = Labels({"2.mp4": Label(split="validation")})
     splits = splits_of(tmp_path, labels=labels, validation_share=None)
     assert [path for path, split in splits.items() if split == "validation"] == ["2.mp4"]
 
 
 def test_labels_of_other_videos_are_refused_before_the_work(tmp_path: Path) -> None:
-    touch(tmp_path / "a.mp4")
+    video(tmp_path / "a.mp4")
     with pytest.raises(ValueError, match=r"says 'clips/a\.mp4', the folder holds 'a\.mp4'"):
         list_videos(tmp_path, labels=Labels({"clips/a.mp4": Label(2)}))
 
@@ -174,8 +209,8 @@ def splits_of(folder: Path, **options: object) -> dict[str, str]:
 def test_copies_byte_for_byte_are_in_one_split(tmp_path: Path) -> None:
     for number in range(30):
         content = bytes(200_000) + number.to_bytes() + bytes(200_000)  # alike at both ends, and of one size
-        touch(tmp_path / f"{number}.mp4", content)
-        touch(tmp_path / f"copies/{29 - number}.mp4", content)
+        video(tmp_path / f"{number}.mp4", content)
+        video(tmp_path / f"copies/{29 - number}.mp4", content)
     splits = splits_of(tmp_path, validation_share=0.5)
     assert set(splits.values()) == {"train", "validation"}
     assert all(splits[f"{n}.mp4"] == splits[f"copies/{29 - n}.mp4"] for n in range(30))
@@ -185,7 +220,7 @@ def test_copies_byte_for_byte_are_in_one_split(tmp_path: Path) -> None:
 
 def test_a_copy_in_a_held_out_split_is_kept_out_of_training(tmp_path: Path) -> None:
     for name in ("a.mp4", "b.mp4", "c.mp4"):
-        touch(tmp_path / name, b"same")
+        video(tmp_path / name, b"same")
     labels = Labels({"a.mp4": Label(split="train"), "b.mp4": Label(split="validation")})
     listing = list_videos(tmp_path, labels=labels)
     assert [(s.source_path, s.split) for s in listing.sources] == [("b.mp4", "validation")]
@@ -204,12 +239,15 @@ def test_a_copy_in_a_held_out_split_is_kept_out_of_training(tmp_path: Path) -> N
         ("cam01/{}.mp4", "cam02/{}.mp4"),
         ("{} CamA.mp4", "{} CamB.mp4"),
         ("cam_high/{}.mp4", "cam_left_wrist/{}.mp4"),
+        ("trip/GX01{:04d}.MP4", "trip/GX02{:04d}.MP4"),
+        ("GH01{:04d}.MP4", "GH12{:04d}.MP4"),
+        ("GOPR{:04d}.MP4", "GP03{:04d}.MP4"),
     ],
 )
 def test_cameras_and_parts_of_a_recording_are_in_one_split(tmp_path: Path, first: str, second: str) -> None:
     for number in range(40):
         for name in (first, second):
-            touch(tmp_path / name.format(number), name.format(number).encode())
+            video(tmp_path / name.format(number), name.format(number).encode())
     splits = splits_of(tmp_path, validation_share=0.5)
     assert 5 < sum(split == "validation" for split in splits.values()) / 2 < 35
     assert all(splits[first.format(n)] == splits[second.format(n)] for n in range(40))
@@ -220,7 +258,7 @@ def test_cameras_and_parts_of_a_recording_are_in_one_split(tmp_path: Path, first
 def test_a_pattern_tells_recordings_whose_names_do_not(tmp_path: Path) -> None:
     for number in range(40):
         for letter in "xyz":
-            touch(tmp_path / f"{letter}-{number}.mp4", f"{letter}{number}".encode())
+            video(tmp_path / f"{letter}-{number}.mp4", f"{letter}{number}".encode())
     splits = splits_of(tmp_path, validation_share=0.5, group_by=re.compile(r"-(\d+)"))
     assert all(len({splits[f"{letter}-{n}.mp4"] for letter in "xyz"}) == 1 for n in range(40))
     assert set(splits.values()) == {"train", "validation"}
@@ -228,7 +266,7 @@ def test_a_pattern_tells_recordings_whose_names_do_not(tmp_path: Path) -> None:
 
 def test_numbered_parts_without_a_name_are_videos_of_their_own(tmp_path: Path) -> None:
     for number in range(40):
-        touch(tmp_path / f"part_{number:04d}.mp4", str(number).encode())
+        video(tmp_path / f"part_{number:04d}.mp4", str(number).encode())
     assert set(splits_of(tmp_path, validation_share=0.5).values()) == {"train", "validation"}
 
 
