@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from cwm_hub.evaluation import words
 from cwm_hub.evaluation.intervals import BOOTSTRAP_FIELDS, mean_interval
-from cwm_hub.evaluation.protocol import METRICS, check_same_protocol, check_scorecard
+from cwm_hub.evaluation.protocol import METRICS, check_same_protocol, check_scorecard, resampled
 
 
 def compare_runs(designs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
@@ -102,7 +102,8 @@ def _part(
 ) -> dict[str, Any]:
     """Every design on the chosen windows."""
     videos = _videos(first, chosen)
-    bootstrap = {field: first["protocol"][field] for field in BOOTSTRAP_FIELDS} | {"videos": videos}
+    groups = resampled(videos, first["protocol"].get("recordings", {}))
+    bootstrap = {field: first["protocol"][field] for field in BOOTSTRAP_FIELDS} | {"videos": groups}
     designs: dict[str, Any] = {}
     reference: dict[str, np.ndarray] = {}
     for design, runs in cards.items():
@@ -122,6 +123,7 @@ def _part(
     return {
         "windows": int(chosen.sum()),
         "videos": len(set(videos)),
+        **({"recordings": len(set(groups))} if groups != videos else {}),
         "designs": designs,
         "baselines_psnr_db": baselines,
     }

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from cwm_hub.clips.retries import FetchConfig, with_retries
 from cwm_hub.evaluation.protocol import WINDOWS, Protocol, ProtocolError, ScoringConfig
 from cwm_hub.evaluation.scorecard import picture_hash
 from cwm_hub.shards.codecs import ShardError
-from cwm_hub.shards.index import read_index_table
+from cwm_hub.shards.index import read_index_table, read_recordings
 from cwm_hub.shards.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class HeldOut:
     """Data set -> manifest hash."""
     action: Float32[Tensor, "B T A"] | None = None
     """What led to each frame, where it was asked for."""
+    recordings: dict[str, str] = field(default_factory=dict)
+    """As in `Protocol`, of the windows' videos."""
 
     def shown(self, count: int) -> list[int]:
         """Rows for a figure: the first windows of every data set in turn, at most `count`."""
@@ -75,10 +77,12 @@ def read_held_out(
     if len(set(names)) < len(names):
         raise ProtocolError(f"data sets are told apart by their folder's name, got {', '.join(names)}")
     videos, actions, windows, labels, mean_frames, manifests = [], [], [], [], {}, {}
+    recordings: dict[str, str] = {}
     for name, place in zip(names, roots, strict=True):
         root = with_retries(partial(pin_revision, place), FetchConfig(), what=place)
         manifest = with_retries(partial(Manifest.load, root), FetchConfig(), what=root)
-        clips = clip_facts(with_retries(partial(read_index_table, root), FetchConfig(), what=root))
+        index = with_retries(partial(read_index_table, root), FetchConfig(), what=root)
+        clips, recording_of = clip_facts(index), read_recordings(index)
         if manifest.image_size != image_size:
             raise ShardError(
                 f"{root} holds {manifest.image_size} px frames and the model takes {image_size} px: shard the videos again "
@@ -101,9 +105,11 @@ def read_held_out(
                 (name, clips[key][0], key, start)
                 for key, start in zip(batch.source, batch.start, strict=True)
             ]
+            used = {clips[key][0] for key in batch.source} & recording_of.keys()
+            recordings |= {f"{name}/{video}": recording_of[video] for video in used}
         mean_frames[name] = mean_frame(root, frames=config.mean_frame_frames, seed=config.seed)
     action = torch.cat([one for one in actions if one is not None]) if with_actions else None
-    return HeldOut(torch.cat(videos), windows, labels, mean_frames, manifests, action)
+    return HeldOut(torch.cat(videos), windows, labels, mean_frames, manifests, action, recordings)
 
 
 def clip_facts(index: "pyarrow.Table") -> dict[str, tuple[str, str]]:
@@ -135,4 +141,5 @@ def make_protocol(config: ScoringConfig, held_out: HeldOut) -> Protocol:
         data=held_out.manifests,
         mean_frames={name: picture_hash(picture) for name, picture in held_out.mean_frames.items()},
         windows=tuple(held_out.windows),
+        recordings=dict(sorted(held_out.recordings.items())),
     )

@@ -30,7 +30,7 @@ from cwm_hub.evaluation.held_out import clip_facts
 from cwm_hub.evaluation.intervals import BOOTSTRAP_FIELDS, mean_interval
 from cwm_hub.evaluation.predict import WorldModel, posterior_features
 from cwm_hub.evaluation.protocol import WINDOWS, Protocol, ScoringConfig
-from cwm_hub.shards.index import read_index_table
+from cwm_hub.shards.index import read_index_table, read_recordings
 from cwm_hub.shards.manifest import Manifest
 
 ALPHAS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1000.0)
@@ -43,7 +43,7 @@ class Rows(NamedTuple):
     features: Float[np.ndarray, "N F"]
     target: Float[np.ndarray, "N S"]
     videos: Sequence[str]
-    """Source video of each."""
+    """Source video of each, or its recording where the index names one."""
 
     def take(self, chosen: np.ndarray) -> "Rows":
         """Those rows for which `chosen` is true."""
@@ -100,7 +100,9 @@ def read_probe_data(
             f"{place} holds neither state nor action beside its clips, so there is nothing to probe for; "
             "cwm-dataprep lerobot writes them where they were logged"
         )
-    clips = clip_facts(with_retries(partial(read_index_table, root), FetchConfig(), what=root))
+    index = with_retries(partial(read_index_table, root), FetchConfig(), what=root)
+    recordings = read_recordings(index)
+    clips = {key: (recordings.get(video, video), words) for key, (video, words) in clip_facts(index).items()}
     read = partial(
         _read,
         root,

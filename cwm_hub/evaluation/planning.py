@@ -23,7 +23,7 @@ from torch import Tensor
 from cwm_hub.evaluation.held_out import HeldOut
 from cwm_hub.evaluation.intervals import BOOTSTRAP_FIELDS, mean_interval
 from cwm_hub.evaluation.predict import BATCH_CLIPS
-from cwm_hub.evaluation.protocol import Protocol
+from cwm_hub.evaluation.protocol import Protocol, resampled
 from cwm_hub.models.action_world_model import ActionWorldModel
 
 OTHER_PLANS = 15
@@ -49,7 +49,8 @@ def planning_error(model: ActionWorldModel, held_out: HeldOut, protocol: Protoco
         )
         shares = mistaken_share(errors).cpu().numpy()
         counts = {"plans": len(errors), "windows": len(rows), "videos": len(set(videos))}
-        found[name] = mean_interval(shares, {**bootstrap, "videos": videos}) | counts
+        groups = resampled([(name, video) for video in videos], protocol.recordings)
+        found[name] = mean_interval(shares, {**bootstrap, "videos": groups}) | counts
     return found
 
 

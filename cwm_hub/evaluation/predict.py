@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from cwm_hub.evaluation import perceptual
 from cwm_hub.evaluation.held_out import HeldOut
 from cwm_hub.evaluation.intervals import mean_interval
-from cwm_hub.evaluation.protocol import Protocol
+from cwm_hub.evaluation.protocol import Protocol, resampled
 from cwm_hub.evaluation.scorecard import psnr, scorecard
 from cwm_hub.models.action_world_model import ActionWorldModel
 from cwm_hub.models.video_world_model import VideoWorldModel
@@ -157,7 +157,7 @@ def context_gap(
         scores[name] = psnr(prediction[:, seen:], future, cap_db=protocol.psnr_cap_db).mean(1).numpy()
     scores["difference"] = scores["own"] - scores["foreign"]
     bootstrap = {
-        "videos": videos,
+        "videos": resampled(videos, protocol.recordings),
         "resamples": protocol.resamples,
         "confidence": protocol.confidence,
         "seed": protocol.seed,

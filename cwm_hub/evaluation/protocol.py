@@ -1,7 +1,7 @@
 """Which held-out windows are predicted and how: the settings, and the protocol that travels with the scores. No torch."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -78,10 +78,13 @@ class Protocol:
     """Data set name -> `picture_hash` of its mean frame, the baseline's constant picture."""
     windows: tuple[tuple[str, str, str, int], ...] = ()
     """(data set name, source video, clip key, first frame in the source video) of every window, in order."""
+    recordings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """`DATA SET/SOURCE VIDEO` -> its recording, of the videos that have one by the index: cameras of an episode, parts of a
+    talk. Intervals resample recordings, and a video without one as its own."""
     psnr_cap_db: float = 60.0
     """A PSNR above this counts as this: an exact copy of a still clip would otherwise be worth infinity."""
     resamples: int = 2000
-    """Bootstrap resamples of the source videos behind every interval."""
+    """Bootstrap resamples of the source videos, or recordings, behind every interval."""
     confidence: float = 0.95
     """Coverage of every interval."""
 
@@ -92,6 +95,15 @@ class Protocol:
     def window_frames(self) -> int:
         """Frames of one window: seen and predicted."""
         return self.observed_frames + self.horizon
+
+
+def resampled(videos: Iterable[tuple[str, str]], recordings: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What intervals resample: of each (data set, source video) its recording, or itself where it is alone.
+
+    >>> resampled([("arm", "front_1"), ("arm", "wrist_1")], {"arm/front_1": "ep1", "arm/wrist_1": "ep1"})
+    [('arm', 'ep1'), ('arm', 'ep1')]
+    """
+    return [(name, recordings.get(f"{name}/{video}", video)) for name, video in videos]
 
 
 def check_scorecard(
@@ -123,6 +135,8 @@ def check_same_protocol(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
     Raises:
         ProtocolError: the two were measured in different ways; names the differing fields.
     """
+    # scorecards of before recordings had none
+    a, b = ({"recordings": {}, **protocol} for protocol in (a, b))
     differing = [field for field in sorted({*a, *b}) if a.get(field) != b.get(field)]
     if differing:
         raise ProtocolError(

@@ -29,7 +29,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 from cwm_hub.config import to_dict
 from cwm_hub.evaluation.intervals import BOOTSTRAP_FIELDS, mean_interval
-from cwm_hub.evaluation.protocol import METRICS, SCORECARD_VERSION, Protocol, ProtocolError
+from cwm_hub.evaluation.protocol import METRICS, SCORECARD_VERSION, Protocol, ProtocolError, resampled
 from cwm_hub.evaluation.words import BASELINES, CONTROLS
 
 Measure = Callable[[Tensor, Tensor], Tensor]
@@ -83,8 +83,8 @@ def scorecard(
     Returns:
         A JSON-ready dict: `protocol`, `together` and `sources` (data set name -> the same numbers), and `windows`
         with the scores of every window. PSNR is in dB, differences are model minus baseline of the same window.
-        Intervals resample source videos (`bootstrap_interval`); `videos` beside `windows` says how many there are, and
-        where there is one, there is no `low` and no `high`.
+        Intervals resample source videos, or recordings where the protocol names some (`bootstrap_interval`); `videos`, and
+        `recordings` there, beside `windows` say how many there are; where there is one, there is no `low` and no `high`.
     """
     _check_shapes(prediction, target, mean_frames, protocol)
     names = [name for name, *_ in protocol.windows]
@@ -188,8 +188,11 @@ def _summary(
 ) -> dict[str, Any]:
     """Series -> metric -> mean over windows and horizon with its interval, and the same for every horizon step."""
     videos = [(name, video) for name, video, _, _ in windows]
+    groups = resampled(videos, protocol.recordings)
     summary: dict[str, Any] = {"windows": len(windows), "videos": len(set(videos))}
-    bootstrap = {field: getattr(protocol, field) for field in BOOTSTRAP_FIELDS} | {"videos": videos}
+    if groups != videos:
+        summary["recordings"] = len(set(groups))
+    bootstrap = {field: getattr(protocol, field) for field in BOOTSTRAP_FIELDS} | {"videos": groups}
     for metric, series in scores.items():
         margins = {
             f"model_minus_{name}": series["model"] - series[name]

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cwm_hub.evaluation.protocol import resampled
+
 TOGETHER = "all data sets"
 """Of a scorecard or a comparison of several."""
 
@@ -62,18 +64,17 @@ def parts(card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def counted(part: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
-    """`16 validation windows of 7 videos`."""
+    """`16 validation windows of 7 videos`, and of how many recordings where several videos may be of one."""
     windows = number_of(part["windows"], f"{protocol['split']} window")
-    return f"{windows} of {number_of(part['videos'], 'video')}"
+    recordings = f" of {number_of(part['recordings'], 'recording')}" if "recordings" in part else ""
+    return f"{windows} of {number_of(part['videos'], 'video')}{recordings}"
 
 
 def intervals_over(part: Mapping[str, Any]) -> str:
-    """What the part's intervals resample: the source videos; where all windows are of one, there is none."""
-    return (
-        "intervals over source videos"
-        if part["videos"] > 1
-        else "no interval, as all windows are of one video"
-    )
+    """What the part's intervals resample: recordings or source videos; where all windows are of one, there is none."""
+    many, one = ("recordings", "recording") if "recordings" in part else ("source videos", "video")
+    several = part.get("recordings", part["videos"]) > 1
+    return f"intervals over {many}" if several else f"no interval, as all windows are of one {one}"
 
 
 def number(score: Mapping[str, float], metric: str, *, unit: bool = False, signed: bool = False) -> str:
@@ -139,13 +140,19 @@ def protocol_sentences(protocol: Mapping[str, Any]) -> str:
 
 def _brackets(protocol: Mapping[str, Any]) -> str:
     """What stands in brackets behind a score, and where nothing does."""
-    videos = {(data_set, video) for data_set, video, *_ in protocol["windows"]}
-    if len(videos) == 1:
-        return "There are no intervals, since all windows are of one video."
-    alone = 1 in Counter(data_set for data_set, _ in videos).values()
+    recordings = protocol.get("recordings", {})
+    groups = set(resampled(((data_set, video) for data_set, video, *_ in protocol["windows"]), recordings))
+    many, one = (
+        ("recordings (cameras and parts of one go together)", "recording")
+        if recordings
+        else ("source videos", "video")
+    )
+    if len(groups) == 1:
+        return f"There are no intervals, since all windows are of one {one}."
+    alone = 1 in Counter(data_set for data_set, _ in groups).values()
     return (
-        f"In brackets: {100 * protocol['confidence']:g} % bootstrap intervals, which resample source videos"
-        f"{'; of one video there is none' if alone else ''}."
+        f"In brackets: {100 * protocol['confidence']:g} % bootstrap intervals, which resample {many}"
+        f"{f'; of one {one} there is none' if alone else ''}."
     )
 
 

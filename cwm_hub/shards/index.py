@@ -1,11 +1,12 @@
 """`meta/index.parquet`: one row a clip, with its place in the tars, so that a reader opens one window directly.
 
-An index in which no row has a camera or arrays lacks these columns (`WHERE_USED`), so that a set without them has the bytes
+An index in which no row has a camera, arrays or a recording lacks these columns (`WHERE_USED`), so that a set without them has the bytes
 that it had.
 """
 
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from math import nan
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 INDEX = "meta/index.parquet"
 
 PLACE = ("shard", "offset", "size", "arrays_offset", "arrays_size")
-INDEX_ALONE = (*PLACE, "cuts", "frozen", "black", "moving", "camera", "arrays")
+INDEX_ALONE = (*PLACE, "cuts", "frozen", "black", "moving", "camera", "arrays", "recording")
 """Fields of `ClipRow` that are not in the tar: a clip's place, and what a better measure may find anew."""
 
 
@@ -85,6 +86,9 @@ class ClipRow:
     """Byte offset in the tar of the npz that holds them."""
     arrays_size: int = 0
     """Its bytes; 0 where there is none."""
+    recording: str = ""
+    """What videos of one scene at one time share (cameras of an episode, parts of a talk, copies): they stay in one split and
+    are resampled together; "" where the video is one of its own."""
 
     def sample_json(self) -> bytes:
         """The sample's json member: every field but those of `INDEX_ALONE`, in the order of the class."""
@@ -92,7 +96,13 @@ class ClipRow:
         return json.dumps(values).encode()
 
 
-WHERE_USED: dict[str, str | int] = {"camera": "", "arrays": "", "arrays_offset": 0, "arrays_size": 0}
+WHERE_USED: dict[str, str | int] = {
+    "camera": "",
+    "arrays": "",
+    "arrays_offset": 0,
+    "arrays_size": 0,
+    "recording": "",
+}
 """Columns that an index has where a row uses them, and their values elsewhere."""
 
 
@@ -159,6 +169,14 @@ def read_index(root: str | Path | Root) -> list[ClipRow]:
     names = [f.name for f in fields(ClipRow) if f.name in table.column_names]
     columns = [table.column(name).to_pylist() for name in names]
     return [make_row(dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
+
+
+def read_recordings(table: "pyarrow.Table") -> dict[str, str]:
+    """Recording of each source video that shares it with another one of the index, by the video's id."""
+    columns = (table.column(name).to_pylist() for name in ("source", "recording"))
+    named = {source: recording for source, recording in zip(*columns, strict=True) if recording}
+    videos = Counter(named.values())
+    return {source: recording for source, recording in named.items() if videos[recording] > 1}
 
 
 def make_row(values: dict[str, Any]) -> ClipRow:

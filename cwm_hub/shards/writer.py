@@ -122,6 +122,7 @@ class ShardWriter:
         label: int = -1,
         label_text: str = "",
         camera: str = "",
+        recording: str = "",
         arrays: Arrays | None = None,
     ) -> ClipRow:
         """Append a clip that was encoded with this writer's codec; the fields are those of `ClipRow`.
@@ -151,6 +152,7 @@ class ShardWriter:
             cuts=clip.cuts,
             **clip.measures._asdict(),
             camera=camera,
+            recording=recording,
         )
         return self.append(row, clip.payload, b"" if arrays is None else encode_arrays(arrays))
 

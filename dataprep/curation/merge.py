@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cwm_hub.shards.index import read_index
+from cwm_hub.shards.index import ClipRow, read_index
 from cwm_hub.shards.manifest import Manifest, read_failures
 from cwm_hub.shards.storage import Root
 from dataprep.command_line import EXIT_DONE, add_options, how_many, option, positional, read_options
@@ -84,10 +84,7 @@ def merge_shards(
     clips: list[Clip] = []
     for order, place in enumerate(places, start=1):
         mark = f"{order}-" if number else ""
-        clips += [
-            Clip(place, replace(row, key=mark + row.key, source=mark + row.source), row.source)
-            for row in read_index(place)
-        ]
+        clips += [Clip(place, _renamed(row, mark, order), row.source) for row in read_index(place)]
     _check_keys(clips)
     failures = [failure for place in places for failure in read_failures(place)]
     split = {clip.row.source: clip.row.split for clip in clips}
@@ -101,6 +98,12 @@ def merge_shards(
     shards = {s: deal(kept, most=most) for s, kept in by_split.items() if kept}
     with new_set(Root.parse(out)) as home:
         return write_copy(home, _merged(manifests, name), shards, failures)
+
+
+def _renamed(row: ClipRow, mark: str, order: int) -> ClipRow:
+    """A clip as the new set calls it; recordings of two sets may bear one name and are two."""
+    recording = row.recording and f"{order}-{row.recording}"
+    return replace(row, key=mark + row.key, source=mark + row.source, recording=recording)
 
 
 def _merged(manifests: Sequence[Manifest], name: str | None) -> Manifest:

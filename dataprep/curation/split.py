@@ -39,8 +39,8 @@ class SplitOptions:
     validation_share: float = option(DEFAULT_SHARE, metavar="SHARE")
     """Of the recordings, chosen by a hash of their names; of two or more at least one."""
     group_by: str | None = option(None, metavar="REGEX")
-    """What of a video's path names its recording; none: as the set was made with, or the path without words for cameras
-    and parts."""
+    """What of a video's path names its recording; none: as the index or what the set was made with says, or the path
+    without words for cameras and parts."""
 
     def __post_init__(self) -> None:
         check_range(self, "validation_share", above=0, below=1)
@@ -91,7 +91,8 @@ def split_shards(
     root, out = Root.parse(root), Root.parse(out)
     manifest, rows = Manifest.load(root), read_index(root)
     pattern = group_by or _pattern(manifest)
-    recordings = name_recordings([Clip(root, row) for row in rows if row.split != "test"], pattern)
+    divisible = [Clip(root, row) for row in rows if row.split != "test"]
+    recordings = name_recordings(divisible, group_by, pattern)
     held_out = hold_out(recordings.values(), validation_share)
     if not held_out:
         raise ValueError(f"{root}: {too_few(len(set(recordings.values())))}")
@@ -112,10 +113,21 @@ def split_shards(
         return write_copy(home, divided, shards, read_failures(root))
 
 
-def name_recordings(clips: Sequence[Clip], group_by: str | None) -> dict[str, str]:
-    """The recording of each source video; those whose clips are equal byte for byte share one."""
-    pattern = None if group_by is None else re.compile(group_by)
-    names = {row.source: recording(row.source_path or row.source, pattern) for _, row, _ in clips}
+def name_recordings(clips: Sequence[Clip], asked: str | None, made_with: str | None = None) -> dict[str, str]:
+    """The recording of each source video; those whose clips are equal byte for byte share one.
+
+    Args:
+        clips: of the set.
+        asked: what of a path names it, now.
+        made_with: the same where neither that nor the index says.
+    """
+    pattern = asked or made_with
+    compiled = None if pattern is None else re.compile(pattern)
+    names = {
+        row.source: (row.recording if asked is None else "")
+        or recording(row.source_path or row.source, compiled)
+        for _, row, _ in clips
+    }
     join_copies(names, find_copies(clips))
     return names
 

@@ -50,6 +50,8 @@ class SourceVideo:
     """Whatever else the opener needs for this video (json values), part of the plan hash."""
     camera: str = ""
     """Which of several cameras of one recording; told apart by the id too."""
+    recording: str = ""
+    """What videos of one scene at one time share, for the index; "" where this one is alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dataprep.command_line import how_many
@@ -99,6 +99,8 @@ class Splits:
     leaks: dict[str, str]
     """Path to the path of its copy in a split that is held out: the user gave them different splits."""
     notes: tuple[str, ...] = ()
+    recordings: Mapping[str, str] = field(default_factory=dict)
+    """Recording of each file that is known to be of one with others, or would be, by path."""
 
 
 def choose_splits(
@@ -124,9 +126,9 @@ def choose_splits(
             for none.
     """
     labelled, given = given, {**given, **(settled or {})}
-    if validation_share == 0 and not given:
-        return Splits(dict.fromkeys((file.shown for file in files), "train"), {})
     key = {file.shown: recording(file.shown, group_by) for file in files}
+    if validation_share == 0 and not given:
+        return Splits(dict.fromkeys(key, "train"), {}, recordings=_named(key))
     copies = find_copies(files)
     join_copies(key, copies)
     together: dict[str, list[str]] = defaultdict(list)
@@ -153,7 +155,13 @@ def choose_splits(
         notes.append(
             f"held out for validation: {len(drawn)} of {how_many(len(undecided), 'recording')} (--validation-share 0: none)"
         )
-    return Splits(splits, find_leaks(copies, splits), tuple(notes))
+    return Splits(splits, find_leaks(copies, splits), tuple(notes), _named(key))
+
+
+def _named(key: Mapping[str, str]) -> dict[str, str]:
+    """Recordings as people read them, of the files whose own path does not name theirs."""
+    shared = set(key.values()) & {name for shown, name in key.items() if name != shown}
+    return {shown: name.replace("\0", " ") for shown, name in key.items() if name in shared}
 
 
 def too_few(recordings: int) -> str:

@@ -182,7 +182,9 @@ class ShardState:
         return cls(
             plan_hash=values["plan_hash"],
             record=None if values["record"] is None else ShardRecord(*values["record"]),
-            rows=tuple(make_row(dict(zip(ROW_FIELDS, row, strict=True))) for row in values["rows"]),
+            rows=tuple(
+                make_row(dict(zip(ROW_FIELDS, row, strict=False))) for row in values["rows"]
+            ),  # older: fewer
             failures=tuple(Failure(*failure) for failure in values["failures"]),
             sums={
                 name: ColumnSums(rows, tuple(total), tuple(squares))
@@ -343,6 +345,7 @@ def _add_source(source: SourceVideo, spool: "_Spool", writer: ShardWriter) -> No
             label=source.label,
             label_text=source.label_text,
             camera=source.camera,
+            recording=source.recording,
             arrays=None if spool.arrays is None else {k: v[rows] for k, v in spool.arrays.items()},
         )
 

@@ -161,7 +161,8 @@ def list_videos(
             continue
         label, split = given.get(file.shown, Label()), splits.split[file.shown]
         texts = (file.shown, split, label.label, label.label_text)
-        sources.append(SourceVideo(video_id(relative), file.path, *texts, file.bytes))
+        name = splits.recordings.get(file.shown, "")
+        sources.append(SourceVideo(video_id(relative), file.path, *texts, file.bytes, recording=name))
         extra.append((sources[-1].id, dict(label.extra)))
     tree.failures.extend(Failure(path, "missing_file", "named in the labels file") for path in unknown)
     return Listing(

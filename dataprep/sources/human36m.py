@@ -334,7 +334,9 @@ def _source(
     recording: Recording, path: str, shown: str, size: int, options: tuple[tuple[str, Any], ...] = ()
 ) -> SourceVideo:
     split, label = SUBJECTS[recording.subject], ACTIONS.index(recording.action)
-    return SourceVideo(recording.id, path, shown, split, label, recording.action, size, options)
+    return SourceVideo(
+        recording.id, path, shown, split, label, recording.action, size, options, recording=recording.scene
+    )
 
 
 def _listing(

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from cwm_hub.config import check_range
+from cwm_hub.shards.storage import Root
 from dataprep.command_line import add_options, how_many, option, positional, read_options
+from dataprep.sharding.additions import settled_splits
 from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import dataset_name, make_shards, shard_config
 from dataprep.sharding.ledger import Origin
@@ -113,7 +115,9 @@ def run(args: argparse.Namespace) -> int:
     config = shard_config(args, name, facts)
     if origin.licence == Origin.licence:
         origin = dataclasses.replace(origin, licence=_card_licence(repository))
-    listing = list_episodes(repository, info, request)
+    adds = args.append or args.retry_failures
+    settled = settled_splits(Root.parse(args.out)) if adds else {}
+    listing = list_episodes(repository, info, request, settled)
     return make_shards(args, listing, config, opener=open_episode, origin=origin)
 
 
@@ -150,8 +154,12 @@ def choose_arrays(info: Info, request: Request) -> dict[str, Sequence[str]]:
     }
 
 
-def list_episodes(repository: Repository, info: Info, request: Request) -> Listing:
+def list_episodes(
+    repository: Repository, info: Info, request: Request, settled: Mapping[str, str] | None = None
+) -> Listing:
     """A source video for every episode of every camera that is asked for, and a failure for each that lacks its file.
+
+    What a set holds already of an episode (`settled`: split by `source_path`) decides the split of its other cameras.
 
     Raises:
         ValueError: The tables are damaged, an episode is in two splits, or none is left.
@@ -162,7 +170,11 @@ def list_episodes(repository: Repository, info: Info, request: Request) -> Listi
     chosen = chosen[: request.max_episodes]
     if not chosen:
         raise ValueError(f"none of the episodes asked for is in {repository.place}: it has {len(every)}")
-    splits = _splits(info, chosen, request.validation_share)
+    kept = {path.partition("/")[0]: split for path, split in (settled or {}).items()}
+    splits = {
+        index: kept.get(_recording(index), split)
+        for index, split in _splits(info, chosen, request.validation_share).items()
+    }
     sources: list[SourceVideo] = []
     failures: list[Failure] = []
     used: set[str] = set()
@@ -192,6 +204,7 @@ def list_episodes(repository: Repository, info: Info, request: Request) -> Listi
                     found.bytes,
                     found.options,
                     camera=camera.key,
+                    recording=_recording(episode.index),
                 )
             )
     logs = ", ".join(f"{name} ({len(columns)})" for name, columns in arrays.items())
@@ -288,7 +301,7 @@ def _splits(info: Info, episodes: Sequence[Episode], validation_share: float) ->
                     f"info.json: episode {episode.index} is in {splits[episode.index]} and {ours}"
                 )
     return {
-        index: draw_split(f"episode_{index:06d}", validation_share) if split == "train" else split
+        index: draw_split(_recording(index), validation_share) if split == "train" else split
         for index, split in splits.items()
     }
 
@@ -327,8 +340,13 @@ def _card_licence(repository: Repository) -> str:
     return " ".join(licence) if isinstance(licence, list) else str(licence or "unknown")
 
 
+def _recording(episode: int) -> str:
+    """The name of an episode, whatever the camera."""
+    return f"episode_{episode:06d}"
+
+
 def _shown(episode: Episode, camera: Camera) -> str:
-    return f"episode_{episode.index:06d}/{camera.key}"
+    return f"{_recording(episode.index)}/{camera.key}"
 
 
 def _key(episode: Episode, camera: Camera) -> str:

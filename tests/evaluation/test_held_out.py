@@ -1,5 +1,6 @@
 """Held-out windows: where they come from, what they are called, and the mean frame beside them."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from moving_squares import moving_square, write_clips
 from cwm_hub.evaluation.held_out import HeldOut, make_protocol, mean_frame, read_held_out
 from cwm_hub.evaluation.protocol import Protocol, ProtocolError, ScoringConfig
 from cwm_hub.evaluation.scorecard import picture_hash
-from cwm_hub.shards.index import read_index
+from cwm_hub.shards.index import INDEX, index_bytes, read_index
 from cwm_hub.shards.manifest import Manifest
 
 
@@ -35,6 +36,23 @@ def test_windows_are_the_frames_that_they_name(tmp_path):
         expected = moving_square(int(key[-1]))[start : start + 7]
         np.testing.assert_array_equal(video.permute(0, 2, 3, 1), expected)
     assert held_out.manifests == {root.name: Manifest.load(root).hash for root in roots}
+
+
+def test_recordings_of_the_index_are_those_that_several_videos_share(tmp_path):
+    root = write_clips(tmp_path / "arm")
+    rows = read_index(root)
+    held = [row.source for row in rows if row.split == "validation"]
+    assert len(set(held)) >= 2
+    names = {held[0]: "ep1", held[-1]: "ep1"} | {
+        row.source: row.source for row in rows if row.split == "train"
+    }
+    changed = [dataclasses.replace(row, recording=names.get(row.source, "")) for row in rows]
+    (root / INDEX).write_bytes(index_bytes(changed))
+    config = ScoringConfig(observed_frames=3, horizon=4)
+    held_out = read_held_out(config, [str(root)], image_size=32)
+    assert held_out.recordings == {f"arm/{video}": "ep1" for video in (held[0], held[-1])}
+    assert make_protocol(config, held_out).recordings == held_out.recordings
+    assert read_held_out(config, [str(write_clips(tmp_path / "leg"))], image_size=32).recordings == {}
 
 
 def test_the_protocol_names_what_was_read():

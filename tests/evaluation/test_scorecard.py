@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cwm_hub.evaluation import intervals
+from cwm_hub.evaluation import intervals, words
 from cwm_hub.evaluation import scorecard as scoring
 from cwm_hub.evaluation.comparison import compare_designs
 from cwm_hub.evaluation.protocol import Protocol, ProtocolError
@@ -261,6 +261,53 @@ def test_compare_gives_paired_differences():
     for part in (result["together"], result["sources"]["toy"]):
         difference = part["designs"]["five"]["psnr_db"]["minus_first"]
         assert difference == {"mean": ahead, "low": ahead, "high": ahead, "seeds": [ahead]}
+
+
+def test_intervals_resample_recordings_where_videos_share_one():
+    # Films a and b are cameras of one recording, c is alone. Errors 5, 5, 10: whatever is drawn of {a and b, c}, the mean is
+    # one recording's or, weighed by its windows, of both.
+    prediction = torch.cat([toy_target().int() + 5, toy_target()[:1].int() + 10]).to(torch.uint8)
+    target = torch.cat([toy_target(), toy_target()[:1]])
+    windows = (*WINDOWS, ("toy", "film c", "c", 0))
+    shared = {"toy/film a": "take 1", "toy/film b": "take 1"}
+    protocol = dataclasses.replace(PROTOCOL, windows=windows, recordings=shared)
+    card = scorecard(prediction[None], target, mean_frames=MEAN, protocol=protocol)
+    part = card["sources"]["toy"]
+    assert (part["windows"], part["videos"], part["recordings"]) == (3, 3, 2)
+    assert words.intervals_over(part) == "intervals over recordings"
+    middle = {
+        "confidence": 0.4
+    }  # a quarter of the draws is twice the one, a quarter twice the other, half both
+    both = scorecard(
+        prediction[None], target, mean_frames=MEAN, protocol=dataclasses.replace(protocol, **middle)
+    )
+    score = both["together"]["model"]["psnr_db"]
+    assert score["low"] == score["high"] == pytest.approx((2 * db(5) + db(10)) / 3, abs=1e-4)
+    apart = scorecard(
+        prediction[None],
+        target,
+        mean_frames=MEAN,
+        protocol=dataclasses.replace(protocol, recordings={}, **middle),
+    )
+    assert "recordings" not in apart["together"]
+    assert apart["together"]["model"]["psnr_db"]["low"] < apart["together"]["model"]["psnr_db"]["high"]
+    compared = compare_designs({"one": [both], "other": [both]})["together"]
+    assert compared["recordings"] == 2
+    assert compared["designs"]["one"]["psnr_db"]["low"] == pytest.approx(score["low"], abs=1e-4)
+    one = dataclasses.replace(PROTOCOL, recordings=shared)
+    assert (
+        words.intervals_over(toy_card(protocol=one)["together"])
+        == "no interval, as all windows are of one recording"
+    )
+
+
+def test_a_scorecard_of_before_recordings_compares_with_one_that_has_none():
+    old = toy_card(10)
+    del old["protocol"]["recordings"]
+    assert compare_designs({"old": [old], "new": [toy_card(5)]})["together"]["windows"] == 2
+    new = toy_card(protocol=dataclasses.replace(PROTOCOL, recordings={"toy/film a": "take 1"}))
+    with pytest.raises(ProtocolError, match=r"do not compare: recordings$"):
+        compare_designs({"old": [old], "new": [new]})
 
 
 def test_compare_refuses_another_protocol_and_names_the_fields():

@@ -181,6 +181,7 @@ def test_a_shard_is_a_plain_tar_and_its_index_finds_every_clip(tmp_path: Path) -
         "arrays",
         "arrays_offset",
         "arrays_size",
+        "recording",
     }
     fields = [field.name for field in dataclasses.fields(ClipRow) if field.name not in place]
     assert all(list(d) == fields and None not in d.values() for d in described)

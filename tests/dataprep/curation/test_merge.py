@@ -77,6 +77,21 @@ def test_videos_of_one_name_are_told_apart_by_their_set(
     assert Manifest.load(out).name == "both" and verify(out, "full") == []
 
 
+def test_recordings_of_two_sets_that_bear_one_name_are_two(tmp_path: Path) -> None:
+    roots = []
+    for name, number in (("one", 1), ("two", 5)):
+        clips = [
+            (
+                numbered_frames(number + n, 0, 20, 8),
+                {"key": f"{name}{n}", "source": f"{name}{n}", "recording": "ep0"},
+            )
+            for n in range(2)
+        ]
+        roots.append(write_data_set(tmp_path / name, {"train": clips}, name=name))
+    assert main(["merge", *map(str, roots), "--out", str(tmp_path / "out")]) == 0
+    assert [row.recording for row in read_index(tmp_path / "out")] == ["1-ep0", "1-ep0", "2-ep0", "2-ep0"]
+
+
 def test_sets_that_do_not_fit_are_one_sentence(
     here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,6 +58,30 @@ def test_a_finished_set_is_divided_without_decoding(
     )
 
 
+def test_recordings_that_the_index_names_stay_together(tmp_path: Path) -> None:
+    clips = [clip(number, f"{number}.mp4") for number in range(20)]
+    for number, (_, facts) in enumerate(clips):
+        facts["recording"] = f"take {number % 10}"
+    root = write_data_set(tmp_path / "set", {"train": clips}, shards=2, name="tiny")
+    assert main(["split", str(root), "--validation-share", "0.5", "--out", str(tmp_path / "out")]) == 0
+    split = {row.source: (row.split, row.recording) for row in read_index(tmp_path / "out")}
+    assert {where for where, _ in split.values()} == {"train", "validation"}
+    assert all(split[f"v{number}"] == split[f"v{number + 10}"] for number in range(10))
+    command = [
+        "split",
+        str(root),
+        "--validation-share",
+        "0.5",
+        "--out",
+        str(tmp_path / "asked"),
+        "--group-by",
+        ".",
+    ]
+    assert main(command) == 0  # by the first letter: 0, 1, ... 9 and 1
+    split = {row.source: row.split for row in read_index(tmp_path / "asked")}
+    assert len({split[f"v{number}"] for number in (1, *range(10, 20))}) == 1
+
+
 def test_videos_of_equal_clips_stay_together(tmp_path: Path) -> None:
     clips = [clip(number % 10, f"{number}.mp4") for number in range(20)]
     for number, (_, facts) in enumerate(clips):

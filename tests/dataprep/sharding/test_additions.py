@@ -1,5 +1,6 @@
 """What is added to a finished set lies in new shards; the old ones keep their bytes, names and splits."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -107,6 +108,18 @@ def test_what_failed_is_tried_again_and_nothing_else(
     assert main(command(videos, out, "--append")) == 0  # a second addition
     assert len(frames_of(out)) == 6 and len(Manifest.load(out).config["additions"]) == 2
     assert verify(out, "full") == []
+
+
+def test_a_set_of_before_a_column_came_is_added_to(clips: Path, videos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(command(videos, out)) == 0
+    for path in (out / ".state/shards").iterdir():
+        state = json.loads(path.read_text())
+        state["rows"] = [row[:-1] for row in state["rows"]]
+        path.write_text(json.dumps(state))
+    shutil.copytree(clips / "ep4", videos / "ep4")
+    assert main(command(videos, out, "--append")) == 0
+    assert len(frames_of(out)) == 5 and verify(out, "full") == []
 
 
 def test_a_video_that_fails_again_stays_among_the_failures_once(videos: Path, tmp_path: Path) -> None:

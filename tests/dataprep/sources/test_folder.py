@@ -175,6 +175,18 @@ def test_what_surely_gives_no_clip_is_no_recording_of_those_that_some_are_held_o
     assert len(listing.sources) == 11 and listing.failures == ()
 
 
+def test_the_index_names_recordings_of_several_files(tmp_path: Path) -> None:
+    for name in ("a/left.mp4", "a/right.mp4", "b.mp4", "copy of c.mp4", "c.mp4"):
+        touch(
+            tmp_path / name,
+            b"\x00\x00\x01\xba" + name.encode() if "c.mp4" not in name else b"\x00\x00\x01\xba",
+        )
+    for share, copies in ((None, "c.mp4"), (0.0, "")):  # where nothing is held out no file is read for copies
+        found = {s.source_path: s.recording for s in list_videos(tmp_path, validation_share=share).sources}
+        assert found["a/left.mp4"] == found["a/right.mp4"] == "a/.mp4" and found["b.mp4"] == ""
+        assert found["c.mp4"] == found["copy of c.mp4"] == copies
+
+
 def test_gopro_recordings_of_other_numbers_are_others(tmp_path: Path) -> None:
     names = (
         "GX010042.MP4",

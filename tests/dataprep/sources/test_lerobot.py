@@ -17,7 +17,7 @@ from hub_server import File, HubServer, Repo
 from made_lerobot import KEY, episode_row, write_info, write_pictures, write_v3
 from made_videos import FIXTURES, counting_frames, read_clips, read_numbers, write_video
 
-from cwm_hub.shards.index import read_index
+from cwm_hub.shards.index import read_index, read_index_table, read_recordings
 from cwm_hub.shards.manifest import Manifest
 from dataprep.__main__ import main
 from dataprep.decode.frames import DecodeSettings, open_video
@@ -127,6 +127,19 @@ def test_an_episode_is_in_one_split_whatever_its_cameras(tmp_path: Path) -> None
         splits.setdefault(row.source_path.partition("/")[0], set()).add(row.split)
     assert len(splits) == 6 and all(len(of_one) == 1 for of_one in splits.values())
     assert set().union(*splits.values()) == {"train", "validation"}
+    assert {row.source_path.partition("/")[0] for row in read_index(tmp_path)} == {
+        row.recording for row in read_index(tmp_path)
+    }
+    assert set(read_recordings(read_index_table(tmp_path)).values()) == splits.keys()
+
+
+def test_a_camera_that_is_added_later_goes_where_its_episode_is(tmp_path: Path) -> None:
+    assert shard(V3, tmp_path, "--validation-share", "0.5", "--cameras", "front") == 0
+    assert read_recordings(read_index_table(tmp_path)) == {}  # each episode is one video so far
+    assert shard(V3, tmp_path, "--append", "--cameras", "wrist") == 0
+    rows = read_index(tmp_path)
+    assert len(rows) == 12 and {row.split for row in rows} == {"train", "validation"}
+    assert len({(row.recording, row.split) for row in rows}) == 6
 
 
 def test_splits_are_those_of_info_json(tmp_path: Path) -> None:
