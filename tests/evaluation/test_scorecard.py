@@ -276,7 +276,7 @@ def test_intervals_resample_recordings_where_videos_share_one():
     assert (part["windows"], part["videos"], part["recordings"]) == (3, 3, 2)
     assert words.intervals_over(part) == "intervals over recordings"
     middle = {
-        "confidence": 0.4
+        "confidence": 0.45
     }  # a quarter of the draws is twice the one, a quarter twice the other, half both
     both = scorecard(
         prediction[None], target, mean_frames=MEAN, protocol=dataclasses.replace(protocol, **middle)
