@@ -7,7 +7,8 @@ The clips of `dataprep/samples` (real hands, people and streets) are decoded to 
 `--clip-frames` frames (45, about SSv2's mean) and stored three times. The three readers then give the same thing from
 the page cache, batches of 16 uniformly drawn windows of 25 frames as uint8, in one process pinned to one core; CPU
 seconds of that process are counted, not wall time, so that a busy machine disturbs less. The figure is the median of
-five rounds; beside h264's stands what decoding the same windows costs in PyAV alone, which is its limit. The JPEG files are written by Pillow at quality 80; every form's bytes per frame are printed beside it.
+five rounds; beside h264's stands what decoding the same windows costs in PyAV alone, which is its limit. Raw windows with logged
+rows beside them (seven numbers of an action, a reward, an end) are timed in turns with the same without. The JPEG files are written by Pillow at quality 80; every form's bytes per frame are printed beside it.
 With `--root` the figures are those of `cwm-hub bench` on shards of one's own.
 """
 
@@ -19,6 +20,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import av
@@ -26,11 +28,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.pairs import Ratio, time_pairs
 from cwm_hub.clips import bench
 from cwm_hub.clips.bench import windows_per_core_second
 from cwm_hub.clips.clip_index import ClipSource
 from cwm_hub.clips.loader import ClipLoader
 from cwm_hub.shards import codecs
+from cwm_hub.shards.arrays import describe_arrays
 from cwm_hub.shards.index import INDEX, index_bytes
 from cwm_hub.shards.manifest import Manifest, shard_name
 from cwm_hub.shards.storage import Root
@@ -59,21 +63,36 @@ def real_clips(count: int, clip_frames: int, size: int) -> list[np.ndarray]:
     return clips
 
 
-def write_shards(root: Path, clips: list[np.ndarray], codec: str) -> None:
-    """The clips in shard format v1."""
-    rows, records = [], []
+def write_shards(root: Path, clips: list[np.ndarray], codec: str, *, logged: bool = False) -> None:
+    """The clips in shard format v1; `logged` with rows beside the frames."""
+    rows, records, sums = [], [], []
+    numbers = np.random.default_rng(0)
     for shard in range(SHARDS):
         name = shard_name("train", shard, SHARDS)
         with ShardWriter(root / name, codec=codec, name=name) as writer:
             for number in range(shard, len(clips), SHARDS):
-                clip = EncodedClip.encode(clips[number], codec=codec, fps=12)
-                writer.add(clip, key=f"clip_{number:04d}", split="train", source=f"clip_{number:04d}")
+                clip, key, length = (
+                    EncodedClip.encode(clips[number], codec=codec, fps=12),
+                    f"clip_{number:04d}",
+                    len(clips[number]),
+                )
+                arrays = {
+                    "action": numbers.normal(size=(length, 7)).astype(np.float32),
+                    "reward": numbers.normal(size=length).astype(np.float32),
+                    "is_terminal": np.zeros(length, np.bool_),
+                }
+                writer.add(clip, key=key, split="train", source=key, arrays=arrays if logged else None)
         rows += writer.rows
         records.append(writer.record)
+        sums.append(writer.sums)
     Root.parse(root).write(INDEX, index_bytes(rows))
-    Manifest(name="bench", codec=codec, image_size=clips[0].shape[1], splits={"train": tuple(records)}).save(
-        root
-    )
+    Manifest(
+        name="bench",
+        codec=codec,
+        image_size=clips[0].shape[1],
+        splits={"train": tuple(records)},
+        config=describe_arrays({"train": sums}, {}),
+    ).save(root)
 
 
 def write_jpeg_files(root: Path, clips: list[np.ndarray]) -> float:
@@ -106,7 +125,7 @@ def jpeg_batches(root: Path) -> Iterator[np.ndarray]:
         yield np.stack(batch)
 
 
-def shard_batches(root: Path) -> Iterator[object]:
+def shard_batches(root: Path, *, with_actions: bool = False) -> Iterator[object]:
     """Batches of our loader in this process."""
     return iter(
         ClipLoader(
@@ -114,8 +133,26 @@ def shard_batches(root: Path) -> Iterator[object]:
             batch_clips=BATCH_CLIPS,
             window_frames=WINDOW_FRAMES,
             seed=0,
+            with_actions=with_actions,
         )
     )
+
+
+def actions_over_without(root: Path, *, seconds: float) -> Ratio:
+    """Windows a second with what is logged beside them over windows without, in turns, by CPU seconds."""
+    plain, logged = shard_batches(root), shard_batches(root, with_actions=True)
+    ways = {name: partial(_draw, batches) for name, batches in (("without", plain), ("with", logged))}
+    for draw in ways.values():
+        draw()
+    names = ("without", "with")
+    return time_pairs(ways, compared={names: "cpu"}, spread=0.02, most_seconds=10 * seconds).ratio(
+        *names, "cpu"
+    )
+
+
+def _draw(batches: Iterator[object]) -> None:
+    for _ in range(100):
+        next(batches)
 
 
 def decoded_batches(clips: list[np.ndarray]) -> Iterator[None]:
@@ -149,6 +186,9 @@ def measure(folder: Path, *, clips: int, clip_frames: int, size: int, seconds: f
             figures["h264_megapixels_per_core_second"] = round(rate * WINDOW_FRAMES * size**2 / 1e6, 1)
         stored = sum(path.stat().st_size for path in (folder / codec / "data").iterdir())
         figures[f"{codec}_bytes_per_frame"] = round(stored / (clips * clip_frames), 1)
+    write_shards(folder / "logged", frames, "raw", logged=True)
+    ratio = actions_over_without(folder / "logged", seconds=seconds)
+    figures["raw_with_actions_over_without"] = round(ratio.median, 3)
     figures["jpeg_files_bytes_per_frame"] = round(write_jpeg_files(folder / "jpeg", frames), 1)
     rate = windows_per_core_second(jpeg_batches(folder / "jpeg"), BATCH_CLIPS, seconds=seconds)
     figures["jpeg_files_windows_per_core_second"] = round(rate, 1)
@@ -204,6 +244,9 @@ def main() -> None:
     print(
         f"h264: {figures['h264_megapixels_per_core_second']} Mpx a core-second, "
         f"{figures['h264_over_decode']:.2f} of decoding alone"
+    )
+    print(
+        f"raw, with actions: {figures['raw_with_actions_over_without']:.3f} of the windows without (goal 0.9)"
     )
     if options.json:
         print(json.dumps(figures))

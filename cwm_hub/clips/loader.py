@@ -374,14 +374,16 @@ class _Batches(Dataset[ClipBatch | ShardError]):
         frames = self._memory.take((len(samples), self.window_frames, *self.image_size, 3))
         out = frames.numpy()
         windows = [clips.read(sample, out[i], self._broken) for i, (clips, sample) in enumerate(samples)]
-        is_first = torch.zeros(frames.shape[:2], dtype=torch.bool)
+        is_first = np.zeros(
+            out.shape[:2], np.bool_
+        )  # numpy: a call of torch costs as much as reading a window
         is_first[:, 0] = True
         return ClipBatch(
             video=frames.permute(0, 1, 4, 2, 3),
-            is_first=is_first,
+            is_first=torch.from_numpy(is_first),
             source=tuple(window.key for window in windows),
             start=tuple(window.start for window in windows),
-            label=torch.tensor([window.label for window in windows]),
+            label=torch.from_numpy(np.array([window.label for window in windows], np.int64)),
             broken=tuple(pair for window in windows for pair in window.broken.items()),
             **{name: self._rows(name, windows) for name in self.logged},
         )

@@ -29,6 +29,9 @@ T = TypeVar("T")
 REMOTE_BLOCK_SHARDS = 4
 """Shards shuffled together where a remote source does not say: output order is then unrelated to the order on disk."""
 
+LOGGED_BYTES = 32 << 20
+"""Of what was logged beside clips, kept by a process for their next windows: of most robot sets everything."""
+
 BLOCK_TRIES, TRIES = 16, 64
 """Substitutes tried for a broken clip: first inside its block, then anywhere in the epoch."""
 
@@ -46,6 +49,15 @@ class Window(NamedTuple):
     """Shards or clips that could not be read and were passed over, with the reason."""
     logged: dict[str, bytes]
     """Rows of what was logged beside the frames, as they lie in the shard; empty where it was not asked for."""
+
+
+class _Logged(NamedTuple):
+    """What was logged beside a clip."""
+
+    data: bytes
+    """Its npz."""
+    members: list[tuple[str, int, int]]
+    """(name, offset, bytes of a row) of each array that is asked for."""
 
 
 class _Epoch(NamedTuple):
@@ -77,6 +89,8 @@ class ClipSet:
         self._members: dict[
             tuple[int, int], list[tuple[str, int, int]]
         ] = {}  # by bytes and frames of the clip
+        self._logged: dict[int, _Logged] = {}
+        self._logged_bytes = 0
         self._files, self._unit, self._seed, self._block_shards = files, unit, seed, block_shards
         self._window_frames = window_frames
         self._units = index.windows.units(unit, window_frames=window_frames)
@@ -223,7 +237,15 @@ class ClipSet:
         out[:] = frames
 
     def _read_arrays(self, row: int, first: int) -> dict[str, bytes]:
-        """The bytes of what was logged beside the window; where they lie, clips of one length share."""
+        """The bytes of what was logged beside the window."""
+        logged = self._logged.get(row) or self._load_arrays(row)
+        last = first + self._window_frames
+        return {
+            name: logged.data[at + first * width : at + last * width] for name, at, width in logged.members
+        }
+
+    def _load_arrays(self, row: int) -> "_Logged":
+        """What was logged beside a clip, kept for its next windows; where arrays lie, clips of one length share."""
         descriptor = self._files.open(int(self.index.shard[row]))
         offset, size, rows = self.index.arrays[row].tolist()
         data = self._from_disk(row, lambda: os.pread(descriptor, size, offset))
@@ -231,10 +253,13 @@ class ClipSet:
             members = self._members.get((size, rows))
             if members is None or len(data) != size or not data.startswith(MAGIC):
                 members = self._members[size, rows] = self._find_members(data, rows=rows)
-            last = first + self._window_frames
-            return {name: data[at + first * width : at + last * width] for name, at, width in members}
         except ShardError as error:
             raise BrokenShardError(self._clip_name(row), str(error)) from error
+        self._logged_bytes += size
+        while self._logged and self._logged_bytes > LOGGED_BYTES:
+            self._logged_bytes -= len(self._logged.pop(next(iter(self._logged))).data)
+        logged = self._logged[row] = _Logged(data, members)
+        return logged
 
     def _find_members(self, data: bytes, *, rows: int) -> list[tuple[str, int, int]]:
         """(name, offset, bytes of a row) of each array; raises ShardError where they are not those of the manifest."""

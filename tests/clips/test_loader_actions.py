@@ -7,6 +7,7 @@ import pytest
 import torch
 from synthetic_shards import logged_rows, numbered_frames, write_data_set, write_shards
 
+from cwm_hub.clips import window_stream
 from cwm_hub.clips.clip_index import ClipSource
 from cwm_hub.clips.loader import ClipBatch, ClipLoader, validation_windows
 from cwm_hub.clips.retries import FetchConfig
@@ -45,6 +46,19 @@ def test_rows_are_those_of_the_frames(root: Path, workers: int) -> None:
         check(batch, 9)
         starts |= set(batch.start)
     assert min(starts) == 0 and max(starts) > 32  # of the last piece too
+
+
+@pytest.mark.parametrize("kept", [0, 2000])
+def test_rows_that_no_longer_fit_into_memory_are_read_again(
+    root: Path, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(window_stream, "LOGGED_BYTES", kept)
+    loader = ClipLoader([ClipSource(str(root))], batch_clips=3, window_frames=9, seed=0, with_actions=True)
+    for _, batch in zip(range(30), loader, strict=False):
+        check(batch, 9)
+    (clips,) = loader._batches.sets
+    held = [len(logged.data) for logged in clips._logged.values()]
+    assert 1 <= len(held) < 5 and (len(held) == 1 or sum(held) <= kept) and sum(held) == clips._logged_bytes
 
 
 def test_the_windows_are_the_same_with_and_without(root: Path) -> None:
