@@ -169,15 +169,20 @@ def _extents(plan: Plan) -> bytes:
 
 def read_extents(root: Root, number: int) -> dict[str, dict[str, int]] | None:
     """Extents of the videos of addition `number`, 0 being the beginning, by split and id; None where none are recorded."""
+    return _read_nested(root, of_addition(VIDEOS, number))
+
+
+def _read_nested(root: Root, name: str) -> dict[str, dict[str, Any]] | None:
+    """A json object of objects; None where there is no such file."""
     try:
-        extents = json.loads(root.read(of_addition(VIDEOS, number)))
+        values = json.loads(root.read(name))
     except FileNotFoundError:
         return None
     except ValueError:
-        extents = None
-    if not isinstance(extents, dict) or not all(isinstance(of_split, dict) for of_split in extents.values()):
-        raise ValueError(f"{root}/{of_addition(VIDEOS, number)} is damaged: make the set anew")
-    return extents
+        values = None
+    if not isinstance(values, dict) or not all(isinstance(value, dict) for value in values.values()):
+        raise ValueError(f"{root}/{name} is damaged: use --overwrite or another --out")
+    return values
 
 
 def _record(plan: Plan, origin: Origin, *, numbered_on: bool) -> dict[str, Any]:
@@ -334,10 +339,7 @@ def read_plan(root: Root, name: str = PLAN) -> dict[str, Any] | None:
 
 
 def _read_columns(root: Root) -> Columns:
-    try:
-        return json.loads(root.read(COLUMNS))
-    except FileNotFoundError:
-        return {}
+    return _read_nested(root, COLUMNS) or {}
 
 
 def read_state(root: Root, name: str) -> ShardState | None:

@@ -22,6 +22,16 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def finished(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of two videos, which lie in the folder `in` beside it."""
+    folder = tmp_path_factory.mktemp("finished")
+    for number in range(2):
+        shutil.copytree(clips / f"ep{number}", folder / f"in/ep{number}")
+    assert main(command(folder / "in", folder / "out")) == 0
+    return folder / "out"
+
+
 @pytest.fixture
 def videos(clips: Path, tmp_path: Path) -> Path:
     """The first four, and one that is no video."""
@@ -147,6 +157,19 @@ def test_an_addition_in_parts_is_not_there_before_it_is_finalised(
     assert main(add) == 0  # goes on
     assert "1 of 2 already written" in capsys.readouterr().err
     assert len(frames_of(out)) == 7 and verify(out, "full") == []
+
+
+@pytest.mark.parametrize("name", ["columns", "videos"])
+@pytest.mark.parametrize("data", ["[]", '{"a": []}', "{"])
+def test_a_damaged_note_of_the_ledger_is_one_sentence(
+    finished: Path, tmp_path: Path, name: str, data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = shutil.copytree(finished, tmp_path / "out")
+    (out / f".state/{name}.json").write_text(data)
+    words = ["finalize", str(out)] if name == "columns" else command(finished.parent / "in", out, "--append")
+    assert main(words) == 1
+    told = capsys.readouterr().err
+    assert f"/.state/{name}.json is damaged: use --overwrite" in told and told.count("\n") == 1
 
 
 def test_what_cannot_be_added_is_one_sentence(

@@ -44,6 +44,7 @@ def test_recordings_are_told_apart_though_their_names_have_spaces_and_dots(video
     listing = list_videos(videos)
     ids = [source.id for source in listing.sources]
     assert ids[:4] == [f"h36m_s01_walking-1_{camera}" for camera in CAMERAS]
+    assert {source.recording for source in listing.sources[:4]} == {"s01_walking-1"}
     assert len(set(ids)) == 10
     assert {source.split for source in listing.sources if "_s01_" in source.id} == {"train"}
     assert {source.split for source in listing.sources if "_s01_" not in source.id} == {"validation"}
