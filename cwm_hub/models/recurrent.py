@@ -23,9 +23,11 @@ def scan_linear(
 ) -> Callable[[Float[Tensor, "B X"]], Float[Tensor, "B O"]]:
     """`F.linear` for a scan: to be called once a step, `steps` times, on `rows` rows each.
 
-    The plain layer where no gradient is wanted, and under the compiler, which cannot follow what one step leaves for another.
+    The plain layer where no gradient is wanted, and under the compiler and torch.func, which cannot follow what one step leaves
+    for another. A backward with `create_graph` raises RuntimeError: only torch.func has second derivatives of a scan.
     """
-    if torch.is_grad_enabled() and weight.requires_grad and not torch.compiler.is_compiling():
+    transformed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    if torch.is_grad_enabled() and weight.requires_grad and not transformed:
         return _ScanLinear(weight, bias, steps=steps, rows=rows)
     return partial(F.linear, weight=weight, bias=bias)
 
@@ -38,12 +40,23 @@ class _ScanLinear:
         shape = (steps, rows, weight.shape[0])
         self.biases = iter(_WeightGradient.apply(weight, bias, self.inputs, shape).unbind(0))
         self.weight, device = weight.detach().T, weight.device.type
-        if torch.is_autocast_enabled(device):  # once, and not at every step
+        if torch.is_autocast_enabled(device) and weight.dtype != torch.float64:  # once, and not at every step
             self.weight = self.weight.to(torch.get_autocast_dtype(device))
 
     def __call__(self, x: Tensor) -> Tensor:
         self.inputs.append(x.detach())
-        return torch.addmm(next(self.biases), x, self.weight)
+        y = torch.addmm(next(self.biases), x, self.weight)
+        if y.requires_grad:
+            y.register_hook(_refuse_second_derivative)
+        return y
+
+
+def _refuse_second_derivative(gradient: Tensor) -> None:
+    """The graph does not lead from a step's gradient to the weight: what is differentiated again would lack a part."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "a scan of the RSSM has no second derivatives by create_graph=True: take them with torch.func"
+        )
 
 
 class _WeightGradient(torch.autograd.Function):

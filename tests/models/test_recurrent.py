@@ -48,6 +48,32 @@ def test_under_autocast_it_multiplies_in_bfloat16_and_gives_gradients_in_float32
     torch.testing.assert_close(gradient, x.sum(0).expand(8, 8), rtol=0.02, atol=0.02)
 
 
+def test_autocast_leaves_float64_as_it_is_as_in_every_other_layer():
+    weight, x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True), torch.randn(2, 4).double()
+    with torch.autocast("cpu", torch.bfloat16):
+        got = scan_linear(weight, None, steps=1, rows=2)(x)
+    torch.testing.assert_close(got, F.linear(x, weight))
+
+
+def penalised(weight, x):
+    """A gradient's square: its own gradient needs the way from the first gradient to the weight."""
+    h = torch.tanh(scan_linear(weight, None, steps=1, rows=2)(x))
+    return h.pow(2).sum()
+
+
+def test_second_derivatives_are_refused_by_create_graph_and_right_by_torch_func():
+    torch.manual_seed(0)
+    weight, x = (torch.randn(3, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    with pytest.raises(RuntimeError, match="take them with torch.func"):
+        torch.autograd.grad(penalised(weight, x[:2]), x, create_graph=True)
+    plain = torch.tanh(F.linear(x[:2], weight)).pow(2).sum()
+    (first,) = torch.autograd.grad(plain, x, create_graph=True)
+    (expected,) = torch.autograd.grad(first.square().sum(), weight)
+    of_x = torch.func.grad(lambda weight, x: penalised(weight, x[:2]), argnums=1)
+    got = torch.func.grad(lambda weight: of_x(weight, x.detach()).square().sum())(weight.detach())
+    torch.testing.assert_close(got, expected)
+
+
 def test_without_gradients_nothing_is_kept():
     cell = GRUCell(3, 4)
     with torch.no_grad():
