@@ -168,9 +168,13 @@ class Checkpoint:
     def read(self, file: str) -> dict[str, Any] | None:
         """A JSON file of the checkpoint (`train.json`, `scorecard.json`), or None when it has none."""
         try:
-            return read_json(self.fetch(file), where=f"{self}/{file}")
+            return read_json(self.fetch(file), where=self.where(file))
         except FileNotFoundError:
             return None
+
+    def where(self, file: str) -> str:
+        """What a sentence calls one of its files, that of a run folder by where it lies."""
+        return f"{self}/{file}" if self.revision else str(self.fetch(file))
 
     def __str__(self) -> str:
         return f"{self.name}@{self.revision[:12]}" if self.revision else self.name

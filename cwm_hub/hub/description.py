@@ -45,8 +45,9 @@ def describe(checkpoint: Checkpoint) -> Description:
         ValueError: a scorecard of another format.
     """
     train, scorecard = checkpoint.read(TRAIN) or {}, checkpoint.read(SCORECARD)
-    where, scores = f"{checkpoint}/{SCORECARD}", []
+    scores = []
     if scorecard is not None:
+        where = checkpoint.where(SCORECARD)
         check_scorecard(scorecard, where=where, parts=SCORED)
         with form_of(where):
             scores = _scores(scorecard)

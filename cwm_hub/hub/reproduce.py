@@ -118,7 +118,8 @@ def reproduce_episodes(checkpoint: Checkpoint, *, env_name: str | None = None) -
             )
         scores = {key: float(published[key]) for key in ("score", "success_rate") if key in published}
         seeds = evaluation_seeds(published["episodes"])
-    name = env_name or str(env.get("name"))
+    recorded = str(env.get("name"))
+    name = env_name or recorded
     if env_name is None and names_code(name):
         raise HubError(
             f"{checkpoint} was evaluated on {name}, which is code of its own: --env {name} says to run it"
@@ -134,8 +135,9 @@ def reproduce_episodes(checkpoint: Checkpoint, *, env_name: str | None = None) -
         "score": sum(record.score for record in records) / len(records),
         "success_rate": sum(record.success for record in records) / len(records),
     }
+    what = name if name == recorded else f"{name} (published of {recorded})"
     numbers = tuple(
-        Number(f"{name}, {metric.replace('_', ' ')}", "", value, measured[metric])
+        Number(f"{what}, {metric.replace('_', ' ')}", "", value, measured[metric])
         for metric, value in scores.items()
     )
     return Reproduction(numbers, None)

@@ -16,6 +16,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeVar
 
 import yaml
@@ -40,6 +41,8 @@ def parse_config(
         arguments: the command line; the process's own by default.
         description: what `--help` says first.
     """
+    if arguments is None:
+        sys.excepthook = _ctrl_c_is_a_line
     known = {option.name: option for option in _options(cls)}
     words = [_respelled(word, known) for word in (sys.argv[1:] if arguments is None else arguments)]
     parser = _make_parser(known, words, description)
@@ -63,6 +66,14 @@ def parse_config(
         print(yaml.safe_dump(to_dict(config), sort_keys=False), end="")
         parser.exit()
     return config
+
+
+def _ctrl_c_is_a_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """While a recipe imports torch, before `one_sentence_errors`; Python then ends with the signal, 130 to a shell."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("\ninterrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 class _Option(NamedTuple):

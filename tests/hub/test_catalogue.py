@@ -163,6 +163,16 @@ def test_a_damaged_scorecard_is_one_sentence(tmp_path, capsys):
         assert said.count("\n") == 1 and "not have the form that the recipes write" in said, said
 
 
+def test_a_damaged_scorecard_of_a_run_is_named_where_it_lies(tmp_path, capsys):
+    save(tmp_path / "run" / "model", "plainwm-debug")
+    damaged = tmp_path / "run" / "evaluation" / "scorecard.json"
+    damaged.parent.mkdir()
+    for text in ("{}", "{"):
+        damaged.write_text(text)
+        assert cli.main(["info", str(tmp_path / "run")]) == 1
+        assert str(damaged) in capsys.readouterr().err
+
+
 def test_scores_of_other_protocols_are_not_compared(tmp_path, capsys):
     a = save(tmp_path / "a", "plainwm-debug", card=scorecard((20, 22, 24)))
     b = save(tmp_path / "b", "plainwm-debug", card=scorecard((21, 24, 27), seed=3))

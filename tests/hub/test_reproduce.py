@@ -11,7 +11,7 @@ from moving_squares import write_clips
 from synthetic_shards import write_data_set
 
 from cwm_hub import cli
-from cwm_hub.agents.drqv2 import DrQV2Agent
+from cwm_hub.agents.drqv2 import DrQV2Agent, DrQV2Config
 from cwm_hub.agents.presets import agent_preset
 from cwm_hub.agents.rollout import evaluate, evaluation_seeds
 from cwm_hub.envs.table import make_env
@@ -142,7 +142,7 @@ def test_a_scorecard_or_a_record_of_another_form_is_one_sentence(published, tmp_
             {"evaluation": 3, "config": {"env": {}}},
             "train.json does not have the form that the recipes write",
         ),
-        ({"config": 3}, "train.json does not have the form that the recipes write"),
+        ({"config": 3}, "records no evaluation in an environment"),
         (
             {"evaluation": {"score": 1, "episodes": "two"}, "config": {"env": {"name": "dummy"}}},
             "does not have the form",
@@ -229,3 +229,14 @@ def test_a_task_that_is_code_of_the_checkpoint_does_not_run(name, tmp_path, caps
     save_pretrained(small_models()["dreamer_agent"], tmp_path / "agent", train=train, card=False)
     assert cli.main(["eval", str(tmp_path / "agent")]) == 1
     assert f"code of its own: --env {name} says to run it" in capsys.readouterr().err
+
+
+def test_a_score_of_another_task_is_not_said_to_be_of_this_one(tmp_path, capsys):
+    train = {
+        "evaluation": {"episodes": 1, "score": 1.0},
+        "config": {"env": {"name": "dummy", "image_size": 32}},
+    }
+    sizes = DrQV2Config(action_size=1, image_size=32, channels=4, feature_units=4, hidden_units=8)
+    save_pretrained(DrQV2Agent(sizes), tmp_path / "agent", train=train, card=False)
+    assert cli.main(["eval", str(tmp_path / "agent"), "--env", "scenes"]) == 0
+    assert "scenes (published of dummy), score " in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Recipes read YAML and overrides into their dataclass, and a mistake is one line that helps."""
 
 import itertools
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
@@ -313,3 +314,14 @@ def test_a_mapping_may_be_merged_into_another(tmp_path):
     (tmp_path / "merge.yaml").write_text("run: x\noverrides: {a: &a {b: 1, c: 1}, d: {<<: *a, c: 2}}\n")
     settings = parse_config(Settings, ["--config", str(tmp_path / "merge.yaml")])
     assert settings.overrides == {"a": {"b": 1, "c": 1}, "d": {"b": 1, "c": 2}}
+
+
+def test_ctrl_c_while_a_recipe_imports_is_a_line() -> None:
+    program = (
+        "from recipes.run.command_line import parse_config\n"
+        "from recipes.run.finetune_settings import FinetuneConfig\n"
+        "parse_config(FinetuneConfig)\n"
+        "raise KeyboardInterrupt\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.stderr == "\ninterrupted\n" and ended.returncode == -signal.SIGINT
