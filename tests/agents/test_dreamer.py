@@ -3,6 +3,7 @@
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -366,6 +367,24 @@ def test_update_continues_bit_for_bit_from_weights_and_training_state() -> None:
     assert two.updates == 2
     for name, tensor in one.state_dict().items():
         assert torch.equal(two.state_dict()[name], tensor), name
+
+
+def test_the_recorded_update_is_another_once_the_pretrained_group_is_no_longer_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A graph replays the learning rate of its recording."""
+    agent, keys, batch = make_agent(held_updates=2), [], make_batch()
+
+    def replay(rows: dict, *, key: bool | None = None) -> tuple[dict, torch.Tensor]:
+        keys.append(key)
+        return {}, torch.zeros(())
+
+    monkeypatch.setattr(DreamerAgent, "device", torch.device("cuda"))
+    monkeypatch.setattr(torch, "from_numpy", lambda part: SimpleNamespace(to=lambda device: part))
+    monkeypatch.setattr(agent, "_recorded_update", lambda: replay)
+    for _ in range(3):
+        agent.update_on(batch)
+    assert keys == [True, True, False]
 
 
 @pytest.mark.parametrize(("logit", "expected"), [(-50.0, 2.0), (50.0, 2 * (1 + 0.5 + 0.25))])

@@ -56,3 +56,11 @@ def test_projection_has_standard_deviation_one_over_its_size() -> None:
     bonus = IntrinsicBonus(2048, IntrinsicConfig())
     assert bonus.projection.shape == (2048, 128)
     assert bonus.projection.std().item() == pytest.approx(1 / 128, rel=0.01)
+
+
+def test_under_autocast_distances_are_float32_ones() -> None:
+    """Places 0.001 apart at 1, which bfloat16 cannot tell apart."""
+    feature = torch.tensor([[[1.0, 0.0], [1.001, 0.0], [1.002, 0.0]]])
+    with torch.autocast("cpu", torch.bfloat16):
+        bonus = make(momentum=1.0)(feature)
+    assert bonus[0].tolist() == pytest.approx([0.0005] * 3, rel=1e-3)

@@ -90,9 +90,15 @@ def test_what_make_env_refuses_is_refused_and_no_process_stays() -> None:
     assert {child.pid for child in psutil.Process().children()} <= before
 
 
-def test_a_process_that_dies_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_has_one_thread_unless_told_and_its_death_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("UNEVEN_DIES", "5")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("LP_NUM_THREADS", "3")
     envs = make_process_envs(1, **SETTINGS)
+    given = psutil.Process(envs[0]._process.pid).environ()
+    assert (given["OMP_NUM_THREADS"], given["LP_NUM_THREADS"]) == ("1", "3")
     with pytest.raises(ValueError, match="the process of uneven:make ended by itself, with exit code 9"):
         collect(envs, 9)
     envs[0].close()

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks.bench_pretrain import Trainer
+from cwm_hub.models.compiled import compile_images
 from cwm_hub.models.registry import create_model
 
 COUNT = """
@@ -75,6 +76,19 @@ with eager():
     model.eval().predict(video[:1], observed_frames=2)
 print(json.dumps([losses[:3], losses[3:], names, graphs == torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0]))
 """
+
+
+def test_every_image_network_is_compiled_with_the_draws_of_eager(monkeypatch):
+    import torch._inductor.config as inductor
+
+    compiled = []
+    monkeypatch.setattr(inductor, "fallback_random", False)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda part, **how: compiled.append((part, how)))
+    frame_model = create_model("contextwm-debug").frame_model
+    compile_images(frame_model)
+    parts = [frame_model.encoder, frame_model.context_encoder, frame_model.decoder]
+    assert compiled == [(part, {"fullgraph": True}) for part in parts]
+    assert inductor.fallback_random
 
 
 @pytest.mark.slow

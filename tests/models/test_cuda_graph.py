@@ -84,6 +84,20 @@ def test_another_key_shape_or_type_is_recorded_anew(calls, change):
     assert calls == 2 * (["eager"] * EAGER_CALLS + ["recorded"])
 
 
+def test_an_eager_call_waits_for_its_inputs_and_its_result_is_waited_for(calls, monkeypatch):
+    monkeypatch.setattr(Stream, "wait_stream", lambda self, other: calls.append("wait"))
+    doubled(calls)({"x": torch.ones(1)})
+    assert calls == ["wait", "eager", "wait"]
+
+
+def test_the_callers_tensors_stay_as_they_are(calls):
+    graph, recorded_with = doubled(calls), torch.ones(1)
+    for _ in range(EAGER_CALLS + 1):
+        graph({"x": recorded_with})
+    assert graph({"x": torch.full((1,), 5.0)}).item() == 10
+    assert recorded_with.item() == 1
+
+
 def test_what_cannot_be_recorded_says_how_to_go_on(calls):
     def work(x):
         if Graph.recording is not None:

@@ -100,3 +100,12 @@ def test_observing_step_by_step_and_at_once_has_the_same_gradients():
     expected = torch.autograd.grad(stepped.square().sum(), parameters)
     for got, wanted in zip(torch.autograd.grad(whole.square().sum(), parameters), expected, strict=True):
         torch.testing.assert_close(got, wanted)
+
+
+def test_every_step_of_a_scan_draws_with_noise_of_its_own():
+    """Of a posterior that says nothing a latent is what its noise says: over eight frames not the same class again and again."""
+    rssm = RSSM(RSSMConfig(stoch=4, classes=8, deter=4, hidden=4, action_size=2), embed=3)
+    torch.nn.init.zeros_(rssm.posterior_logits.weight)
+    posterior, _ = rssm.observe(torch.zeros(1, 8, 3), None, torch.zeros(1, 8, dtype=torch.bool))
+    drawn = posterior.stoch.argmax(-1)[0]
+    assert len(torch.unique(drawn, dim=0)) > 4

@@ -140,6 +140,7 @@ def test_a_tracker_that_is_not_there_is_refused_and_leaves_nothing(tmp_path: Pat
 def test_run_folder_tells_the_whole_story(whole_run: Path) -> None:
     metrics, episodes, evaluation = (rows(whole_run / f"{n}.jsonl") for n in ("metrics", "episodes", "eval"))
     assert len(episodes) == 10
+    assert len(list((whole_run / "replay").iterdir())) == 6  # of 21 rows each, in 130
     played = [("random", 0)] + [(name, at) for at in (60, 120, 180, 200) for name in ("mode", "sampled")]
     assert [(row["policy"], row["agent_steps"]) for row in evaluation] == [
         one for one in played for _ in range(2)

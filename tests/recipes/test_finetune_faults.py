@@ -188,8 +188,10 @@ def test_ctrl_c_and_a_package_that_is_missing_are_a_line(capsys: pytest.CaptureF
 
 def test_a_start_that_is_sent_sigterm_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     signal_at_call(monkeypatch, finetune, "new_agent", 1)
+    handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as stopped:
         main(arguments(tmp_path / "run"))
+    assert signal.getsignal(signal.SIGTERM) is handler
     assert stopped.value.code == 128 + signal.SIGTERM and not (tmp_path / "run").exists()
 
 
@@ -278,6 +280,9 @@ def test_an_interval_of_skipped_updates_has_no_means(
     assert metrics[0]["loss"] > 0 and metrics[0]["imagined_return"] is not None
     assert metrics[1]["loss"] is None and metrics[1]["imagined_return"] is None
     assert "loss       -  imagined return       -" in capsys.readouterr().out
+    assert folder.saved_steps(tmp_path / "run" / "checkpoints") == [
+        50
+    ]  # none is of a run that may have to be given up
 
 
 @pytest.mark.parametrize("changes", [{"seed": 3}, {"model": "plainwm-debug"}, {"agent.sequence_steps": 7}])

@@ -25,7 +25,7 @@ from cwm_hub import create_model, from_pretrained
 from cwm_hub.envs.table import EnvConfig
 from cwm_hub.shards.storage import commit_folder
 from recipes import finetune
-from recipes.pretrain import main, print_progress
+from recipes.pretrain import main, print_progress, records_updates
 from recipes.run.command_line import parse_config
 from recipes.run.finetune_settings import FinetuneConfig
 from recipes.run.folder import (
@@ -597,6 +597,23 @@ def test_paper_scale_settings_are_the_methods():
     assert values == ("contextwm", 1_200_000, 16, 25)
     assert (config.learning_rate, config.adam_epsilon, config.weight_decay) == (3e-4, 1e-5, 1e-6)
     assert config.clip_norm == 100
+
+
+@pytest.mark.parametrize(
+    ("options", "differs", "records"),
+    [
+        ((), {}, True),
+        (("--cuda_graphs", "false"), {}, False),
+        (("--accumulation", "2"), {}, False),
+        ((), {"num_processes": 2}, False),
+        ((), {"device": torch.device("cpu")}, False),
+        ((), {"scaler": "float16's"}, False),
+    ],
+)
+def test_an_update_is_recorded_where_nothing_in_it_waits(options, differs, records):
+    gpu = {"num_processes": 1, "device": torch.device("cuda"), "scaler": None}
+    config = parse_config(PretrainConfig, ["--data", "[{root: x}]", "--run", "x", *options])
+    assert records_updates(config, SimpleNamespace(**gpu | differs)) is records
 
 
 def test_the_fused_adam_skips_where_it_is_told_so():

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from recipes.run.command_line import parse_config
 from recipes.run.finetune_settings import FinetuneConfig
 from recipes.run.folder import one_sentence_errors
 from recipes.run.sweep_plan import PlannedRun, SweepConfig, plan
+from recipes.run.sweep_ray import Cluster, run_here
 
 STAND_IN = """
 import json, os, pathlib, signal, sys, yaml
@@ -256,6 +258,36 @@ def test_without_ray_it_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"--ray needs Ray: pip install 'cwm-hub\[ray\]'"):
         sweep.main(parse(tmp_path, "--ray", agents={"a": {"model": "good"}}))
+
+
+def test_a_run_on_a_cluster_is_given_no_more_than_a_node_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [{"Alive": True, "Resources": {"CPU": cores, "GPU": 1}} for cores in (4.0, 2.0)]
+    nodes.append({"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8}})
+    ray = SimpleNamespace(is_initialized=lambda: True, nodes=lambda: nodes)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    shares = {parallel: Cluster(parallel) for parallel in (1, 2, 4, 9)}
+    assert {at: (each.cores, each.gpus) for at, each in shares.items()} == {
+        1: (4, 1.0),
+        2: (3, 1.0),
+        4: (1, 0.5),
+        9: (1, 2 / 9),
+    }
+
+
+def test_on_a_node_a_run_has_the_sweeps_threads_and_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    code = "import os, sys; print(os.environ['OMP_NUM_THREADS'], os.getcwd()); sys.exit(3)"
+    (tmp_path / "log.txt").write_text("before\n")
+    given = (
+        [sys.executable, "-Sc", code],
+        str(tmp_path / "log.txt"),
+        {"OMP_NUM_THREADS": "2"},
+        str(tmp_path),
+    )
+    assert run_here(*given) == 3
+    assert (tmp_path / "log.txt").read_text() == f"before\n2 {tmp_path}\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
