@@ -41,7 +41,11 @@ SUMMARY = {
 SCORECARD = {
     "format_version": 1,
     "protocol": to_dict(
-        Protocol(horizon=7, data={"clips": "5e1f"}, windows=(("clips", "film", "a", 0),) * 8)
+        Protocol(
+            horizon=7,
+            data={"clips": "5e1f"},
+            windows=tuple(("clips", f"film-{at % 5}", "a", at) for at in range(8)),
+        )
     ),
     "together": SUMMARY,
     "sources": {"clips": SUMMARY},
