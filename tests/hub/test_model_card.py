@@ -15,7 +15,9 @@ from torch import nn
 from cwm_hub.agents.dreamer import DreamerAgent, DreamerConfig
 from cwm_hub.agents.drqv2 import DrQV2Agent, DrQV2Config
 from cwm_hub.config import override
+from cwm_hub.hub.card_results import episode_facts, scorecard_results
 from cwm_hub.hub.checkpoint import CheckpointError
+from cwm_hub.hub.model_kinds import USAGE
 from cwm_hub.hub.names import find_checkpoint
 from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig
@@ -240,3 +242,15 @@ def test_the_snippet_of_the_card_runs_as_it_stands(model_type, tmp_path, monkeyp
 def test_the_card_can_name_another_place(model, tmp_path):
     directory = save_pretrained(model, tmp_path / "model", name="someone/contextwm")
     assert 'from_pretrained("someone/contextwm")' in (directory / "README.md").read_text()
+
+
+def test_each_policy_has_its_own_scores():
+    evaluation = {"score": 2.0, "success_rate": 0.5, "episodes": 3, "random": {"score": 1.0}}
+    rows = episode_facts({"evaluation": evaluation})["episode_rows"]
+    assert rows == {"this agent": ["2.00", "0.50"], "a random policy": ["1.00", "-"]}
+
+
+def test_a_score_that_is_infinite_is_no_result():
+    part = {"model": {"psnr_db": {"mean": float("inf")}, "ssim": {"mean": 1.0}}}
+    results = scorecard_results({"sources": {"clips": part}}, USAGE["video_world_model"])
+    assert [one.metric_type for one in results] == ["ssim"]
