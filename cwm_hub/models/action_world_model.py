@@ -12,6 +12,7 @@ each feature whether the episode goes on: DreamerV2's discount predictor (arXiv 
 leave out since none of them terminates.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -137,11 +138,14 @@ class ActionWorldModel(Published, nn.Module):
         for name, ours in self.named_children():
             if name not in theirs:
                 continue
-            try:
-                ours.load_state_dict(theirs[name].state_dict())
-            except RuntimeError as error:
+            misfit = _first_misfit(ours.state_dict(), theirs[name].state_dict())
+            if misfit is not None:
                 part = name.replace("_", " ").replace("rssm", "RSSM")
-                raise ValueError(f"the pre-trained {part} does not fit the new one: {error}") from error
+                raise ValueError(
+                    f"the pre-trained {part} does not fit the new one: {misfit}; a model goes on from one of its "
+                    "own sizes, as action-contextwm-small from contextwm-small"
+                )
+            ours.load_state_dict(theirs[name].state_dict())
 
     @property
     def image_size(self) -> int:
@@ -441,3 +445,14 @@ class ActionWorldModel(Published, nn.Module):
 
     def _action_embed(self, video_feature: Tensor, embed: Tensor) -> Tensor:
         return torch.cat([embed, video_feature], -1) if self.config.concat_embed else video_feature
+
+
+def _first_misfit(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str | None:
+    """The first tensor of another shape, or that only one of two has, and how many there are; None where all fit."""
+    shapes = [{name: list(tensor.shape) for name, tensor in state.items()} for state in (ours, theirs)]
+    names = [name for name in {**ours, **theirs} if shapes[0].get(name) != shapes[1].get(name)]
+    if not names:
+        return None
+    here, there = (shape.get(names[0], "absent") for shape in shapes)
+    more = f", and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]} is {there} in the pre-trained one and {here} in the new one{more}"

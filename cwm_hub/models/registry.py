@@ -63,6 +63,9 @@ PRESETS: Mapping[str, VideoWorldModelConfig | ActionWorldModelConfig] = {
     "action-contextwm-tiny": stacked(
         _video(TINY_FRAME, TINY_RSSM, ContextConfig()), action_size=4, video_kl_scale=1.0
     ),
+    "action-contextwm-small": stacked(
+        _video(SMALL_FRAME, TINY_RSSM, ContextConfig()), action_size=4, video_kl_scale=1.0
+    ),
     "action-contextwm-mini": stacked(
         _video(MINI_FRAME, MINI_RSSM, ContextConfig(heads=2)),
         action_size=4,

@@ -20,7 +20,7 @@ from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import dataset_name, make_shards, shard_config
 from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import SPLITS, Failure, Listing, SourceVideo
-from dataprep.sharding.recordings import draw_split
+from dataprep.sharding.recordings import draw_split, hold_out
 from dataprep.sources.hub_dataset import SPLIT_NAMES
 from dataprep.sources.lerobot_frames import open_episode
 from dataprep.sources.lerobot_tables import (
@@ -55,7 +55,7 @@ class Request:
     max_episodes: int | None = None
     """Only the first N of them."""
     validation_share: float = option(0.0, metavar="SHARE")
-    """Of the episodes that the data set calls train, chosen by a hash."""
+    """Of the episodes that the data set calls train, chosen by a hash; of two or more at least one."""
     state: bool = False
     """Write observation.state too, beside actions and rewards."""
     frames_only: bool = False
@@ -173,7 +173,7 @@ def list_episodes(
     kept = {path.partition("/")[0]: split for path, split in (settled or {}).items()}
     splits = {
         index: kept.get(_recording(index), split)
-        for index, split in _splits(info, chosen, request.validation_share).items()
+        for index, split in _splits(info, chosen, request.validation_share, grows=bool(kept)).items()
     }
     sources: list[SourceVideo] = []
     failures: list[Failure] = []
@@ -285,8 +285,13 @@ def _frames_of_files(info: Info, episodes: Sequence[Episode], camera: Camera) ->
     return files
 
 
-def _splits(info: Info, episodes: Sequence[Episode], validation_share: float) -> dict[int, str]:
-    """Split by episode, for those that a range of info.json holds (all, where it has no ranges)."""
+def _splits(
+    info: Info, episodes: Sequence[Episode], validation_share: float, *, grows: bool
+) -> dict[int, str]:
+    """Split by episode, for those that a range of info.json holds (all, where it has no ranges).
+
+    What is new to a set that `grows` is drawn by itself, as it would have been at the beginning of a large set.
+    """
     splits: dict[int, str] = {}
     for name, text in (info.splits or {"train": f"0:{episodes[-1].index + 1}"}).items():
         part = _range(str(text))
@@ -300,10 +305,12 @@ def _splits(info: Info, episodes: Sequence[Episode], validation_share: float) ->
                 raise ValueError(
                     f"info.json: episode {episode.index} is in {splits[episode.index]} and {ours}"
                 )
-    return {
-        index: draw_split(_recording(index), validation_share) if split == "train" else split
-        for index, split in splits.items()
-    }
+    train = {_recording(index): index for index, split in splits.items() if split == "train"}
+    if grows:
+        drawn = {name for name in train if draw_split(name, validation_share) == "validation"}
+    else:
+        drawn = hold_out(train, validation_share)
+    return splits | {train[name]: "validation" for name in drawn}
 
 
 def _notes(

@@ -81,5 +81,16 @@ def test_what_a_pretrained_model_lacks_stays_new(model: ActionWorldModel) -> Non
     assert all(torch.equal(ours[name], tensor) for name, tensor in model.state_dict().items())
     assert all(map(torch.equal, head, other.continue_head.parameters()))  # type: ignore[union-attr]
     smaller = create_model("action-contextwm-debug", overrides={"rssm.deter": 8, "video_rssm.deter": 8})
-    with pytest.raises(ValueError, match="the pre-trained frame model does not fit the new one"):
+    with pytest.raises(ValueError, match="the pre-trained frame model does not fit the new one") as caught:
         smaller.take_over(model)  # type: ignore[operator]
+    assert "decoder.input.weight is [" in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_the_model_that_a_first_set_of_videos_gives_goes_on_with_actions() -> None:
+    video = create_model("contextwm-small")
+    stacked = create_model("action-contextwm-small")
+    stacked.take_over(video)  # type: ignore[operator, arg-type]
+    assert all(
+        torch.equal(stacked.video_rssm.state_dict()[name], tensor)  # type: ignore[union-attr]
+        for name, tensor in video.rssm.state_dict().items()  # type: ignore[union-attr]
+    )

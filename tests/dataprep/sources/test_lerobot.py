@@ -142,6 +142,18 @@ def test_a_camera_that_is_added_later_goes_where_its_episode_is(tmp_path: Path) 
     assert len({(row.recording, row.split) for row in rows}) == 6
 
 
+def test_a_small_share_of_few_episodes_holds_one_out_and_a_growing_set_keeps_it(tmp_path: Path) -> None:
+    def splits() -> dict[str, str]:
+        return {row.source_path[:14]: row.split for row in read_index(tmp_path)}
+
+    more = ("--validation-share", "0.01", "--cameras", "front")
+    assert shard(V3, tmp_path, *more, "--episodes", "0:3") == 0
+    first = splits()
+    assert sorted(first.values()) == ["train", "train", "validation"]
+    assert shard(V3, tmp_path, *more, "--append") == 0
+    assert len(splits()) == 6 and splits() == {**dict.fromkeys(splits(), "train"), **first}
+
+
 def test_splits_are_those_of_info_json(tmp_path: Path) -> None:
     rows = [episode_row(n, 25, 2.5 * n) for n in range(4)]
     write_v3(tmp_path / "set", rows, frames=100, splits={"train": "0:2", "val": "2:3"})
