@@ -36,12 +36,12 @@ def check_world(processes: int, *, promised: int | None) -> None:
 
 
 def end_with_launcher() -> None:
-    """On Linux, be sent SIGTERM where accelerate's launcher ends before this process.
+    """On Linux, be sent SIGTERM where the launcher, accelerate's or torchrun, ends before this process.
 
-    Its launcher of one process passes no signal on: without this, SIGTERM to it leaves a trainer that nobody knows of.
-    A shell that ends is no reason to stop, and accelerate's launchers are known by the environment that they set.
+    accelerate's launcher of one process passes no signal on, and torchrun that is killed while its trainers start leaves them
+    asking for it: trainers that nobody knows of. A shell that ends is no reason to stop; launchers are known by what they set.
     """
-    if "ACCELERATE_DYNAMO_BACKEND" in os.environ:
+    if os.environ.keys() & {"ACCELERATE_DYNAMO_BACKEND", "TORCHELASTIC_RUN_ID"}:
         end_with_parent()
 
 
