@@ -2,7 +2,7 @@
 # Prediction of scenes never seen, over the number of backgrounds in training: docs/evidence/prediction.sh [SEEDS]
 # (default "0 1 2"; about half an hour of one core a seed). 400 clips of 25 frames at 32 pixels before 10, 50 or 200 backgrounds, the
 # same dynamics in all; 48 held-out clips before 48 others. Fixed on 26 November 2026 before the first run. Killed and given again it
-# goes on. Ends in docs/evidence/prediction.csv, a row for each run, 5 frames seen and 20 predicted, and docs/evidence/probes.csv.
+# goes on. Ends in docs/evidence/prediction.csv, a row for each run, 5 frames seen and 20 predicted, docs/evidence/probes.csv and a picture of both.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-.venv/bin/python}
@@ -57,3 +57,4 @@ with open("docs/evidence/prediction.csv", "w", newline="") as file:
     writer.writerows(sorted(rows, key=lambda row: (row["backgrounds"], row["design"], row["seed"])))
 PY
 "$python" docs/evidence/probes.py $out docs/evidence/probes.csv
+"$python" docs/evidence/prediction_page.py
