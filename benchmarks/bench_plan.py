@@ -21,11 +21,13 @@ from pathlib import Path
 from cwm_hub.shards.index import ClipRow
 from cwm_hub.shards.manifest import ShardRecord
 from cwm_hub.shards.storage import Root
+from dataprep.official_lists import official_counts
 from dataprep.sharding import ledger
 from dataprep.sharding.plan import Plan, ShardConfig, ShardTask, make_plan
 from dataprep.sharding.worker import ShardState
-from dataprep.sources.ssv2 import OFFICIAL_COUNTS, list_videos
+from dataprep.sources.ssv2 import list_videos
 
+OFFICIAL_COUNTS = official_counts("ssv2")
 VIDEOS = sum(OFFICIAL_COUNTS.values())
 CLASSES = 174
 LIMIT_SECONDS, LIMIT_MIB = 60.0, 500.0

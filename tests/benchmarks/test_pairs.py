@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -66,3 +67,17 @@ def test_the_pretraining_benchmark_runs():
     assert low <= result["contextwm_over_plainwm"] <= high
     assert [size["batch_clips"] for size in result["sizes"]] == [1, 2]
     assert sum(result["stage_shares"].values()) == pytest.approx(1)
+
+
+def test_every_benchmark_can_be_imported():
+    """A name that moves away leaves no benchmark behind; all in one process, as each imports torch."""
+    root = Path(__file__).parents[2]
+    names = [f"benchmarks.{path.stem}" for path in sorted((root / "benchmarks").glob("*.py"))]
+    run = subprocess.run(
+        [sys.executable, "-c", f"import {', '.join(names)}"],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
