@@ -153,7 +153,7 @@ def caption(row: ClipRow) -> str:
 
 
 def _facts(row: ClipRow) -> str:
-    facts = [f"{how_many(row.num_frames, 'frame')}", f"{row.fps:g} fps"]
+    facts = [how_many(row.num_frames, "frame"), f"{row.fps:g} fps"]
     facts += [] if math.isnan(row.moving) else [f"{row.moving:.1%} moving"]
     facts += [f"cut at {', '.join(map(str, row.cuts))}"] if row.cuts else []
     facts += [f"{share:.0%} {name}" for name in ("frozen", "black") if (share := getattr(row, name)) > 0]

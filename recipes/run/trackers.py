@@ -35,13 +35,12 @@ class Trackers:
     """Those of a recipe that runs in one process without accelerate.
 
     Args:
-        names: as accelerate has them; none is fine.
+        names: as accelerate has them, looked at by `check_trackers`; none is fine.
         run: the run folder; files of trackers go to its `logs/`.
         settings: the run's, in text.
     """
 
     def __init__(self, names: list[str], run: Path, settings: str):
-        check_trackers(names)
         self._accelerator = None
         if names:
             folder = ProjectConfiguration(project_dir=str(run), logging_dir=str(run / "logs"))
