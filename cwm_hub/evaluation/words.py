@@ -73,8 +73,14 @@ def counted(part: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
 def intervals_over(part: Mapping[str, Any]) -> str:
     """What the part's intervals resample: recordings or source videos; where all windows are of one, there is none."""
     many, one = ("recordings", "recording") if "recordings" in part else ("source videos", "video")
-    several = part.get("recordings", part["videos"]) > 1
-    return f"intervals over {many}" if several else f"no interval, as all windows are of one {one}"
+    return (
+        f"intervals over {many}" if _has_intervals(part) else f"no interval, as all windows are of one {one}"
+    )
+
+
+def _has_intervals(part: Mapping[str, Any]) -> bool:
+    """Whether its windows are of several recordings or, where none are named, source videos."""
+    return part.get("recordings", part["videos"]) > 1
 
 
 def number(score: Mapping[str, float], metric: str, *, unit: bool = False, signed: bool = False) -> str:
@@ -106,7 +112,7 @@ def standing(part: Mapping[str, Any]) -> str:
             margin = part[f"model_minus_{baseline}"]["psnr_db"]
             side = "above" if margin["mean"] >= 0 else "below"
             said.append(f"{abs(margin['mean']):.2f} dB {side} {name}{ends(margin, '+.2f')}")
-    return ", ".join(said) + ("" if part["videos"] > 1 else f" ({intervals_over(part)})")
+    return ", ".join(said) + ("" if _has_intervals(part) else f" ({intervals_over(part)})")
 
 
 def verdict(a: str, b: str, difference: Mapping[str, float], *, confidence: float) -> str:

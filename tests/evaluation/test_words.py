@@ -89,6 +89,8 @@ def test_one_video_has_no_interval_and_says_so():
         "PSNR 20.00 dB, SSIM 0.500, 1.50 dB below copy-last-frame, 3.00 dB above mean-frame (no interval, as all windows "
         "are of one video)"
     )
+    cameras = one | {"videos": 2, "recordings": 1}
+    assert words.standing(cameras).endswith("(no interval, as all windows are of one recording)")
     assert words.score_table({"x": one}).rows["x minus mean-frame"] == ["+3.00", "+0.500"]
     assert words.verdict("a", "b", {"mean": -1.0}, confidence=0.95) == (
         "b is 1.00 dB ahead of a on one video, which says nothing of others"
