@@ -89,7 +89,7 @@ from cwm_hub.evaluation.comparison import compare_designs, read_scorecard
 from cwm_hub.evaluation.held_out import HeldOut, make_protocol, read_held_out
 from cwm_hub.evaluation.linear_probe import probe_scores, read_probe_data
 from cwm_hub.evaluation.planning import planning_error
-from cwm_hub.evaluation.predict import WorldModel, context_gap, foreign_windows, posterior_features, score
+from cwm_hub.evaluation.predict import WorldModel, foreign_windows, posterior_features, score
 from cwm_hub.evaluation.probes import labelled_videos
 from cwm_hub.evaluation.protocol import check_same_protocol
 from cwm_hub.figures import curves, sheet
@@ -151,8 +151,6 @@ def main(config: EvaluateConfig) -> int:
     card["name"], card["checkpoint"] = name, checkpoint.identity()
     card["updates"] = (checkpoint.read("train.json") or {}).get("updates")
     card["provenance"] = provenance()
-    if context is not None and card["together"]["videos"] > 1:
-        card["context_gap_psnr_db"] = context_gap(model, held_out, protocol, context)
     write_text(out / "scorecard.json", json.dumps(card, indent=1))
 
     # Comparison, figures, and what to say.

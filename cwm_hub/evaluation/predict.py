@@ -78,6 +78,8 @@ def score(
     card["frechet_encoder_distance"] = encoder_distance(model, prediction[0], held_out.video, seen)
     if fvd:
         card["fvd"] = perceptual.video_distance(prediction[0].to(device), video, seen)
+    if context is not None and card["together"]["videos"] > 1:
+        card["context_gap_psnr_db"] = context_gap(model, held_out, protocol, context)
     return card, prediction, context
 
 

@@ -50,7 +50,7 @@ def reproduce_scorecard(checkpoint: Checkpoint, roots: Sequence[str] = ()) -> Re
     from cwm_hub.evaluation.held_out import make_protocol, read_held_out
     from cwm_hub.evaluation.linear_probe import probe_scores, read_probe_data
     from cwm_hub.evaluation.planning import planning_error
-    from cwm_hub.evaluation.predict import WorldModel, context_gap, score
+    from cwm_hub.evaluation.predict import WorldModel, score
     from cwm_hub.models.action_world_model import ActionWorldModel
 
     card = checkpoint.read(SCORECARD)
@@ -84,12 +84,10 @@ def reproduce_scorecard(checkpoint: Checkpoint, roots: Sequence[str] = ()) -> Re
         data_set: read_probe_data(settings, places[data_set], train_windows=asked, with_actions=with_actions)
         for data_set, asked in probes.items()
     }
-    again, _, context = score(model, held_out, now, lpips=lpips, fvd=fvd)
+    again, *_ = score(model, held_out, now, lpips=lpips, fvd=fvd)
     again |= probe_scores(model, probed, now)
     if "planning_error" in card and isinstance(model, ActionWorldModel):
         again["planning_error"] = planning_error(model, held_out, now)
-    if "context_gap_psnr_db" in card and context is not None:
-        again["context_gap_psnr_db"] = context_gap(model, held_out, now, context)
     return _compared(published, _numbers(again))
 
 

@@ -62,6 +62,8 @@ class Evaluation:
         where = words.counted(card["together"], card["protocol"])
         print(
             f"\n{words.number_of(updates, 'update'):>17}: {words.standing(card['together'])}, on {where}",
+            *(f"{'':>19}{sentence}" for sentence in words.further_sentences(card)),
+            sep="\n",
             flush=True,
         )
         return row
@@ -77,4 +79,6 @@ def summary_row(card: dict[str, Any], updates: int) -> dict[str, Any]:
     for baseline in ("copy_last_frame", "mean_frame", *words.CONTROLS):
         if f"model_minus_{baseline}" in scores:
             row[f"minus_{baseline}_db"] = scores[f"model_minus_{baseline}"]["psnr_db"]["mean"]
+    if "context_gap_psnr_db" in card:
+        row["own_minus_foreign_context_db"] = card["context_gap_psnr_db"]["difference"]["mean"]
     return row

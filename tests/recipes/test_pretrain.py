@@ -290,6 +290,11 @@ def test_scorecards_during_training_change_nothing(finished, shards, held_out, t
     assert [row["updates"] for row in scores] == [4, 8]
     card = json.loads((run / "evaluations" / "step-00000008" / "scorecard.json").read_text())
     assert scores[-1]["psnr_db"] == card["together"]["model"]["psnr_db"]["mean"]
+    gap = card["context_gap_psnr_db"]["difference"]["mean"]
+    assert (
+        scores[-1]["own_minus_foreign_context_db"] == gap
+        and f"with another video's, {gap:+.2f}" in result.stdout
+    )
     assert (run / "evaluations" / "step-00000004" / "prediction.png").stat().st_size > 0
     assert "8 updates: PSNR" in result.stdout
 
