@@ -10,18 +10,7 @@ out=runs/evidence/prediction
 read -ra seeds <<<"${1:-0 1 2}"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONPATH=$PWD
 
-render() { "$python" recipes/render_clips.py --env scenes --image_size 32 --frames 25 "$@" >/dev/null; }
-shard() { "$python" -m dataprep folder "$1" --size 32 --licence MIT --redistributable --out "$2" "${@:3}"; }
-for backgrounds in 10 50 200; do
-    render --out $out/clips/$backgrounds --count 400 --first_seed ${backgrounds}000 --backgrounds $backgrounds
-    shard $out/clips/$backgrounds $out/shards/scenes$backgrounds --validation-share 0
-done
-render --out $out/clips/unseen --count 48 --first_seed 900000 # predicted
-render --out $out/clips/unseen --count 48 --first_seed 950000 # for the mean frame
-{ echo path,split; for clip in "$out"/clips/unseen/*.mp4; do
-    name=$(basename "$clip"); case $name in scenes_95*) echo "$name,train" ;; *) echo "$name,validation" ;; esac
-done; } >$out/unseen.csv
-shard $out/clips/unseen $out/shards/unseen --labels $out/unseen.csv
+. docs/evidence/prediction_shards.sh
 
 for seed in "${seeds[@]}"; do
     for backgrounds in 10 50 200; do
@@ -38,7 +27,9 @@ for seed in "${seeds[@]}"; do
 done
 
 "$python" - $out <<'PY'
-import csv, json, pathlib, sys
+import json, pathlib, sys
+
+from docs.evidence.tables import update
 
 rows = []
 for card in sorted(pathlib.Path(sys.argv[1]).glob("runs/*/evaluation/scorecard.json")):
@@ -51,10 +42,7 @@ for card in sorted(pathlib.Path(sys.argv[1]).glob("runs/*/evaluation/scorecard.j
     row |= {"own_over_foreign_context": round(gap["mean"], 3) if gap else ""}
     kl = [json.loads(line)["kl"] for line in (card.parents[1] / "metrics.jsonl").read_text().splitlines()]
     rows.append(row | {"kl": round(sum(kl[-5:]) / 5, 3), "commit": found["provenance"]["git_commit"][:7]})
-with open("docs/evidence/prediction.csv", "w", newline="") as file:
-    writer = csv.DictWriter(file, rows[0])
-    writer.writeheader()
-    writer.writerows(sorted(rows, key=lambda row: (row["backgrounds"], row["design"], row["seed"])))
+update(pathlib.Path("docs/evidence/prediction.csv"), rows, key=("backgrounds", "design", "seed"))
 PY
 "$python" docs/evidence/probes.py $out docs/evidence/probes.csv
 "$python" docs/evidence/prediction_page.py

@@ -8,7 +8,6 @@ numbers), and its colours on a grid of 4 x 4 (48 numbers). The first five frames
 and 0 for a constant; intervals resample clips.
 """
 
-import csv
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from cwm_hub import from_pretrained
 from cwm_hub.envs.scenes import SPEED, STAY_FRAMES, Scenes
 from cwm_hub.evaluation.linear_probe import Rows, linear_probe
 from cwm_hub.evaluation.predict import posterior_features
+from docs.evidence.tables import update
 
 FRAMES, SEEN, SIDE = 25, 5, 32
 BOOTSTRAP = {"resamples": 2000, "confidence": 0.95, "seed": 0}
@@ -71,10 +71,7 @@ def main(runs: Path, table: Path) -> None:
             rows.append(
                 {"design": design, "backgrounds": int(backgrounds), "seed": int(seed), "target": target} | r2
             )
-    with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    update(table, rows, key=("backgrounds", "design", "seed", "target"))
 
 
 if __name__ == "__main__":
