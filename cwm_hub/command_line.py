@@ -51,6 +51,15 @@ def with_dashes(words: Sequence[str]) -> list[str]:
     ]
 
 
+def how_many(count: int, one: str, many: str | None = None) -> str:
+    """A count with its noun, and whatever follows it, in the right number.
+
+    >>> how_many(1, "clip"), how_many(1234, "clip"), how_many(1, "video is", "videos are")
+    ('1 clip', '1,234 clips', '1 video is')
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def run_command(
     prog: str,
     description: str,

@@ -88,15 +88,6 @@ def read_options(cls: type[OptionsT], args: argparse.Namespace, **replaced: Any)
     return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
-def how_many(count: int, one: str, many: str | None = None) -> str:
-    """A count with its noun, and whatever follows it, in the right number.
-
-    >>> how_many(1, "clip"), how_many(3, "clip"), how_many(1, "video is", "videos are")
-    ('1 clip', '3 clips', '1 video is')
-    """
-    return f"{count} {one if count == 1 else many or one + 's'}"
-
-
 @functools.cache  # it reads the source
 def docstrings(cls: type) -> dict[str, str]:
     """The docstring under each field of a dataclass, on one line."""

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cwm_hub.command_line import how_many
 from cwm_hub.config import check_range
 from cwm_hub.evaluation import words
 from cwm_hub.evaluation.protocol import ScoringConfig
@@ -177,7 +178,7 @@ class Passes:
     def add(self, windows: int) -> None:
         """So many more are."""
         self._done += windows
-        text = f"{self._name}: {self._done:,} of {words.number_of(self._total, 'prediction')}"
+        text = f"{self._name}: {self._done:,} of {how_many(self._total, 'prediction')}"
         progress_line(text, last=self._done == self._total)
 
 

@@ -51,11 +51,12 @@ if __name__ == "__main__":  # before torch is imported, so that --help and a typ
 
 from cwm_hub.agents.agent import Policy
 from cwm_hub.agents.rollout import EpisodeRecord, RandomPolicy, Seen, each_episode, evaluation_seeds
+from cwm_hub.command_line import how_many
 from cwm_hub.config import check_range
 from cwm_hub.envs import make_env
 from cwm_hub.envs.table import check_several
 from cwm_hub.evaluation.episodes import FILMED_EPISODES, check_fits, differences, episode_rows, summary
-from cwm_hub.evaluation.words import ends, number_of
+from cwm_hub.evaluation.words import ends
 from cwm_hub.figures.films import write_film
 from cwm_hub.hub.agents import SavedAgent, find_agent
 from cwm_hub.provenance import provenance
@@ -155,7 +156,7 @@ def sentence(scores: dict[str, Any]) -> str:
     success = {name: 100 * value for name, value in scores["success_rate"].items()}
     return (
         f"return {score['mean']:.2f}{ends(score, '.2f')}, success {success['mean']:.0f} %"
-        f"{ends(success, '.0f')} over {number_of(scores['episodes'], 'episode')}"
+        f"{ends(success, '.0f')} over {how_many(scores['episodes'], 'episode')}"
     )
 
 

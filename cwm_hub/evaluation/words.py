@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cwm_hub.command_line import how_many
 from cwm_hub.evaluation.protocol import resampled
 
 TOGETHER = "all data sets"
@@ -65,9 +66,9 @@ def parts(card: Mapping[str, Any]) -> dict[str, Any]:
 
 def counted(part: Mapping[str, Any], protocol: Mapping[str, Any]) -> str:
     """`16 validation windows of 7 videos`, and of how many recordings where several videos may be of one."""
-    windows = number_of(part["windows"], f"{protocol['split']} window")
-    recordings = f" of {number_of(part['recordings'], 'recording')}" if "recordings" in part else ""
-    return f"{windows} of {number_of(part['videos'], 'video')}{recordings}"
+    windows = how_many(part["windows"], f"{protocol['split']} window")
+    recordings = f" of {how_many(part['recordings'], 'recording')}" if "recordings" in part else ""
+    return f"{windows} of {how_many(part['videos'], 'video')}{recordings}"
 
 
 def intervals_over(part: Mapping[str, Any]) -> str:
@@ -174,7 +175,7 @@ def context_sentence(gap: Mapping[str, Mapping[str, float]]) -> str:
 def fvd_sentence(fvd: Mapping[str, Any]) -> str:
     """The distance with what it takes to compare it; no full stop."""
     return (
-        f"FVD of {number_of(fvd['clips'], 'window')}, {number_of(fvd['observed_frames'], 'true frame')} followed by "
+        f"FVD of {how_many(fvd['clips'], 'window')}, {how_many(fvd['observed_frames'], 'true frame')} followed by "
         f"{fvd['predicted_frames']} predicted ones: {fvd['model']:.1f}; lower is better, and {fvd['note']}"
     )
 
@@ -195,8 +196,8 @@ def probe_sentences(card: Mapping[str, Any]) -> list[str]:
     """What a linear probe reads off the latents of every data set; no full stop."""
     return [
         f"{data_set}: R2 {interval(found)} of a linear probe for {what}, fitted on "
-        f"{number_of(found['train_windows'], 'window')} of {found['train_videos']} training videos, scored on "
-        f"{found['windows']} of {number_of(found['videos'], 'other')}"
+        f"{how_many(found['train_windows'], 'window')} of {found['train_videos']} training videos, scored on "
+        f"{found['windows']} of {how_many(found['videos'], 'other')}"
         for key, what in PROBES.items()
         for data_set, found in card.get(key, {}).items()
     ]
@@ -206,7 +207,7 @@ def planning_sentences(card: Mapping[str, Any]) -> list[str]:
     """The open-loop planning error of every data set; no full stop."""
     return [
         f"{data_set}: planning error {interval(found)} among {found['plans']} plans "
-        f"for each of {found['windows']} windows of {number_of(found['videos'], 'video')}; 0 is best and 0.5 is chance"
+        f"for each of {found['windows']} windows of {how_many(found['videos'], 'video')}; 0 is best and 0.5 is chance"
         for data_set, found in card.get("planning_error", {}).items()
     ]
 
@@ -262,11 +263,6 @@ def _series(models: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Mapp
         for baseline, name in (BASELINES | CONTROLS).items():
             if f"model_minus_{baseline}" in part:
                 yield f"{model} minus {name}", part[f"model_minus_{baseline}"], True
-
-
-def number_of(count: int, noun: str) -> str:
-    """`1 clip`, `1,234 clips`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def listed(words: Sequence[str]) -> str:

@@ -17,11 +17,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from cwm_hub.command_line import how_many
 from cwm_hub.shards.extra_columns import OURS, Columns, read_columns
 from cwm_hub.shards.index import ClipRow, read_index, read_index_table
 from cwm_hub.shards.manifest import Manifest, read_failures
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import EXIT_DONE, add_options, how_many, option, positional, read_options
+from dataprep.command_line import EXIT_DONE, add_options, option, positional, read_options
 from dataprep.curation.copying import Clip, new_set, write_copy
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from cwm_hub.command_line import how_many
 from cwm_hub.config import check_range
 from cwm_hub.shards.codecs import Frames, ShardError, encode_clip
 from cwm_hub.shards.index import ClipRow, read_index
 from cwm_hub.shards.manifest import Manifest
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import EXIT_DONE, add_options, how_many, option, positional, read_options
+from dataprep.command_line import EXIT_DONE, add_options, option, positional, read_options
 from dataprep.curation.stats import group_by_source, read_clips
 
 FRAMES_SHOWN = 8

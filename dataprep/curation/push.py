@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cwm_hub.command_line import how_many
 from cwm_hub.hub_client.cards import CARD, merged
 from cwm_hub.hub_client.commit import Target, check_files, publish_files
 from cwm_hub.hub_client.names import hub_name
 from cwm_hub.shards.index import INDEX
 from cwm_hub.shards.manifest import FAILURES, MANIFEST, Manifest
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import EXIT_DONE, EXIT_VERIFY, add_options, how_many, option, positional
+from dataprep.command_line import EXIT_DONE, EXIT_VERIFY, add_options, option, positional
 from dataprep.curation.preview import preview_jpeg
 from dataprep.curation.stats import measure
 from dataprep.curation.verify import verify

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
+from cwm_hub.command_line import how_many
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import how_many
 from dataprep.sharding.command import COMMAND
 from dataprep.sharding.ledger import PLAN, STATES, expected_states, of_addition, read_plan, read_plans
 

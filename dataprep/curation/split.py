@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cwm_hub.command_line import how_many
 from cwm_hub.config import check_range
 from cwm_hub.shards.index import read_index
 from cwm_hub.shards.manifest import Manifest, read_failures
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import EXIT_DONE, add_options, how_many, option, positional, read_options
+from dataprep.command_line import EXIT_DONE, add_options, option, positional, read_options
 from dataprep.curation.copying import Clip, deal, find_copies, new_set, write_copy
 from dataprep.sharding.plan import SPLITS
 from dataprep.sharding.recordings import DEFAULT_SHARE, hold_out, join_copies, recording, too_few

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from cwm_hub.command_line import how_many
 from cwm_hub.config import check_range, to_dict
 from cwm_hub.shards.codecs import Frames, decode_clip
 from cwm_hub.shards.index import ClipRow, read_index
 from cwm_hub.shards.manifest import Manifest, read_failures
 from cwm_hub.shards.moving import STILL
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import EXIT_DONE, add_options, how_many, positional, read_options
+from dataprep.command_line import EXIT_DONE, add_options, positional, read_options
 from dataprep.official_lists import OFFICIAL_LISTS
 from dataprep.sharding.plan import WINDOW_FRAMES
 

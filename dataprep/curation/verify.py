@@ -19,12 +19,13 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, Literal
 
+from cwm_hub.command_line import how_many
 from cwm_hub.shards.arrays import EXTENSION, decode_arrays
 from cwm_hub.shards.codecs import EXTENSIONS, ShardError, decode_clip
 from cwm_hub.shards.index import ClipRow, read_index
 from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, read_failures
 from cwm_hub.shards.storage import Root, remote_errors
-from dataprep.command_line import EXIT_DONE, EXIT_VERIFY, add_options, how_many, positional
+from dataprep.command_line import EXIT_DONE, EXIT_VERIFY, add_options, positional
 
 Level = Literal["quick", "index", "full"]
 BLOCK = tarfile.BLOCKSIZE

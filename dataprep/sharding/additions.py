@@ -14,11 +14,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cwm_hub.command_line import how_many
 from cwm_hub.config import to_dict
 from cwm_hub.shards.index import read_index_table
 from cwm_hub.shards.manifest import Manifest, read_failures
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import how_many
 from dataprep.sharding.changes import refuse_other_options
 from dataprep.sharding.ledger import read_extents, read_plans
 from dataprep.sharding.plan import (

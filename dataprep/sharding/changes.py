@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cwm_hub.command_line import how_many
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import how_many
 
 
 def refuse_changes(root: Root, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

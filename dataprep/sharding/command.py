@@ -15,9 +15,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
+from cwm_hub.command_line import how_many
 from cwm_hub.provenance import usable_cores
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import EXIT_DONE, add_options, how_many, option, read_options
+from dataprep.command_line import EXIT_DONE, add_options, option, read_options
 from dataprep.decode.frames import DecodeSettings
 from dataprep.sharding import ledger
 from dataprep.sharding.additions import plan_addition, plan_again

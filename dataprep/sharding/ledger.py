@@ -26,6 +26,7 @@ from typing import Any
 import pyarrow as pa
 
 import cwm_hub
+from cwm_hub.command_line import how_many
 from cwm_hub.config import to_dict
 from cwm_hub.shards.arrays import Sums, describe_arrays
 from cwm_hub.shards.extra_columns import Columns, add_columns
@@ -33,7 +34,6 @@ from cwm_hub.shards.index import INDEX, index_bytes, index_table
 from cwm_hub.shards.manifest import FAILURES, Manifest, ShardRecord, failures_bytes, shard_name
 from cwm_hub.shards.measures import MEASURES_VERSION
 from cwm_hub.shards.storage import Root, lock
-from dataprep.command_line import how_many
 from dataprep.sharding.changes import refuse_changes
 from dataprep.sharding.plan import SKIPS, Failure, Plan, ShardTask, count_reasons, extent
 from dataprep.sharding.worker import OutputError, ShardState, output_errors, remove_leftovers

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from cwm_hub.command_line import how_many
 from cwm_hub.config import check_range, to_dict
 from cwm_hub.shards.codecs import CODECS, Codec
 from cwm_hub.shards.manifest import shard_name
-from dataprep.command_line import how_many
 from dataprep.decode.frames import DecodeSettings
 
 SPLITS = ("train", "validation", "test")

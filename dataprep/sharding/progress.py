@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TextIO
 
-from dataprep.command_line import how_many
+from cwm_hub.command_line import how_many
 from dataprep.sharding.worker import Beat
 
 TERMINAL_SECONDS = 0.5

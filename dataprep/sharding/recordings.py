@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dataprep.command_line import how_many
+from cwm_hub.command_line import how_many
 from dataprep.sharding.plan import SPLITS
 
 VIEW = "(?:left|right|front|back|rear|top|bottom|side|wrist|head|high|low|overhead|gripper|exterior)"

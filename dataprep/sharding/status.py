@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cwm_hub.command_line import how_many
 from cwm_hub.shards.codecs import ShardError
 from cwm_hub.shards.index import INDEX, read_index_table
 from cwm_hub.shards.manifest import MANIFEST, Manifest
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import EXIT_DONE, add_options, how_many, positional, read_options
+from dataprep.command_line import EXIT_DONE, add_options, positional, read_options
 from dataprep.sharding.ledger import STATES, expected_states, read_plans, read_state
 from dataprep.sharding.plan import count_reasons
 from dataprep.sharding.progress import clock

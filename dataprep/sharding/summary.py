@@ -5,9 +5,10 @@ import shlex
 import sys
 from dataclasses import dataclass
 
+from cwm_hub.command_line import how_many
 from cwm_hub.shards.manifest import FAILURES
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import EXIT_DONE, EXIT_FAILURES, how_many, option
+from dataprep.command_line import EXIT_DONE, EXIT_FAILURES, option
 from dataprep.sharding.ledger import Outcome
 from dataprep.sharding.plan import SKIPS, WINDOW_FRAMES, count_reasons
 from dataprep.sharding.progress import clock

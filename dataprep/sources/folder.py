@@ -17,10 +17,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cwm_hub.command_line import how_many
 from cwm_hub.config import check_range
 from cwm_hub.shards.extra_columns import parse_columns
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import add_options, how_many, option, positional, read_options
+from dataprep.command_line import add_options, option, positional, read_options
 from dataprep.decode.first_look import is_surely_unusable
 from dataprep.decode.video_file import has_only_the_name
 from dataprep.sharding.additions import settled_splits

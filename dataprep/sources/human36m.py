@@ -20,7 +20,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dataprep.command_line import add_options, how_many, option, read_options
+from cwm_hub.command_line import how_many
+from dataprep.command_line import add_options, option, read_options
 from dataprep.decode.frames import open_video
 from dataprep.decode.pictures import FolderStore, PictureReader
 from dataprep.decode.resize import Crop

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataprep.command_line import how_many, option
+from cwm_hub.command_line import how_many
+from dataprep.command_line import option
 from dataprep.sharding.plan import SPLITS, Failure, Listing
 from dataprep.sources.text_files import decode, split_lines
 

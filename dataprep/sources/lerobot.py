@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cwm_hub.command_line import how_many
 from cwm_hub.config import check_range
 from cwm_hub.shards.storage import Root
-from dataprep.command_line import add_options, how_many, option, positional, read_options
+from dataprep.command_line import add_options, option, positional, read_options
 from dataprep.sharding.additions import settled_splits
 from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import dataset_name, make_shards, shard_config

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dataprep.command_line import add_options, how_many, option, read_options
+from cwm_hub.command_line import how_many
+from dataprep.command_line import add_options, option, read_options
 from dataprep.official_lists import OFFICIAL_LISTS, official_counts
 from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import make_shards, shard_config

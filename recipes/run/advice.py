@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cwm_hub.clips.clip_index import Usage
-from cwm_hub.evaluation.words import number_of
+from cwm_hub.command_line import how_many
 from recipes.run.folder import read_rows
 
 EARLIEST_UPDATES = 200
@@ -25,18 +25,18 @@ def data_lines(usages: Sequence[Usage], window_frames: int) -> Iterator[str]:
     """Of each set a line on what is used and what each rule left out, and a warning where that is more than half."""
     for used in usages:
         left_out = [
-            f"{number_of(count, 'clip')} {why}"
+            f"{how_many(count, 'clip')} {why}"
             for count, why in (
                 (used.filtered, "outside `where`"),
-                (used.short, f"shorter than {number_of(window_frames, 'frame')}"),
+                (used.short, f"shorter than {how_many(window_frames, 'frame')}"),
                 (used.covered, "without a window of its own (within others, or with cuts too close)"),
                 (used.unchosen, "of videos that `subset` did not choose"),
             )
             if count
         ]
         yield (
-            f"{used.root} ({used.split}): {used.clips:,} of {number_of(used.all_clips, 'clip')}, {used.sources:,} of "
-            f"{number_of(used.all_sources, 'video')}, {_hours(used.seconds)}"
+            f"{used.root} ({used.split}): {used.clips:,} of {how_many(used.all_clips, 'clip')}, {used.sources:,} of "
+            f"{how_many(used.all_sources, 'video')}, {_hours(used.seconds)}"
             + (f"; left out: {', '.join(left_out)}" if left_out else "")
         )
         if 2 * (used.short + used.filtered) > used.all_clips:
@@ -93,7 +93,7 @@ class Advice:
 
 def first_update(seconds: float, updates: int) -> str:
     """Said after the first update: what all that are left would take."""
-    return f"first update after {seconds:.1f} s: about {duration(seconds * updates)} for {number_of(updates, 'update')} at that rate"
+    return f"first update after {seconds:.1f} s: about {duration(seconds * updates)} for {how_many(updates, 'update')} at that rate"
 
 
 def large_on_cpu(model: str) -> str:

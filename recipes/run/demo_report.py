@@ -12,6 +12,7 @@ from typing import Any
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
+from cwm_hub.command_line import how_many
 from cwm_hub.evaluation import words
 from cwm_hub.evaluation.comparison import compare_designs
 from cwm_hub.evaluation.protocol import ProtocolError
@@ -94,16 +95,12 @@ def data_section(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
         frames, size = sum(row.num_frames for row in rows), sum(record.bytes for record in manifest.shards)
         counts = ", ".join(f"{sum(row.split == split for row in rows)} {split}" for split in manifest.splits)
         sentence = (
-            f"{words.number_of(len(rows), 'clip')} ({counts}) of "
-            f"{words.number_of(len({row.source for row in rows}), 'source video')}, {words.number_of(frames, 'frame')} of "
+            f"{how_many(len(rows), 'clip')} ({counts}) of "
+            f"{how_many(len({row.source for row in rows}), 'source video')}, {how_many(frames, 'frame')} of "
             f"{manifest.image_size} x {manifest.image_size} pixels, {size / 1e6:.2f} MB as {manifest.codec}; "
             f"manifest {manifest.hash[:12]}. Licence of the videos: {manifest.licence.replace('unknown', 'not recorded')}."
         )
-        shown = (
-            f"{len(chosen)} of {words.number_of(len(rows), 'clip')}"
-            if len(chosen) < len(rows)
-            else "every clip"
-        )
+        shown = f"{len(chosen)} of {how_many(len(rows), 'clip')}" if len(chosen) < len(rows) else "every clip"
         caption = f"Evenly spaced frames of {shown}, as stored in the shards."
         if root.name == EMBEDDED:
             sentence += f" {SAME_RECORDINGS}"
@@ -196,7 +193,7 @@ def beginning(path: Path) -> str:
     init = train.get("parents", {}).get("init")
     start = f"the checkpoint {init['name']}" if init else "new weights"
     updates = train.get("updates")
-    counted = "an unknown number of updates" if updates is None else words.number_of(updates, "update")
+    counted = "an unknown number of updates" if updates is None else how_many(updates, "update")
     return f"{counted} from {start}"
 
 

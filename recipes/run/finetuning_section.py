@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cwm_hub.evaluation.words import listed, number_of
+from cwm_hub.command_line import how_many
+from cwm_hub.evaluation.words import listed
 from cwm_hub.figures.curves import finetuning_curve
 from recipes.run.folder import read_rows
 from recipes.run.report_page import image_file, image_of, mean, read_config
@@ -57,7 +58,7 @@ def finetuning_films(folder: Path, evaluations: Sequence[Mapping[str, Any]]) -> 
         who = (
             "Before learning: a random policy"
             if rows[0]["policy"] == "random"
-            else f"The policy's mode after {number_of(rows[0]['updates'], 'update')}"
+            else f"The policy's mode after {how_many(rows[0]['updates'], 'update')}"
         )
         caption = (
             f"{who}. First episodes of an evaluation with return {mean(row['score'] for row in rows):.1f} and success "
@@ -95,16 +96,16 @@ def finetuning_lines(
     ]
     start = config.get("init") or config.get("model") or "A model"
     lines = [
-        f"{start} on {task}: {listed(steps)}, {number_of(len(episodes), 'training episode')} in all."
+        f"{start} on {task}: {listed(steps)}, {how_many(len(episodes), 'training episode')} in all."
         if steps
-        else f"{start} on {task}: {number_of(len(episodes), 'training episode')}."
+        else f"{start} on {task}: {how_many(len(episodes), 'training episode')}."
     ]
     if results["score"]:
         frames, scores = results["score"][-1]
         success = mean(results["success"][-1][1])
         lines.append(
             f"Last evaluation on {task}, after {frames:,} environment frames: return {mean(scores):.1f} and success {100 * success:.0f} % over "
-            f"{number_of(len(scores), 'episode')} of the policy's mode."
+            f"{how_many(len(scores), 'episode')} of the policy's mode."
         )
     for name, rows in (("Samples of that policy", sampled), ("A random policy", random)):
         if rows:

@@ -11,7 +11,7 @@ import jinja2
 import yaml
 from matplotlib.figure import Figure
 
-from cwm_hub.evaluation.words import number_of
+from cwm_hub.command_line import how_many
 from cwm_hub.figures.sheet import png
 from cwm_hub.provenance import provenance
 
@@ -36,7 +36,7 @@ def machine_section() -> dict[str, str]:
         "report written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "commit": facts["git_commit"],
         "versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
-        "machine": f"{facts['machine']['platform']}, {number_of(facts['machine']['cpus'], 'CPU core')}",
+        "machine": f"{facts['machine']['platform']}, {how_many(facts['machine']['cpus'], 'CPU core')}",
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from cwm_hub.command_line import how_many
 from cwm_hub.evaluation.agent_comparison import (
     QUANTITIES,
     RunCurve,
@@ -17,7 +18,7 @@ from cwm_hub.evaluation.agent_comparison import (
     together,
 )
 from cwm_hub.evaluation.released_scores import released_success
-from cwm_hub.evaluation.words import listed, number_of
+from cwm_hub.evaluation.words import listed
 from cwm_hub.figures.agent_curves import Style, interval_chart, learning_curves, styles
 from recipes.run.agent_runs import AgentRun, differing
 from recipes.run.folder import RecipeError
@@ -76,7 +77,7 @@ def runs_page(
     compared = [run for run in runs if (curve := run.curve()) and curve.env_frames[-1] >= (at_frames or 0)]
     if not compared:
         there = "" if at_frames is None else f" at {at_frames:,} environment frames or later"
-        raise RecipeError(f"there is no evaluation of an agent{there} yet in {number_of(len(runs), 'run')}")
+        raise RecipeError(f"there is no evaluation of an agent{there} yet in {how_many(len(runs), 'run')}")
     agents = list(dict.fromkeys(run.agent for run in runs))
     agents = [agent for agent in agents if any(curve.agent == agent for curve in curves)]
     compared_curves = [curve for run in compared if (curve := run.curve())]
@@ -106,7 +107,7 @@ def lead(runs: Sequence[AgentRun], tasks: Sequence[str], agents: Sequence[str]) 
         [str(seed) for seed in sorted({run.seed for run in runs})],
     )
     return (
-        f"{listed(list(agents))} on {listed(list(tasks))}: {number_of(len(runs), 'run')}, {finished} finished, with "
+        f"{listed(list(agents))} on {listed(list(tasks))}: {how_many(len(runs), 'run')}, {finished} finished, with "
         f"{'seed' if len(seeds) == 1 else 'seeds'} {listed(seeds)}."
     )
 
@@ -265,8 +266,8 @@ class Films:
         path, last = run.film, run.of("mode")[-1]
         assert path is not None
         caption = (
-            f"{agent}, seed {run.seed}, after {number_of(last['updates'], 'update')}: the policy's mode, return {last['score']:.1f} and "
-            f"success {100 * last['success']:.0f} % over {number_of(last['episodes'], 'episode')}; the film has the first."
+            f"{agent}, seed {run.seed}, after {how_many(last['updates'], 'update')}: the policy's mode, return {last['score']:.1f} and "
+            f"success {100 * last['success']:.0f} % over {how_many(last['episodes'], 'episode')}; the film has the first."
         )
         self._room -= path.stat().st_size
         if self._room >= 0:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cwm_hub.command_line import how_many
 from cwm_hub.config import to_dict
 from cwm_hub.evaluation import words
 from cwm_hub.evaluation.held_out import make_protocol, read_held_out
@@ -52,7 +53,7 @@ class Evaluation:
         shown = self._held_out.shown(EVALUATION_WINDOWS)
         grid = prediction_grid(
             self._held_out.video[shown],
-            {words.number_of(updates, "update"): prediction[0][shown]},
+            {how_many(updates, "update"): prediction[0][shown]},
             observed_frames=seen,
             captions=self._held_out.captions(shown),
         )
@@ -61,7 +62,7 @@ class Evaluation:
         append_row(self._run / "scores.jsonl", row)
         where = words.counted(card["together"], card["protocol"])
         print(
-            f"\n{words.number_of(updates, 'update'):>17}: {words.standing(card['together'])}, on {where}",
+            f"\n{how_many(updates, 'update'):>17}: {words.standing(card['together'])}, on {where}",
             *(f"{'':>19}{sentence}" for sentence in words.further_sentences(card)),
             sep="\n",
             flush=True,

@@ -2,6 +2,7 @@
 
 import pytest
 
+from cwm_hub.command_line import how_many
 from cwm_hub.config import to_dict
 from cwm_hub.evaluation import words
 from cwm_hub.evaluation.protocol import Protocol
@@ -143,7 +144,7 @@ def test_a_table_has_models_then_baselines_then_differences():
 
 
 def test_numbers_of_things():
-    assert [words.number_of(count, "clip") for count in (0, 1, 1234)] == ["0 clips", "1 clip", "1,234 clips"]
+    assert [how_many(count, "clip") for count in (0, 1, 1234)] == ["0 clips", "1 clip", "1,234 clips"]
 
 
 def test_lists():
