@@ -105,9 +105,10 @@ def fine_tune(config: FinetuneConfig) -> int:
     if device.type == "cpu":
         keep_memory()
     replay = new_replay(config, action_size)
+    random = RandomPolicy(action_size)
     earlier = [step_directory(checkpoints, steps) for steps in saved_steps(checkpoints)]
     if earlier:
-        agent, parent, progress, under_way = load_checkpoint(earlier[-1], replay, device)
+        agent, parent, progress, under_way = load_checkpoint(earlier[-1], replay, device, random=random)
     else:
         (agent, parent), progress, under_way = new_agent(config, action_size, device), Progress(), []
         if config.demonstrations is not None:
@@ -118,12 +119,16 @@ def fine_tune(config: FinetuneConfig) -> int:
     truncate_rows(run / "metrics.jsonl", counter="updates", last=progress.updates)
     truncate_rows(run / "episodes.jsonl", counter="agent_steps", last=progress.agent_steps)
     truncate_rows(run / "eval.jsonl", counter="agent_steps", last=progress.evaluated_at)
+    if progress.evaluated_at >= 0 and "random" not in latest_scores(run):
+        raise RecipeError(
+            f"{run / 'eval.jsonl'} lacks the random policy's evaluation: put back a copy of it, or begin a new run"
+        )
     trackers = Trackers(config.trackers, run, (run / "config.yaml").read_text())
     print_header(config, agent, device, progress)
-    stop, random = StopSignal(), RandomPolicy(action_size)
+    stop = StopSignal()
     meter = Meter(progress, device, times=["environment", "act", "update", "evaluate"])
     collector = Collector(envs, replay, seed=config.seed, episodes=progress.episodes, timing=meter.timing)
-    if lost := collector.restore(under_way, agent=agent, random=random):
+    if lost := collector.restore(under_way):
         progress.given_up_steps += lost
         print(f"{config.env.name} did not repeat itself: {lost} steps of what was under way are given up")
     elif under_way:
@@ -132,6 +137,9 @@ def fine_tune(config: FinetuneConfig) -> int:
     # The loop. A turn: the updates that are due, an evaluation or a checkpoint where one is due, an agent step in each environment.
     began, saved_at, told_short = replace(progress), progress.agent_steps, tell_short(replay, agent)
     while True:
+        player = agent if progress.agent_steps >= config.prefill_steps else random
+        if config.collect_while_updating and progress.due_updates:
+            collector.begin_step(player)
         while progress.due_updates and not stop.received:
             learn(agent, replay, progress, meter, config)
             if progress.updates % config.log_every_updates == 0:
@@ -178,7 +186,7 @@ def fine_tune(config: FinetuneConfig) -> int:
             break
 
         taken, at = collector.agent_steps, progress.agent_steps
-        finished_episodes = collector.step(agent if at >= config.prefill_steps else random)
+        finished_episodes = collector.step(player)
         progress.agent_steps, progress.episodes = at + collector.agent_steps - taken, collector.episodes
         for step in range(at, progress.agent_steps):
             progress.due_updates += updates_after(config, step + 1)
@@ -393,9 +401,9 @@ def film_path(run: Path, agent_steps: int) -> Path:
 def latest_scores(run: Path) -> dict[str, dict[str, float]]:
     """Mean score and success rate of each policy in its last evaluation."""
     found: dict[str, dict[str, float]] = {}
-    rows = read_rows(run / "eval.jsonl")
+    rows = read_rows(run / "eval.jsonl", numbers=["agent_steps", "score", "success"])
     for name in POLICIES:
-        of_policy = [row for row in rows if row["policy"] == name]
+        of_policy = [row for row in rows if row.get("policy") == name]
         last = [row for row in of_policy if row["agent_steps"] == of_policy[-1]["agent_steps"]]
         if last:
             found[name] = {

@@ -9,8 +9,8 @@ is the reset, with zero action and reward. An episode always lies in one piece, 
     reward    0       r1      r2
 """
 
-import zipfile
-import zlib
+import operator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-BEGIN_ANEW = "put back a copy of it, or begin a new run"
-"""What to do about a file of the replay that cannot be read."""
+EPISODE_FILES = f"episode-{'[0-9]' * 8}.npz"
+
+
+class DamagedEpisodeError(ValueError):
+    """A file of the replay is missing or holds something else: one sentence that names it."""
+
+    def __init__(self, path: Path, reason: str):
+        super().__init__(f"{path} is {reason}; put back a copy of it, or begin a new run")
 
 
 @dataclass(frozen=True)
@@ -214,23 +220,25 @@ class Replay:
         """Rebuilds the ring of a `state()` from the directory and drops every episode written after it.
 
         Raises:
-            ValueError: there is no directory, or a file of an episode of the state is missing or damaged.
+            ValueError: there is no directory.
+            DamagedEpisodeError: a file of an episode of the state is missing or damaged.
         """
         if self._directory is None:
             raise ValueError("a replay without a directory cannot be restored")
         self._slots = []
+        rings: dict[str, np.ndarray] = {"image": self._image, "action": self._action, "reward": self._reward}
         for number, start, length in state["slots"]:
             path = self._path(number)
             if not path.is_file():
-                raise ValueError(f"{path} is missing: the replay cannot be restored")
-            episode = _read_episode(path)
-            if len(episode) != length:
-                raise ValueError(f"{path} is damaged: {len(episode)} rows, expected {length}; {BEGIN_ANEW}")
+                raise DamagedEpisodeError(path, "missing")
+            episode = _read_episode(path, rings, length)
             self._write(_Slot(number, start, length, episode.terminated), episode)
-        self._head, self._added = state["head"], state["added"]
+        self._head, self._added = operator.index(state["head"]), operator.index(state["added"])
         self._rng.bit_generator.state = state["rng"]
-        for path in self._directory.glob("episode-*"):
-            if path.suffix != ".npz" or int(path.stem.removeprefix("episode-")) >= self._added:
+        for path in self._directory.glob("episode-*.part"):
+            path.unlink()
+        for path in self._directory.glob(EPISODE_FILES):
+            if int(path.stem.removeprefix("episode-")) >= self._added:
                 path.unlink()
 
     def forget_evicted(self) -> None:
@@ -238,7 +246,7 @@ class Replay:
         if self._directory is None:
             return
         held = {slot.number for slot in self._slots}
-        for path in self._directory.glob("episode-*.npz"):
+        for path in self._directory.glob(EPISODE_FILES):
             if int(path.stem.removeprefix("episode-")) not in held:
                 path.unlink()
 
@@ -276,9 +284,15 @@ def _write_episode(path: Path, episode: Episode) -> None:
     partial.replace(path)
 
 
-def _read_episode(path: Path) -> Episode:
+def _read_episode(path: Path, like: Mapping[str, np.ndarray], length: int) -> Episode:
+    """Of so many rows, each as those of `like`."""
     try:
         with np.load(path, allow_pickle=False) as data:
-            return Episode(data["image"], data["action"], data["reward"], bool(data["terminated"]))
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is damaged ({error}); {BEGIN_ANEW}") from error
+            rows, terminated = {name: data[name] for name in like}, bool(data["terminated"])
+    except Exception as error:  # zip, zlib and NumPy have each their own
+        raise DamagedEpisodeError(path, f"damaged ({error})") from error
+    for name, of_name in like.items():
+        if (rows[name].dtype, rows[name].shape) != (of_name.dtype, (length, *of_name.shape[1:])):
+            found, wanted = f"{rows[name].dtype} {rows[name].shape}", f"{of_name.dtype} {of_name.shape[1:]}"
+            raise DamagedEpisodeError(path, f"damaged: {name} is {found}, expected {length} rows of {wanted}")
+    return Episode(**rows, terminated=terminated)

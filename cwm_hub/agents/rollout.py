@@ -29,7 +29,7 @@ class RandomPolicy:
     """Uniform actions: what fills the replay before the first update."""
 
     def __init__(self, action_size: int):
-        self._action_size = action_size
+        self.action_size = action_size
 
     def initial_state(self, batch_size: int, *, seed: int) -> list[np.random.Generator]:
         """A generator of the episode's seed, for each row."""
@@ -39,7 +39,7 @@ class RandomPolicy:
         self, image: UInt8[np.ndarray, "N 3 H W"], state: list[np.random.Generator], *, explore: bool
     ) -> tuple[Float32[np.ndarray, "N A"], list[np.random.Generator]]:
         """Uniform in [-1, 1], exploring or not."""
-        drawn = [of_row.uniform(-1, 1, self._action_size) for of_row in state]
+        drawn = [of_row.uniform(-1, 1, self.action_size) for of_row in state]
         return np.array(drawn, np.float32), state
 
 
@@ -100,6 +100,43 @@ class _Running:
         return Seen(np.stack(self.image), reward, success)
 
 
+class KeptEpisode(NamedTuple):
+    """An episode under way, as a checkpoint kept it."""
+
+    number: int
+    seed: int
+    policy: Policy
+    state: Any
+    """The policy's, of one row."""
+    rows: dict[str, np.ndarray]
+    """Frames, actions and rewards."""
+    chosen: Float32[np.ndarray, "A"] | None
+    """Action of the step that was begun, None where none was."""
+
+
+def kept_episodes(
+    state: Sequence[Mapping[str, Any]], *, agent: Policy, random: RandomPolicy
+) -> list[KeptEpisode]:
+    """What `Collector.state` gave, played by the random policy or else by the agent.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: it is something else.
+    """
+    kept = []
+    for one in state:
+        policy = random if one["random"] else agent
+        own = from_plain(one["state"], policy.initial_state(1, seed=one["seed"]))
+        rows = {name: one[name].cpu().numpy() for name in ("image", "action", "reward")}
+        chosen = one.get("chosen")  # once none was saved
+        chosen = None if chosen is None else chosen.cpu().numpy()
+        actions = rows["action"] if chosen is None else np.stack([*rows["action"], chosen])
+        is_whole = {len(of_name) for of_name in rows.values()} == {len(rows["action"]) or None}
+        if not is_whole or min(one["number"], one["seed"]) < 0 or actions.shape[1:] != (random.action_size,):
+            raise ValueError("an episode under way is not whole")
+        kept.append(KeptEpisode(one["number"], one["seed"], policy, own, rows, chosen))
+    return kept
+
+
 @runtime_checkable
 class _Beginning(Protocol):
     """An environment that works while others do: asked first, and then waited for by `reset` and `step`."""
@@ -134,17 +171,19 @@ class Collector:
     ):
         self._envs, self._replay, self._seed, self._timing = envs, replay, seed, timing
         self._running = dict[int, _Running]()  # by the episode's number
+        self._chosen: Float32[np.ndarray, "N A"] | None = None  # actions of the step that is begun
         self.episodes = episodes
         """Number of the next episode after those that are finished, those before a resume among them."""
         self.agent_steps = 0
         """Taken so far, in all environments together."""
 
-    def step(self, policy: Policy) -> list[EpisodeRecord]:
-        """An agent step in each environment, after resets where episodes begin; records of the episodes that ended.
+    def begin_step(self, policy: Policy) -> None:
+        """Reset where episodes begin, choose the next actions and ask for their steps, which `step` waits for; once before each.
 
-        A policy keeps the episodes it began: another one given in their middle waits for the next. The official code
-        resets the episode under way when the prefill ends; on the paper's tasks none is.
+        What happens in between, an update, goes on while the environments of `cwm_hub.envs.processes` simulate and draw.
         """
+        if self._chosen is not None:
+            return
         if not self._running:
             with self._timing("environment"):
                 seeds = {number: episode_seed(self._seed, number) for number, _ in self._numbered()}
@@ -154,11 +193,18 @@ class Collector:
                 for number, env in self._numbered():
                     self._running[number] = _begin(env, policy, seeds[number])
         with self._timing("act"):
-            actions = _choose(list(self._running.values()), True)
-        with self._timing("environment"):
-            for running, action in zip(self._running.values(), actions, strict=True):
-                if isinstance(running.env, _Beginning):
-                    running.env.begin_step(action)
+            self._chosen = _choose(list(self._running.values()), True)
+        self._ask_for_steps()
+
+    def step(self, policy: Policy) -> list[EpisodeRecord]:
+        """An agent step in each environment, begun here or before; records of the episodes that ended.
+
+        A policy keeps the episodes it began: another one given in their middle waits for the next. The official code
+        resets the episode under way when the prefill ends; on the paper's tasks none is.
+        """
+        self.begin_step(policy)
+        actions, self._chosen = self._chosen, None
+        assert actions is not None
         finished = list[EpisodeRecord]()
         for (number, running), action in zip(list(self._running.items()), actions, strict=True):
             with self._timing("environment"):
@@ -171,46 +217,53 @@ class Collector:
         self.agent_steps += len(actions)
         return finished
 
+    def _ask_for_steps(self) -> None:
+        assert self._chosen is not None
+        with self._timing("environment"):
+            for running, action in zip(self._running.values(), self._chosen, strict=True):
+                if isinstance(running.env, _Beginning):
+                    running.env.begin_step(action)
+
     def _numbered(self) -> "list[tuple[int, gymnasium.Env[Any, Any]]]":
         """Environments with the numbers of the episodes that begin in them."""
         return list(enumerate(self._envs, self.episodes))
 
     def state(self) -> list[dict[str, Any]]:
-        """The episodes under way: tensors, numbers and strings in dicts and lists."""
+        """The episodes under way, which `kept_episodes` reads: tensors, numbers and strings in dicts and lists."""
+        chosen = [None] * len(self._running) if self._chosen is None else self._chosen
         return [
             {
                 "number": number,
                 "seed": running.seed,
                 "random": isinstance(running.policy, RandomPolicy),
                 "state": to_plain(running.state),
+                "chosen": to_plain(action),
                 **{name: to_plain(rows) for name, rows in running.rows().items()},
             }
-            for number, running in self._running.items()
+            for (number, running), action in zip(self._running.items(), chosen, strict=True)
         ]
 
-    def restore(self, state: list[dict[str, Any]], *, agent: Policy, random: RandomPolicy) -> int:
-        """Goes on with the episodes of a `state()`, in environments as those were.
-
-        Args:
-            state: what it gave, of a collector with as many environments.
-            agent: who plays those that are not a random policy's.
-            random: who plays these.
+    def restore(self, kept: Sequence[KeptEpisode]) -> int:
+        """Goes on with the episodes of a `state()`, in as many environments as those were; with the step that was begun too.
 
         Returns:
             Agent steps that are given up: 0, or those of all episodes under way where one of them, its actions played again,
             showed another frame or reward than it had.
         """
         again = dict[int, _Running]()
-        for env, one in zip(self._envs, state, strict=False):
-            running = _begin(env, random if one["random"] else agent, one["seed"])
-            for action in one["action"][1:].cpu().numpy():
+        for env, one in zip(self._envs, kept, strict=False):
+            running = _begin(env, one.policy, one.seed)
+            for action in one.rows["action"][1:]:
                 _advance(running, action)
-            had = (one[name].cpu().numpy() for name in running.rows())
-            if not all(map(np.array_equal, running.rows().values(), had)):
-                return sum(len(lost["reward"]) - 1 for lost in state)
-            running.state = from_plain(one["state"], running.state)
-            again[one["number"]] = running
+            if not all(np.array_equal(rows, one.rows[name]) for name, rows in running.rows().items()):
+                return sum(len(lost.rows["reward"]) - 1 for lost in kept)
+            running.state = one.state
+            again[one.number] = running
         self._running = again
+        chosen = [one.chosen for one in kept if one.chosen is not None]
+        if chosen:
+            self._chosen = np.stack(chosen)
+            self._ask_for_steps()
         return 0
 
     @property

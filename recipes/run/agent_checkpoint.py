@@ -5,7 +5,6 @@ is loaded with `weights_only` and never published) and the counters with the rep
 """
 
 import json
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -15,8 +14,9 @@ from typing import Any, cast
 import torch
 
 from cwm_hub.agents.agent import Agent
-from cwm_hub.agents.replay import Replay
-from cwm_hub.agents.rollout import Collector
+from cwm_hub.agents.replay import DamagedEpisodeError, Replay
+from cwm_hub.agents.rollout import Collector, KeptEpisode, RandomPolicy, kept_episodes
+from cwm_hub.config import from_dict
 from cwm_hub.hub.pretrained import from_pretrained
 from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.shards.storage import commit_folder
@@ -71,16 +71,19 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    place: Path, replay: Replay, device: torch.device
-) -> tuple[Agent, dict[str, Any] | None, Progress, list[dict[str, Any]]]:
+    place: Path, replay: Replay, device: torch.device, *, random: RandomPolicy
+) -> tuple[Agent, dict[str, Any] | None, Progress, list[KeptEpisode]]:
     """`(agent, parent, progress, under_way)` as they were saved; replay and random states are set to theirs.
+
+    Of the episodes under way those that the agent did not begin are `random`'s.
 
     Raises:
         ValueError: names the file that is missing or damaged.
     """
     with reading(place / "state.json"):
         state = json.loads((place / "state.json").read_text())
-        progress, parent, mark = Progress(**state["progress"]), state["parent"], state["replay"]
+        progress, parent = from_dict(Progress, state["progress"], where="progress"), state["parent"]
+        replay.restore(state["replay"])
     agent = from_pretrained(place / "agent", device=device)
     assert isinstance(agent, Agent)
     with reading(place / "training.pt"):
@@ -89,24 +92,18 @@ def load_checkpoint(
         torch.set_rng_state(training["random"]["cpu"].cpu())
         if "cuda" in training["random"] and device.type == "cuda":
             torch.cuda.set_rng_state(training["random"]["cuda"].cpu(), device)
-    replay.restore(mark)
-    return agent, parent, progress, training.get("under_way", [])  # once none was saved
+        under_way = kept_episodes(training.get("under_way", []), agent=agent, random=random)  # once none
+    return agent, parent, progress, under_way
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns what a damaged file raises into one sentence that names it."""
+    """Turns what a damaged file raises into one sentence that names it; a damaged episode names its own."""
     try:
         yield
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        RuntimeError,
-        pickle.UnpicklingError,
-    ) as error:
+    except (DamagedEpisodeError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # zip, pickle, torch and each part of a state have their own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RecipeError(
             f"{path} is missing or damaged ({reason}): put back a copy of it, or begin a new run with another --run"

@@ -62,6 +62,10 @@ class FinetuneConfig:
     collect_processes: bool = False
     """Have each of `collect_envs` simulate and draw in a process of its own, all at the same time: the same episodes, sooner
     where there are cores."""
+    collect_while_updating: bool = False
+    """Let the processes simulate and draw while an update is made: in the step beside it the agent acts with the weights from
+    before (paper: in turns). One step of all environments an update, so that it is worth most with as many `collect_envs` as
+    `update_every_steps`."""
     replay_steps: int = 1_000_000
     """Capacity of the replay in agent steps."""
     evaluate_every_steps: int = 10_000
@@ -96,6 +100,8 @@ class FinetuneConfig:
         check_range(self, "replay_steps", at_least=2)
         check_range(self, "warmup_updates", at_least=0)
         check_range(self, "seed", at_least=0, at_most=2**63 - 1)  # what torch takes
+        if self.collect_while_updating and not self.collect_processes:
+            raise ValueError("collect_while_updating needs collect_processes, which are what works meanwhile")
         if self.fallback_env is not None:
             find_suite(self.fallback_env)
         for setting in ("evaluation_episodes_at_once", "collect_envs"):

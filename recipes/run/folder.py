@@ -115,17 +115,27 @@ def keep_newest(checkpoints: Path, keep: int) -> None:
 def truncate_rows(path: Path, *, counter: str, last: int) -> None:
     """Drop the rows of a jsonl file whose `counter` lies beyond `last`: a resumed run writes them again."""
     if path.exists():
-        kept = [json.dumps(row) + "\n" for row in read_rows(path) if row[counter] <= last]
+        rows = read_rows(path, numbers=[counter])
+        kept = [json.dumps(row) + "\n" for row in rows if row[counter] <= last]
         write_text(path, "".join(kept))
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a jsonl file, none where there is no file; a last line that a kill cut short is left out."""
-    text = path.read_text() if path.is_file() else ""
+def read_rows(path: Path, *, numbers: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Rows of a jsonl file, none where there is no file; a last line that a kill cut short is left out.
+
+    Raises:
+        RecipeError: a line is no row, or one that lacks a number of these names.
+    """
+    text = path.read_text(errors="replace") if path.is_file() else ""
     rows = []
     for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
+            if not isinstance(row, dict) or not all(
+                isinstance(row.get(name), int | float) for name in numbers
+            ):
+                raise ValueError(f"expected {', '.join(numbers) or 'values'} by name")
+            rows.append(row)
         except ValueError as error:
             raise RecipeError(
                 f"{path}: line {number} is no row ({error}): delete it, or begin a new run"

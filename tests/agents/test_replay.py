@@ -154,7 +154,7 @@ def test_missing_episode_file_is_named(tmp_path: Path) -> None:
         make(directory=tmp_path).restore(state)
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "garbage", "empty", "another"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "garbage", "empty", "array", "another", "short"])
 def test_damaged_episode_file_is_named_in_one_sentence(tmp_path: Path, damage: str) -> None:
     replay = make(directory=tmp_path)
     replay.add(episode(0, 9))
@@ -163,6 +163,11 @@ def test_damaged_episode_file_is_named_in_one_sentence(tmp_path: Path, damage: s
     data = path.read_bytes()
     if damage == "another":
         make(directory=tmp_path).add(episode(0, 5))
+    elif damage == "short":
+        rows = dict(np.load(path))
+        np.savez(path, **rows | {"action": rows["action"][:-1]})
+    elif damage == "array":
+        np.save(path.open("wb"), np.zeros(3))
     else:
         middle = len(data) // 2
         flipped = data[:300] + bytes([data[300] ^ 255]) + data[301:]

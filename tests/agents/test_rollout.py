@@ -10,6 +10,7 @@ from cwm_hub.agents.rollout import (
     episode_seed,
     evaluate,
     evaluation_seeds,
+    kept_episodes,
     play,
 )
 from cwm_hub.envs.table import make_env
@@ -69,9 +70,54 @@ def test_collection_that_resumes_in_an_episodes_middle_goes_on_exactly() -> None
     )
     rest = Collector([env], replay, seed=7, episodes=begun.episodes)
     random = RandomPolicy(1)
-    assert rest.restore(begun.state(), agent=random, random=random) == 0 and rest.running_steps == 7
+    kept = kept_episodes(begun.state(), agent=random, random=random)
+    assert rest.restore(kept) == 0 and rest.running_steps == 7
     records += [record for _ in range(33) for record in rest.step(random)]
     assert records == whole and (replay.episodes, rest.agent_steps) == (2, 33)
+
+
+class Learning:
+    """Acts by what it has learned so far."""
+
+    learned = 0.0
+
+    def initial_state(self, batch_size, *, seed):
+        return None
+
+    def act(self, image, state, *, explore):
+        return np.full((len(image), 1), self.learned, np.float32), state
+
+
+class Asked(gymnasium.Wrapper):
+    """Notes what it was asked to begin."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.begun = []
+
+    def begin_reset(self, seed):
+        self.begun.append(seed)
+
+    def begin_step(self, action):
+        self.begun.append(float(action[0]))
+
+
+def test_a_step_that_was_begun_is_of_the_policy_as_it_was_then_after_a_resume_too() -> None:
+    """What is learned after `begin_step` shows in the step after: in each environment actions 0, then 0.5."""
+    envs = [Asked(make_env("dummy", image_size=16)) for _ in range(4)]
+    replay = Replay(capacity_steps=100, image_size=16, action_size=1, seed=0)
+    policy, collector = Learning(), Collector(envs[:2], replay, seed=7)
+    collector.begin_step(policy)
+    policy.learned = 0.5
+    collector.begin_step(policy)  # it is under way
+    assert [env.begun for env in envs[:2]] == [[episode_seed(7, number), 0.0] for number in (0, 1)]
+    again = Collector(envs[2:], replay, seed=7)
+    assert again.restore(kept_episodes(collector.state(), agent=policy, random=RandomPolicy(1))) == 0
+    assert [env.begun for env in envs[2:]] == [[0.0], [0.0]]
+    for one in (collector, again):
+        one.step(policy)
+        one.step(policy)
+        assert [episode["action"].flatten().tolist() for episode in one.state()] == [[0.0, 0.0, 0.5]] * 2
 
 
 def test_an_episode_that_does_not_go_as_it_went_is_given_up() -> None:
@@ -85,7 +131,7 @@ def test_an_episode_that_does_not_go_as_it_went_is_given_up() -> None:
             Replay(capacity_steps=100, image_size=16, action_size=1, seed=0),
         )
         rest = Collector([env], replay, seed=7, episodes=begun.episodes)
-        assert rest.restore([other], agent=RandomPolicy(1), random=RandomPolicy(1)) == 7
+        assert rest.restore(kept_episodes([other], agent=RandomPolicy(1), random=RandomPolicy(1))) == 7
         assert rest.running_steps == 0
 
 

@@ -18,6 +18,7 @@ import yaml
 from test_finetune import arguments, assert_same_run, main, rows
 
 from cwm_hub.agents import rollout
+from cwm_hub.agents.batched_state import to_plain
 from cwm_hub.agents.dreamer import DreamerAgent
 from cwm_hub.agents.rollout import RandomPolicy, evaluate, evaluation_seeds
 from cwm_hub.envs.table import make_env
@@ -96,6 +97,7 @@ def test_zero_is_refused_before_the_work(tmp_path: Path, capfd: pytest.CaptureFi
             "carla:highway plays one episode at a time on its server: set evaluation_episodes_at_once to 1",
         ),
         ({"collect_envs": 0}, "collect_envs .*at least 1, got 0"),
+        ({"collect_while_updating": True}, "collect_while_updating needs collect_processes"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_settings(
@@ -316,6 +318,24 @@ def test_a_signal_between_the_warm_up_updates_loses_nothing(
     assert_same_run(whole_run, run)
 
 
+def test_a_signal_during_an_update_that_collection_goes_on_beside_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the update after step 70, whose turn has begun step 71 with the weights from before it."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    settings = {"agent_steps": 20, "evaluation_episodes": 1, "evaluate_sampled": False}
+    settings |= {"collect_processes": True, "collect_while_updating": True}
+    assert main(arguments(whole, **settings)) == 0
+    with monkeypatch.context() as patch:
+        signal_at_call(patch, DreamerAgent, "update", 3)
+        assert main(arguments(run, **settings)) == 128 + signal.SIGTERM
+    (place,) = (run / "checkpoints").iterdir()
+    (under_way,) = torch.load(place / "training.pt", weights_only=True)["under_way"]
+    assert place.name == "step-00000070" and under_way["chosen"] is not None
+    assert main(arguments(run, **settings)) == 0
+    assert_same_run(whole, run)
+
+
 @pytest.mark.parametrize("call", [1, 7, 15])
 def test_a_signal_between_evaluation_episodes_loses_nothing(
     whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
@@ -409,19 +429,57 @@ def test_a_damaged_file_of_a_run_is_named_in_one_sentence(saved_run: Path, file:
 
 
 @pytest.mark.parametrize(
-    ("file", "sentence"),
+    ("file", "line", "sentence"),
     [
-        ("agent/train.json", "delete .*agent and the run goes on"),
-        ("eval.jsonl", "eval.jsonl: line 19 is no row"),
+        ("agent/train.json", b"{junk", "delete .*agent and the run goes on"),
+        ("eval.jsonl", b"{junk", "eval.jsonl: line 19 is no row"),
+        (
+            "eval.jsonl",
+            b'{"agent_steps": 0, "policy": "random"}',
+            "line 19 is no row .expected agent_steps, score",
+        ),
+        ("episodes.jsonl", b"[1]", "episodes.jsonl: line 11 is no row .expected agent_steps by name"),
+        ("metrics.jsonl", b'{"updates": "a"}', "metrics.jsonl: line 6 is no row .expected updates by name"),
+        ("metrics.jsonl", b"\xff\xfe", "metrics.jsonl: line 6 is no row"),
+        ("eval.jsonl", None, "eval.jsonl lacks the random policy's evaluation"),
     ],
 )
 def test_a_damaged_record_is_named_in_one_sentence(
-    whole_run: Path, tmp_path: Path, file: str, sentence: str
+    whole_run: Path, tmp_path: Path, file: str, line: bytes | None, sentence: str
 ) -> None:
     shutil.copytree(whole_run, tmp_path / "run")
-    with (tmp_path / "run" / file).open("a") as opened:
-        opened.write("{junk\n")
+    path = tmp_path / "run" / file
+    path.write_bytes(b"" if line is None else path.read_bytes() + line + b"\n")
     with pytest.raises(ValueError, match=sentence) as error:
+        main(arguments(tmp_path / "run", agent_steps=150))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("damage", ["number", "empty", "state", "rows", "actions", "seed", "mark", "counter"])
+def test_a_malformed_state_is_named_in_one_sentence(whole_run: Path, tmp_path: Path, damage: str) -> None:
+    """Episodes under way that are none, a place in the replay and a counter that are words."""
+    shutil.copytree(whole_run, tmp_path / "run")
+    (place,) = (tmp_path / "run" / "checkpoints").iterdir()
+    training = torch.load(place / "training.pt", weights_only=True)
+    state = json.loads((place / "state.json").read_text())
+    episode: dict[str, Any] = {"number": 10, "seed": 1, "random": True}
+    episode |= {"state": to_plain(RandomPolicy(1).initial_state(1, seed=1)), "reward": torch.zeros(2)}
+    episode |= {"image": torch.zeros(2, 3, 32, 32, dtype=torch.uint8), "action": torch.zeros(2, 1)}
+    damages: dict[str, Any] = {
+        "number": 5,
+        "empty": [{}],
+        "state": [episode | {"state": None}],
+        "rows": [episode | {"reward": torch.zeros(3)}],
+        "actions": [episode | {"action": torch.zeros(2, 4)}],
+        "seed": [episode | {"seed": -1}],
+    }
+    training["under_way"] = damages.get(damage, [])
+    state["progress"] |= {"agent_steps": "two"} if damage == "counter" else {}
+    state["replay"] |= {"slots": 5} if damage == "mark" else {}
+    torch.save(training, place / "training.pt")
+    (place / "state.json").write_text(json.dumps(state))
+    file = "training.pt" if damage in damages else "state.json"
+    with pytest.raises(ValueError, match=f"{place / file} is missing or damaged") as error:
         main(arguments(tmp_path / "run", agent_steps=150))
     assert "\n" not in str(error.value)
 
