@@ -6,6 +6,7 @@ import os
 import select
 import shlex
 import sys
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
@@ -18,6 +19,8 @@ EXIT_DONE = 0
 EXIT_INPUT = 1
 """Wrong usage, or an input or output that cannot be worked with."""
 EXIT_INTERRUPTED = 130
+TERMINAL_SECONDS, LOG_SECONDS = 0.5, 10.0
+"""Between lines of progress, where a line is rewritten and where each has its own."""
 
 Commands = Mapping[str, tuple[str, str]]
 """Sub-command to (module with `add_arguments(parser)`, which loads no torch, and `EXAMPLES`, commands that end its help; one
@@ -116,6 +119,43 @@ def run_command(
         return _fail(": ".join(known) or str(error))
     except ImportError as error:  # of an extra, or of what opens a kind of URL: it names the package
         return _fail(missing_extra(error))
+
+
+def loading(what: str) -> None:
+    """Say what is coming, before torch is imported, which takes seconds; of several processes the first one does."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"loading {what}", flush=True)
+
+
+def progress_line(text: str, *, last: bool) -> None:
+    """Progress that rewrites its line on a terminal, and has a line each time elsewhere."""
+    if sys.stdout.isatty():
+        print(f"\r\x1b[K{text}", end="\n" if last else "", flush=True)
+    else:
+        print(text, flush=True)
+
+
+class Pace:
+    """How far, how fast, how long: a line now and then, and one at the end.
+
+    Args:
+        total: how many there are to do.
+        unit: what they are, in the plural.
+    """
+
+    def __init__(self, total: int, unit: str) -> None:
+        self._done, self._total, self._unit = 0, total, unit
+        self._began = self._told = time.monotonic()
+
+    def add(self, more: int) -> None:
+        """So many more are done."""
+        self._done += more
+        now, last = time.monotonic(), self._done == self._total
+        if last or now - self._told >= (TERMINAL_SECONDS if sys.stdout.isatty() else LOG_SECONDS):
+            self._told, rate = now, self._done / max(now - self._began, 1e-6)
+            left = f"  {rate:.2f} a second  left {(self._total - self._done) / rate / 60:.1f} min"
+            text = f"{self._done:,} of {self._total:,} {self._unit}"
+            progress_line(text if last else text + left, last=last)
 
 
 def _reader_has_gone() -> bool:

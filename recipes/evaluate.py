@@ -27,12 +27,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cwm_hub.command_line import how_many
+from cwm_hub.command_line import Pace, loading
 from cwm_hub.config import check_range
 from cwm_hub.evaluation import words
 from cwm_hub.evaluation.protocol import ScoringConfig
 from recipes.run.command_line import parse_config
-from recipes.run.folder import RecipeError, one_sentence_errors, progress_line, write_text
+from recipes.run.folder import RecipeError, one_sentence_errors, write_text
 
 COMPOSED_WINDOWS = 3
 """Windows of the composition figure."""
@@ -78,7 +78,7 @@ class EvaluateConfig(ScoringConfig):
 
 if __name__ == "__main__":  # before torch is imported, so that --help and a typo answer at once
     CONFIG = parse_config(EvaluateConfig, description=__doc__)
-    print(f"loading {CONFIG.checkpoint}, and held-out windows of {', '.join(CONFIG.data)}", flush=True)
+    loading(f"{CONFIG.checkpoint}, and held-out windows of {', '.join(CONFIG.data)}")
 
 import numpy as np
 import torch
@@ -142,9 +142,9 @@ def main(config: EvaluateConfig) -> int:
     other = read_scorecard(Path(config.compare)) if config.compare else None
     if other is not None:
         check_same_protocol(to_dict(protocol), other["protocol"])
-    passes = Passes(name, len(held_out.windows) * config.samples)
+    pace = Pace(len(held_out.windows) * config.samples, "predictions")
     card, prediction, context = score(
-        model, held_out, protocol, lpips=config.lpips, fvd=config.fvd, predicted=passes.add
+        model, held_out, protocol, lpips=config.lpips, fvd=config.fvd, predicted=pace.add
     )
     card |= probe_scores(model, probed, protocol)
     if config.planning and isinstance(model, ActionWorldModel):
@@ -167,19 +167,6 @@ def main(config: EvaluateConfig) -> int:
     for line in conclusions(cards, difference):
         print(line)
     return 0
-
-
-class Passes:
-    """Says how many of a model's predictions are done."""
-
-    def __init__(self, name: str, total: int) -> None:
-        self._name, self._done, self._total = name, 0, total
-
-    def add(self, windows: int) -> None:
-        """So many more are."""
-        self._done += windows
-        text = f"{self._name}: {self._done:,} of {how_many(self._total, 'prediction')}"
-        progress_line(text, last=self._done == self._total)
 
 
 def check_actions(model: WorldModel, held_out: HeldOut) -> None:

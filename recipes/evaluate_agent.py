@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from cwm_hub.command_line import how_many, loading
 from recipes.run.command_line import parse_config
 
 
@@ -48,20 +49,20 @@ class EvaluateAgentConfig:
 
 if __name__ == "__main__":  # before torch is imported, so that --help and a typo answer at once
     CONFIG = parse_config(EvaluateAgentConfig, description=__doc__)
+    loading(f"{CONFIG.agent}")
 
 from cwm_hub.agents.agent import Policy
 from cwm_hub.agents.rollout import EpisodeRecord, RandomPolicy, Seen, each_episode, evaluation_seeds
-from cwm_hub.command_line import how_many
 from cwm_hub.config import check_range
 from cwm_hub.envs import make_env
 from cwm_hub.envs.table import check_several
 from cwm_hub.evaluation.episodes import FILMED_EPISODES, check_fits, differences, episode_rows, summary
+from cwm_hub.evaluation.play_progress import PlayProgress
 from cwm_hub.evaluation.words import ends
 from cwm_hub.figures.films import write_film
 from cwm_hub.hub.agents import SavedAgent, find_agent
 from cwm_hub.provenance import provenance
 from recipes.run.folder import RecipeError, csv_text, one_sentence_errors, write_text
-from recipes.run.play_progress import PlayProgress
 
 EPISODES = 10
 """Where the agent's run does not say how many."""
@@ -103,7 +104,7 @@ def main(config: EvaluateAgentConfig) -> int:
         policies["random"] = (RandomPolicy(agent.action_size), True)
     records: dict[str, list[EpisodeRecord]] = {name: [] for name in policies}
     filmed: list[tuple[EpisodeRecord, Seen]] = []
-    progress = PlayProgress(len(policies) * len(seeds))
+    progress = PlayProgress(len(policies) * len(seeds), most_steps=envs[0].most_steps)
     for name, record, seen in each_episode(envs, policies, seeds=seeds, stepped=progress.step):
         records[name].append(record)
         if name == "mode" and len(filmed) < FILMED_EPISODES:

@@ -19,16 +19,18 @@ the last film as replay.mp4.
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
+from cwm_hub.command_line import loading, progress_line
 from recipes.run.command_line import parse_config
 from recipes.run.finetune_settings import FinetuneConfig, check_same_config, is_finished, with_fallback
 
 if __name__ == "__main__":  # before torch is imported, so that --help and a typo answer at once
     CONFIG = parse_config(FinetuneConfig, description=__doc__)
+    loading(" on ".join(filter(None, (CONFIG.init, CONFIG.model, CONFIG.env.name))))
 
 import torch
 import yaml
@@ -45,8 +47,10 @@ from cwm_hub.agents.rollout import (
     evaluation_seeds,
 )
 from cwm_hub.envs import make_env
+from cwm_hub.envs.pixel_env import PixelEnv
 from cwm_hub.envs.processes import make_process_envs
 from cwm_hub.evaluation.episodes import FILMED_EPISODES, episode_rows
+from cwm_hub.evaluation.play_progress import PlayProgress
 from cwm_hub.figures.films import write_film
 from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.provenance import provenance
@@ -59,7 +63,6 @@ from recipes.run.folder import (
     append_row,
     begun_or_untouched,
     one_sentence_errors,
-    progress_line,
     read_rows,
     saved_steps,
     step_directory,
@@ -68,7 +71,6 @@ from recipes.run.folder import (
 )
 from recipes.run.memory import keep_memory
 from recipes.run.meter import Meter
-from recipes.run.play_progress import PlayProgress
 from recipes.run.trackers import Trackers, check_trackers
 
 POLICIES = ("random", "mode", "sampled")
@@ -116,13 +118,7 @@ def fine_tune(config: FinetuneConfig) -> int:
             episodes, steps = seed_replay(replay, agent, config.demonstrations, **size)
             print(f"the replay begins with {episodes} logged episodes of {steps:,} steps")
         write_text(run / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
-    truncate_rows(run / "metrics.jsonl", counter="updates", last=progress.updates)
-    truncate_rows(run / "episodes.jsonl", counter="agent_steps", last=progress.agent_steps)
-    truncate_rows(run / "eval.jsonl", counter="agent_steps", last=progress.evaluated_at)
-    if progress.evaluated_at >= 0 and "random" not in latest_scores(run):
-        raise RecipeError(
-            f"{run / 'eval.jsonl'} lacks the random policy's evaluation: put back a copy of it, or begin a new run"
-        )
+    cut_records(run, progress)
     trackers = Trackers(config.trackers, run, (run / "config.yaml").read_text())
     print_header(config, agent, device, progress)
     stop = StopSignal()
@@ -136,17 +132,23 @@ def fine_tune(config: FinetuneConfig) -> int:
 
     # The loop. A turn: the updates that are due, an evaluation or a checkpoint where one is due, an agent step in each environment.
     began, saved_at, told_short = replace(progress), progress.agent_steps, tell_short(replay, agent)
+    logged: dict[str, Any] = {}  # the last row of metrics.jsonl
     while True:
         player = agent if progress.agent_steps >= config.prefill_steps else random
         if config.collect_while_updating and progress.due_updates:
             collector.begin_step(player)
+        if progress.due_updates and progress.updates == began.updates:
+            meter.clock()
+            began = replace(progress)  # the quick steps of the prefill are no measure of what is left
         while progress.due_updates and not stop.received:
             learn(agent, replay, progress, meter, config)
             if progress.updates % config.log_every_updates == 0:
-                row = counters(config, progress) | left_out(replay, agent) | meter.row()
-                append_row(run / "metrics.jsonl", row)
-                trackers.log(row, step=progress.updates)
-                print_progress(row, config, since=began, success=latest_scores(run).get("mode"))
+                logged = counters(config, progress) | left_out(replay, agent) | meter.row()
+                append_row(run / "metrics.jsonl", logged)
+                trackers.log(logged, step=progress.updates)
+                print_progress(logged, config, since=began)
+            elif meter.is_silent():
+                print_progress(logged | counters(config, progress) | meter.rates(), config, since=began)
 
         due = policies_due(config, progress, agent, random)
         if due and not stop.received:
@@ -155,19 +157,11 @@ def fine_tune(config: FinetuneConfig) -> int:
             if not stop.received:
                 if "random" in due:
                     check_task(records["random"], agent, config)
-                film, fps = film_path(run, progress.agent_steps), envs[0].metadata["render_fps"]
-                policy = "random" if "random" in due else "mode"
-                learned = f" after {progress.agent_steps:,} agent steps" if policy == "mode" else ""
-                title = f"{config.env.name}, {policy}{learned}"
-                write_film(film, filmed[policy], title=title, frames_per_second=fps)
-                write_evaluation(
-                    run / "eval.jsonl", records, counters(config, progress), task=config.env.name
-                )
                 progress.evaluated_at = progress.agent_steps
-                scores = latest_scores(run)
-                played = {f"{name}_{key}": value for name in due for key, value in scores[name].items()}
+                played = record_evaluation(
+                    records, filmed, config, progress, fps=envs[0].metadata["render_fps"]
+                )
                 trackers.log(counters(config, progress) | played, step=progress.updates)
-                print_evaluation(progress.agent_steps, scores, due)
 
         finished = progress.agent_steps >= config.last_step and not stop.received
         since_saved = progress.agent_steps - saved_at
@@ -194,6 +188,8 @@ def fine_tune(config: FinetuneConfig) -> int:
             append_row(run / "episodes.jsonl", counters(config, progress) | asdict(record))
         if finished_episodes and not told_short:
             told_short = tell_short(replay, agent)
+        if meter.is_silent():
+            print_progress(logged | counters(config, progress) | meter.rates(), config, since=began)
 
     meter.clock()
     write_agent(run, agent, parent, config, progress, left_out(replay, agent))
@@ -292,7 +288,7 @@ def learn(agent: Agent, replay: Replay, progress: Progress, meter: Meter, config
 
 
 def evaluate(
-    envs: Sequence[Env[Any, Any]], policies: dict[str, tuple[Policy, bool]], episodes: int, stop: StopSignal
+    envs: Sequence[PixelEnv], policies: dict[str, tuple[Policy, bool]], episodes: int, stop: StopSignal
 ) -> tuple[dict[str, list[EpisodeRecord]], dict[str, list[tuple[EpisodeRecord, Seen]]]]:
     """Every policy on the evaluation seeds, until a signal comes: what was played then is no evaluation.
 
@@ -301,7 +297,7 @@ def evaluate(
     """
     records: dict[str, list[EpisodeRecord]] = {name: [] for name in policies}
     filmed: dict[str, list[tuple[EpisodeRecord, Seen]]] = {name: [] for name in policies}
-    progress = PlayProgress(len(policies) * episodes, each=False)
+    progress = PlayProgress(len(policies) * episodes, most_steps=envs[0].most_steps, each=False)
     played = each_episode(
         envs,
         policies,
@@ -347,12 +343,30 @@ def check_task(records: Sequence[EpisodeRecord], agent: Agent, config: FinetuneC
         )
 
 
-def write_evaluation(
-    path: Path, records: dict[str, list[EpisodeRecord]], at: dict[str, int], *, task: str
-) -> None:
-    """A row for each episode."""
+def record_evaluation(
+    records: dict[str, list[EpisodeRecord]],
+    filmed: dict[str, list[tuple[EpisodeRecord, Seen]]],
+    config: FinetuneConfig,
+    progress: Progress,
+    *,
+    fps: float,
+) -> dict[str, float]:
+    """A row of eval.jsonl for each episode, a film, and a printed line; the scores of what was played."""
+    run, steps, task = Path(config.run), progress.agent_steps, config.env.name
+    policy, learned = ("random", "") if "random" in records else ("mode", f" after {steps:,} agent steps")
+    write_film(
+        film_path(run, steps), filmed[policy], title=f"{task}, {policy}{learned}", frames_per_second=fps
+    )
     for row in episode_rows(records, task=task):
-        append_row(path, at | row)
+        append_row(run / "eval.jsonl", counters(config, progress) | row)
+    scores = latest_scores(run)
+    words = [
+        f"{name} {scores[name]['score']:.2f} ({100 * scores[name]['success_rate']:.0f} %)"
+        for name in dict.fromkeys([*records, "random"])
+    ]
+    start = "\n" if sys.stdout.isatty() else ""
+    print(f"{start}evaluation at step {steps:,}, score (success): {', '.join(words)}", flush=True)
+    return {f"{name}_{key}": value for name in records for key, value in scores[name].items()}
 
 
 def write_agent(
@@ -398,6 +412,21 @@ def film_path(run: Path, agent_steps: int) -> Path:
     return run / "films" / f"step-{agent_steps:09d}.mp4"
 
 
+def cut_records(run: Path, progress: Progress) -> None:
+    """Drop the rows that a resumed run writes again.
+
+    Raises:
+        RecipeError: what it goes on from is missing or damaged.
+    """
+    truncate_rows(run / "metrics.jsonl", counter="updates", last=progress.updates)
+    truncate_rows(run / "episodes.jsonl", counter="agent_steps", last=progress.agent_steps)
+    truncate_rows(run / "eval.jsonl", counter="agent_steps", last=progress.evaluated_at)
+    if progress.evaluated_at >= 0 and "random" not in latest_scores(run):
+        raise RecipeError(
+            f"{run / 'eval.jsonl'} lacks the random policy's evaluation: put back a copy of it, or begin a new run"
+        )
+
+
 def latest_scores(run: Path) -> dict[str, dict[str, float]]:
     """Mean score and success rate of each policy in its last evaluation."""
     found: dict[str, dict[str, float]] = {}
@@ -441,39 +470,30 @@ def tell_short(replay: Replay, agent: Agent) -> bool:
     return episodes > 0
 
 
-def print_progress(
-    row: dict[str, Any], config: FinetuneConfig, *, since: Progress, success: dict[str, float] | None
-) -> None:
-    """One line: on a terminal it is rewritten, elsewhere every log interval has its own."""
+def print_progress(row: dict[str, Any], config: FinetuneConfig, *, since: Progress) -> None:
+    """One line: on a terminal it is rewritten, elsewhere each has its own. Losses are those of the last row."""
     seconds = row["seconds"] - since.seconds
     pace = (row["agent_steps"] - since.agent_steps) / seconds
-    # By updates, which take the time: the prefill's steps are many and quick, the warm-up's updates make no steps.
+    # By updates, which take the time: those of the warm-up make no steps.
     updates = config.warmup_updates + config.agent_steps // config.update_every_steps
-    made = row["updates"] - since.updates
-    left = f"{max(0, updates - row['updates']) * seconds / made / 60:.1f} min" if made else "?"
+    made, prefill = row["updates"] - since.updates, config.prefill_steps - row["agent_steps"]
+    left = f"left {max(0, updates - row['updates']) * seconds / made / 60:.1f} min" if made else "left ?"
+    if prefill > 0:
+        left = f"prefill left {prefill / pace / 60:.1f} min"
     told = [name for name in ("loss", "imagined_return", "critic_loss", "critic_value") if name in row][:2]
-    learning = "  ".join(
-        f"{name.replace('_', ' ')} {'-' if row[name] is None else f'{row[name]:.2f}':>7}" for name in told
+    learning = "".join(
+        f"{name.replace('_', ' ')} {'-' if row[name] is None else f'{row[name]:.2f}':>7}  " for name in told
     )
     shares = "  ".join(
         f"{name} {100 * row[f'{name}_share']:.0f} %" for name in ("environment", "act", "update", "evaluate")
     )
-    text = f"{row['agent_steps']:>9,} / {config.last_step:,} steps  {learning}  "
+    success = latest_scores(Path(config.run)).get("mode")
+    text = f"{row['agent_steps']:>9,} / {config.last_step:,} steps  {learning}"
     text += f"success {100 * success['success_rate']:.0f} %  " if success else ""
-    text += f"{pace:.1f} steps/s ({shares})  left {left}"
-    text += f"  skipped {row['skipped_updates']}" if row["skipped_updates"] else ""
-    text += f"  too short {row['left_out_episodes']} episodes" if row["left_out_episodes"] else ""
+    text += f"{pace:.1f} steps/s ({shares})  {left}"
+    text += f"  skipped {row['skipped_updates']}" if row.get("skipped_updates") else ""
+    text += f"  too short {row['left_out_episodes']} episodes" if row.get("left_out_episodes") else ""
     progress_line(text, last=False)
-
-
-def print_evaluation(agent_steps: int, scores: dict[str, dict[str, float]], policies: Iterable[str]) -> None:
-    """A line of its own for each evaluation: the policies just played, and the random one to compare with."""
-    words = [
-        f"{name} {scores[name]['score']:.2f} ({100 * scores[name]['success_rate']:.0f} %)"
-        for name in dict.fromkeys([*policies, "random"])
-    ]
-    start = "\n" if sys.stdout.isatty() else ""
-    print(f"{start}evaluation at step {agent_steps:,}, score (success): {', '.join(words)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -29,12 +29,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from cwm_hub.command_line import loading, progress_line
 from recipes.run.command_line import parse_config
 from recipes.run.pretrain_settings import PretrainConfig
 from recipes.run.world import check_world, end_with_launcher
 
 if __name__ == "__main__":  # before torch is imported, so that --help and a typo answer at once
     CONFIG = parse_config(PretrainConfig, description=__doc__)
+    loading(", ".join(source.root for source in CONFIG.data))
     end_with_launcher()
 
 import torch
@@ -74,7 +76,6 @@ from recipes.run.folder import (
     lock_run,
     note_unreadable,
     one_sentence_errors,
-    progress_line,
     read_rows,
     saved_steps,
     step_directory,
@@ -132,7 +133,7 @@ def main(config: PretrainConfig) -> int:
     meter = Meter(state, accelerator.device, times=["data_wait"], mean_of_processes=mean_of_processes)
     statistics = RunningStatistics(world_model)
     used_clips: list[str] = []
-    advice = Advice(run, fresh=init is None and state.init is None)
+    advice, logged = Advice(run, fresh=init is None and state.init is None), dict[str, Any]()
     began, began_at = time.perf_counter(), state.updates
     model.train()
     train_on = trainer(config, accelerator, model, optimizer)
@@ -162,11 +163,14 @@ def main(config: PretrainConfig) -> int:
         if last_update or state.updates % config.log_every == 0:
             row = log_interval(run, meter.row() | {"grad_norm": finite(float(norm))}, config, accelerator)
             advice.look_at(row)
+            logged = row or {}
             if meter.bad_in_a_row >= config.max_bad_updates:
                 raise RecipeError(
                     f"{int(meter.bad_in_a_row)} updates in a row had a non-finite gradient; "
                     f"{last_good_checkpoint(checkpoints, meter.last_good_update)}"
                 )
+        elif accelerator.is_main_process and meter.is_silent():
+            print_progress(logged | {"updates": state.updates} | meter.rates(), config.updates)
 
         if config.evaluate_every and (last_update or state.updates % config.evaluate_every == 0):
             with meter.paused(), eager():
@@ -507,18 +511,18 @@ def agreed_to_stop(stop: StopSignal, accelerator: Accelerator, updates: int) -> 
 
 
 def print_progress(row: dict[str, Any], updates: int) -> None:
-    """One line: on a terminal it is rewritten, elsewhere every log interval has its own."""
+    """One line: on a terminal it is rewritten, elsewhere each has its own. Losses are those of the last row."""
     left = (updates - row["updates"]) / row["updates_per_second"]
     loss, image, kl = (
-        "-" if row[name] is None else f"{row[name]:.2f}" for name in ("loss", "image_loss", "kl")
+        "-" if row.get(name) is None else f"{row[name]:.2f}" for name in ("loss", "image_loss", "kl")
     )
     text = (
         f"{row['updates']:>9,} / {updates:,}  loss {loss:>8}  image {image:>8}  "
         f"kl {kl:>6}  {row['updates_per_second']:6.2f} updates/s  "
         f"data wait {100 * row['data_wait_share']:3.0f} %  left {duration(left) if math.isfinite(left) else '?'}"
     )
-    text += f"  skipped {row['skipped_updates']}" if row["skipped_updates"] else ""
-    text += f"  unreadable {row['broken_clips']}" if row["broken_clips"] else ""
+    text += f"  skipped {row['skipped_updates']}" if row.get("skipped_updates") else ""
+    text += f"  unreadable {row['broken_clips']}" if row.get("broken_clips") else ""
     progress_line(text, last=row["updates"] >= updates)
 
 

@@ -21,6 +21,7 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
+from cwm_hub.command_line import Pace, how_many
 from cwm_hub.envs import gl_problem, scenes
 from cwm_hub.envs.metaworld import scripted_clip, task_names
 from recipes.run.command_line import parse_config
@@ -57,17 +58,22 @@ class RenderConfig:
 
 
 def main(config: RenderConfig) -> int:
-    """Renders what is missing and prints one line per video."""
+    """Renders what is missing; prints how far it is, and at the end where the videos are."""
     if config.env == "metaworld" and (problem := gl_problem()):
         print(problem, file=sys.stderr)
         return 3
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    for name, draw in clips(config).items():
-        path = out / f"{name}.mp4"
-        if not path.exists():
-            write_mp4(path, draw())
-        print(f"{path}  {path.stat().st_size} bytes")
+    wanted = {out / f"{name}.mp4": draw for name, draw in clips(config).items()}
+    missing = {path: draw for path, draw in wanted.items() if not path.exists()}
+    pace = Pace(len(missing), "videos")
+    for path, draw in missing.items():
+        write_mp4(path, draw())
+        pace.add(1)
+    kilobytes = sum(path.stat().st_size for path in wanted) / 1000
+    print(
+        f"{how_many(len(wanted), 'video')} in {out}, {len(missing):,} of them new, {kilobytes:,.0f} kB together"
+    )
     return 0
 
 

@@ -24,11 +24,12 @@ from typing import Any, Protocol, TextIO
 
 import yaml
 
+from cwm_hub.command_line import progress_line
 from cwm_hub.config import to_dict
 from cwm_hub.provenance import usable_cores
 from cwm_hub.shards.storage import lock
 from recipes.run.command_line import parse_config
-from recipes.run.folder import StopSignal, one_sentence_errors, progress_line, write_text
+from recipes.run.folder import StopSignal, one_sentence_errors, write_text
 from recipes.run.sweep_plan import PlannedRun, SweepConfig, plan
 from recipes.run.sweep_ray import Cluster
 from recipes.run.world import end_with_parent

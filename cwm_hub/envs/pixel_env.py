@@ -80,6 +80,11 @@ class PixelEnv(gymnasium.Env[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "A"]]
         self.observation_space = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (simulator.action_size,), np.float32)
 
+    @property
+    def most_steps(self) -> int | None:
+        """Of an episode; None where nothing but the task or a wrapper below limits it."""
+        return None if self._episode_frames is None else -(-self._episode_frames // self._action_repeat)
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[UInt8[np.ndarray, "H W 3"], dict[str, Any]]:

@@ -18,7 +18,7 @@ from cwm_hub.envs.rendering import QualityName, RenderingError, gl_problem
 if TYPE_CHECKING:
     import gymnasium
 
-    from cwm_hub.envs.pixel_env import Simulator
+    from cwm_hub.envs.pixel_env import PixelEnv, Simulator
 
 MOST_PIXELS = 4096
 """A side of more is a slip of the hand that would only exhaust the machine."""
@@ -127,7 +127,7 @@ def make_env(
     episode_frames: int | None = None,
     render_quality: QualityName = "auto",
     options: dict[str, Any] | None = None,
-) -> "gymnasium.Env[Any, Any]":
+) -> "PixelEnv":
     """An environment of `EnvConfig`'s fields; every reset needs its own seed to be reproducible.
 
     Raises:

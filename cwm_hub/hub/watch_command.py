@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cwm_hub.command_line import loading
+
 if TYPE_CHECKING:
     import argparse
 
@@ -45,12 +47,14 @@ def run(args: Any) -> Iterator[str]:
     if args.out is not None and (args.out.suffix != ".mp4" or args.out.is_dir()):
         raise ValueError(f"--out is an mp4 file to write, got {args.out}")
 
+    loading(args.agent)
     from dataclasses import asdict
 
     from cwm_hub.agents.rollout import each_episode, evaluation_seeds
     from cwm_hub.envs import make_env
     from cwm_hub.envs.table import find_suite
     from cwm_hub.evaluation.episodes import check_fits
+    from cwm_hub.evaluation.play_progress import PlayProgress
     from cwm_hub.figures.films import write_film
     from cwm_hub.hub.agents import find_agent
 
@@ -63,8 +67,13 @@ def run(args: Any) -> Iterator[str]:
     policy = "sampled" if args.sampled else "mode"
     learned = "" if saved.agent_steps is None else f" after {saved.agent_steps:,} agent steps"
     told = f"{config.name}, {policy}{learned}"
-    played = each_episode(envs, {policy: (agent, args.sampled)}, seeds=evaluation_seeds(args.episodes))
-    episodes = [(record, seen) for _, record, seen in played]
+    progress = PlayProgress(args.episodes, most_steps=envs[0].most_steps, each=False)
+    seeds = evaluation_seeds(args.episodes)
+    episodes = []
+    played = each_episode(envs, {policy: (agent, args.sampled)}, seeds=seeds, stepped=progress.step)
+    for _, record, seen in played:
+        progress.episode(policy, record)
+        episodes.append((record, seen))
     place = args.out or Path("watch.mp4")
     if args.out is None and saved.run is not None:
         place = saved.run / "films" / f"watch-{saved.agent_steps:09d}.mp4"

@@ -1,10 +1,11 @@
 """Meta-world's scripted policies on every task, as rows of the table in docs/metaworld.md; nothing is drawn.
 
-    python docs/evidence/metaworld_scripted.py                        # all 50, 16 minutes of a core that others used too
-    python docs/evidence/metaworld_scripted.py --random reach         # uniform actions in their place
+python docs/evidence/metaworld_scripted.py                        # all 50, 16 minutes of a core that others used too
+python docs/evidence/metaworld_scripted.py --random reach         # uniform actions in their place
 """
 
 import argparse
+import sys
 from statistics import mean
 
 import numpy as np
@@ -30,7 +31,9 @@ def play(simulator: Metaworld, seed: int, *, random: bool) -> tuple[float, int |
 
 def main() -> None:
     """Print a row for each task."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("tasks", nargs="*", metavar="TASK", help="default: all of them")
     parser.add_argument("--random", action="store_true", help="a random policy")
     given = parser.parse_args()
@@ -42,7 +45,8 @@ def main() -> None:
         failed = [str(seed) for seed, (_, step) in zip(SEEDS, played, strict=True) if step is None]
         steps = f"{min(first)} to {max(first)}" if first else "-"
         score = mean(score for score, _ in played)
-        print(f"| {task} | {len(first)} | {', '.join(failed)} | {steps} | {score:,.0f} |", flush=True)
+        sys.stdout.write(f"| {task} | {len(first)} | {', '.join(failed)} | {steps} | {score:,.0f} |\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

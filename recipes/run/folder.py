@@ -183,11 +183,3 @@ class StopSignal:
 
     def _receive(self, number: int, frame: Any) -> None:
         self.received = number
-
-
-def progress_line(text: str, *, last: bool) -> None:
-    """Progress that rewrites its line on a terminal, and has a line each time elsewhere."""
-    if sys.stdout.isatty():
-        print(f"\r{text}", end="\n" if last else "", flush=True)
-    else:
-        print(text, flush=True)

@@ -9,6 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+LINE_SECONDS = 10.0
+"""Without a row after which a line says how far it is."""
+
 
 class Counters(Protocol):
     """What the meter keeps in a run's training state, so that a resumed run's rows are the undisturbed run's."""
@@ -47,7 +50,7 @@ class Meter:
         """Updates since the last one with a finite gradient."""
         self._spent = dict.fromkeys(times, 0.0)
         self._names: list[str] = []
-        self._clock = time.perf_counter()
+        self._clock = self._told = time.perf_counter()
         self._restart()
         if state.interval:
             self._first = state.interval["first"]
@@ -117,17 +120,30 @@ class Meter:
 
         None stands for what is no number: every mean where all updates were skipped.
         """
-        updates, seconds = self._state.updates - self._first, time.perf_counter() - self._began
-        done_here = self._state.updates - self._began_at
+        updates, rates = self._state.updates - self._first, self.rates()
         means = self._means_of_processes(self._sums / (updates - self._skipped))  # NaN where all were skipped
         self._state.skipped += int(self._skipped)
         row: dict[str, Any] = {"updates": self._state.updates}
         row |= {name: finite(value) for name, value in means.items()}
-        row |= {"skipped_updates": self._state.skipped, "updates_per_second": done_here / seconds}
-        row |= {f"{name}_share": spent / seconds for name, spent in self._spent.items()}
-        row["seconds"] = self.clock()
+        row |= {"skipped_updates": self._state.skipped, **rates}
         self._restart()
+        self._told = time.perf_counter()
         return row
+
+    def rates(self) -> dict[str, float]:
+        """Updates a second of the interval up to now, where its time went, and the seconds of all training."""
+        seconds = time.perf_counter() - self._began
+        rates = {"updates_per_second": (self._state.updates - self._began_at) / seconds}
+        rates |= {f"{name}_share": spent / seconds for name, spent in self._spent.items()}
+        return rates | {"seconds": self.clock()}
+
+    def is_silent(self) -> bool:
+        """Whether there was no row for `LINE_SECONDS`, nor a yes to this question."""
+        now = time.perf_counter()
+        if now - self._told < LINE_SECONDS:
+            return False
+        self._told = now
+        return True
 
     def _means_of_processes(self, sums: Tensor) -> dict[str, float]:
         means = (

@@ -45,7 +45,7 @@ def test_the_newest_agent_of_a_run_is_filmed_in_its_task(run: Path, capsys: pyte
     agent = from_pretrained(run / "checkpoints" / "step-00001200" / "agent")
     returns = ", ".join(f"{one.score:.1f}" for one in evaluate(env, agent, seeds=evaluation_seeds(2)))
     told = capsys.readouterr().out
-    assert told == f"{film}: dummy, mode after 1,200 agent steps, returns {returns}\n"
+    assert told == f"loading {run}\n{film}: dummy, mode after 1,200 agent steps, returns {returns}\n"
     sampled = evaluate(env, agent, seeds=evaluation_seeds(2), explore=True)
     assert main(["watch", str(run), "--device", "cpu", "--episodes", "2", "--sampled"]) == 0
     told = capsys.readouterr().out
@@ -137,5 +137,5 @@ def test_an_agent_of_the_hub_brings_its_task_along(run: Path, tmp_path: Path, se
     client(push(tmp_path / "agent", "someone/agent"))
     film = tmp_path / "film.mp4"
     words = ["watch", "hf://someone/agent", "--episodes", "1", "--device", "cpu", "--out", film]
-    (told,) = run_python(server, tmp_path, "-m", "cwm_hub.cli", *words)
+    _, told = run_python(server, tmp_path, "-m", "cwm_hub.cli", *words)
     assert told.startswith(f"{film}: scenes, mode after 70 agent steps, returns ") and film.exists()

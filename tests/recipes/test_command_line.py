@@ -1,6 +1,7 @@
 """Recipes read YAML and overrides into their dataclass, and a mistake is one line that helps."""
 
 import itertools
+import shlex
 import signal
 import subprocess
 import sys
@@ -296,6 +297,24 @@ def test_every_page_answers_help_and_typos_without_torch(page):
         )
         assert result.returncode == code and said in result.stdout + result.stderr, result.stderr
         assert result.stderr.endswith("False\n") and result.stderr.count("\n") == 1 + code
+
+
+@pytest.mark.parametrize(
+    ("page", "words", "said"),
+    [
+        ("evaluate", "--checkpoint a --data b c --out d", "loading a, and held-out windows of b, c"),
+        ("evaluate_agent", "--agent a --out b", "loading a"),
+        ("finetune", "--model a --env.name b:c", "loading a on b:c"),
+        ("pretrain", "--data '[{root: a}]'", "loading a"),
+    ],
+)
+def test_what_is_loaded_is_said_before_torch_is(page, words, said):
+    run = f"import runpy, sys; sys.modules['torch'] = None; sys.argv[1:] = {shlex.split(words)}"
+    run += f"; runpy.run_path('recipes/{page}.py', run_name='__main__')"
+    result = subprocess.run(
+        [sys.executable, "-c", run], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.stdout == f"{said}\n" and "torch" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -120,17 +120,10 @@ def test_the_composition_pairs_different_videos(place, monkeypatch):
     assert (out / "composition.png").is_file()
 
 
-def test_it_says_at_once_what_it_loads_and_then_how_far_it_is(place, capsys):
-    arguments = ["--checkpoint", "a", "--data", "[b, c]", "--out", "d"]
-    code = (
-        f"import runpy, sys; sys.modules['torch'] = None; sys.argv = ['evaluate.py', *{arguments}]\n"
-        f"runpy.run_path({str(ROOT / 'recipes/evaluate.py')!r}, run_name='__main__')\n"
-    )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert told.stdout == "loading a, and held-out windows of b, c\n" and "torch" in told.stderr
+def test_it_says_how_far_it_is(place, capsys):
     run(place, "plainwm-debug", "--windows", "17", "--samples", "2", "--figures", "false", out="far")
     said = [line for line in capsys.readouterr().out.splitlines() if line.endswith("predictions")]
-    assert said == [f"plainwm-debug: {done} of 34 predictions" for done in (16, 17, 33, 34)]
+    assert said == ["34 of 34 predictions"]
 
 
 def test_same_seed_gives_the_same_scorecard(place):

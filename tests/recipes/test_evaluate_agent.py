@@ -13,10 +13,10 @@ from test_finetune import arguments, main, rows
 from cwm_hub import create_model, save_pretrained
 from cwm_hub.agents.rollout import EpisodeRecord, RandomPolicy, evaluate, evaluation_seeds
 from cwm_hub.envs import make_env
+from cwm_hub.evaluation import play_progress
 from cwm_hub.hub.agents import find_agent
 from recipes import evaluate_agent
 from recipes.evaluate_agent import EvaluateAgentConfig
-from recipes.run import play_progress
 from recipes.run.command_line import parse_config
 
 
@@ -80,12 +80,12 @@ def test_progress_is_told_between_episodes_too(
     """By a clock that gains four seconds at every look: lines of the steps are ten seconds apart at least."""
     now = iter(range(0, 1000, 4))
     monkeypatch.setattr(play_progress.time, "monotonic", lambda: float(next(now)))
-    progress = play_progress.PlayProgress(2)
+    progress = play_progress.PlayProgress(2, most_steps=20)
     for _ in range(4):
         progress.step(2)
     progress.episode("mode", EpisodeRecord(5, 1.0, 1.0, 8, False))
     assert capsys.readouterr().out.splitlines() == [
-        "0 / 2 episodes  6 steps  0.4 steps/s  left ?",
+        "0 / 2 episodes  6 steps  0.4 steps/s  left 1.5 min",
         "1 / 2 episodes  8 steps  0.3 steps/s  left 0.4 min  mode, seed 5: return 1.00, success 1",
     ]
 

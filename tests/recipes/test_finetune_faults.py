@@ -310,10 +310,14 @@ def test_a_signal_between_the_warm_up_updates_loses_nothing(
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
         signal_at_call(patch, DreamerAgent, "update", 1)
+        patch.setattr("recipes.run.meter.LINE_SECONDS", 0.0)  # a line of progress whenever there may be one
         assert main(arguments(run)) == 128 + signal.SIGTERM
     state = json.loads((run / "checkpoints" / "step-00000060" / "state.json").read_text())
     assert (state["progress"]["updates"], state["progress"]["due_updates"]) == (1, 1)
-    assert "saved at step 60; the same command goes on" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "saved at step 60; the same command goes on" in told
+    assert re.search(r"\n +30 / 200 steps  [\d.]+ steps/s \(.*\)  prefill left 0.0 min\n", told)
+    assert re.search(r"\n +60 / 200 steps  [\d.]+ steps/s \(.*\)  left \d+.\d min\n", told)
     assert main(arguments(run)) == 0
     assert_same_run(whole_run, run)
 

@@ -160,13 +160,15 @@ def contents(folder):
 @pytest.mark.parametrize("large", [10**9, 10])
 def test_a_run_says_what_it_uses_and_how_long_it_takes(train, shards, tmp_path, capsys, monkeypatch, large):
     monkeypatch.setattr("recipes.pretrain.LARGE_PARAMETERS", large)
-    assert train(tmp_path / "run", "--updates", "1", "--window_frames", "34") == 0
+    monkeypatch.setattr("recipes.run.meter.LINE_SECONDS", 0.0)  # a line of progress whenever there may be one
+    assert train(tmp_path / "run", "--updates", "2", "--log_every", "2", "--window_frames", "34") == 0
     told = capsys.readouterr().out
     assert (
         f"{shards} (train): 1 of 6 clips, 1 of 6 videos, 4 seconds; left out: 5 clips shorter than 34" in told
     )
     assert f"warning: more than half of the clips of {shards} are left out" in told
-    assert re.search(r"first update after [\d.]+ s: about 0:\d\d:\d\d for 1 update at that rate\n", told)
+    assert re.search(r"first update after [\d.]+ s: about 0:\d\d:\d\d for 2 updates at that rate\n", told)
+    assert re.search(r"\n +1 / 2  loss +-  image .* [\d.]+ updates/s  data wait +\d+ %  left 0:\d\d:\d\d\n", told)
     assert ("contextwm-debug takes days on a CPU; contextwm-small" in told) is (large == 10)
 
 

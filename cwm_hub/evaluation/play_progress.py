@@ -1,13 +1,10 @@
-"""What is printed while episodes are played."""
+"""What the recipes and `cwm-hub watch` print while episodes are played."""
 
 import sys
 import time
 
 from cwm_hub.agents.rollout import EpisodeRecord
-from recipes.run.folder import progress_line
-
-TERMINAL_SECONDS, LOG_SECONDS = 0.5, 10.0
-"""Between lines of the steps, where a line is rewritten and where each has its own."""
+from cwm_hub.command_line import LOG_SECONDS, TERMINAL_SECONDS, progress_line
 
 
 class PlayProgress:
@@ -15,12 +12,13 @@ class PlayProgress:
 
     Args:
         episodes: of all policies together.
+        most_steps: of an episode, None where nothing limits it; what is left goes by it until one is over.
         each: whether every episode has its line; else there are none but those of long ones.
     """
 
-    def __init__(self, episodes: int, *, each: bool = True) -> None:
+    def __init__(self, episodes: int, *, most_steps: int | None, each: bool = True) -> None:
         self._episodes, self._done, self._steps, self._steps_of_done = episodes, 0, 0, 0
-        self._each = each
+        self._most_steps, self._each = most_steps, each
         self._began = self._told = time.monotonic()
 
     def step(self, steps: int) -> None:
@@ -40,9 +38,8 @@ class PlayProgress:
     def _tell(self, words: str) -> None:
         self._told = time.monotonic()
         rate = self._steps / (self._told - self._began)
-        left = "?"
-        if self._done:  # those to come are taken to be as long as those that are over
-            to_go = self._steps_of_done / self._done * self._episodes - self._steps
-            left = f"{max(0.0, to_go) / rate / 60:.1f} min"
+        # Those to come are taken to be as long as those that are over.
+        each = self._steps_of_done / self._done if self._done else self._most_steps
+        left = "?" if each is None else f"{max(0.0, each * self._episodes - self._steps) / rate / 60:.1f} min"
         text = f"{self._done} / {self._episodes} episodes  {self._steps:,} steps  {rate:.1f} steps/s  left {left}{words}"
         progress_line(text, last=self._each and self._done == self._episodes)
