@@ -9,6 +9,7 @@ import difflib
 import functools
 import math
 import operator
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -107,8 +108,17 @@ def check_range(
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """`"; did you mean 'deter'?"` for the closest of `words`, or an empty string when none is close."""
-    matches = difflib.get_close_matches(word, list(words), n=1)
+    """`"; did you mean 'deter'?"` for the closest of `words`, or an empty string when none is close.
+
+    A slip of a letter comes first, then one that has every part of the word, as `env.episode_frames` has those of `env_frames`.
+    """
+    known, parts = list(words), set(re.split("[._-]", word))
+    fuller = [one for one in known if parts <= set(re.split("[._-]", one))]
+    matches = (
+        difflib.get_close_matches(word, known, n=1, cutoff=0.85)
+        or difflib.get_close_matches(word, fuller, n=1, cutoff=0.0)
+        or difflib.get_close_matches(word, known, n=1)
+    )
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 

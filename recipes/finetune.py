@@ -24,7 +24,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
-from cwm_hub.command_line import loading, progress_line
+from cwm_hub.command_line import how_many, loading, progress_line
 from recipes.run.command_line import parse_config
 from recipes.run.finetune_settings import FinetuneConfig, check_same_config, is_finished, with_fallback
 
@@ -456,11 +456,7 @@ def tell_short(replay: Replay, agent: Agent) -> bool:
     """Whether there are episodes from which nothing is learned; says so where there are."""
     episodes, steps = replay.shorter_than(agent.episode_rows)
     if episodes:
-        are = (
-            f"1 episode of {steps:,} steps is"
-            if episodes == 1
-            else f"{episodes:,} episodes of {steps:,} steps are"
-        )
+        are = how_many(episodes, f"episode of {steps:,} steps is", f"episodes of {steps:,} steps are")
         print(
             f"\n{are} shorter than the {agent.episode_rows} frames that the agent learns from at once: such episodes are never "
             "drawn from the replay, as in the official code (left_out_episodes and left_out_steps in metrics.jsonl count "

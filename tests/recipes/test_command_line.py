@@ -248,6 +248,23 @@ def test_a_mistake_is_one_line(arguments, sentence, capsys):
     assert printed.err.startswith("error: ") and sentence in printed.err and printed.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("env_frames", "env.episode_frames"),  # and not env.name
+        ("steps", "agent_steps"),
+        ("image-size", "env.image_size"),
+        ("seeds", "seed"),
+        ("agnet_steps", "agent_steps"),
+        ("eval_every", "evaluate_every_steps"),
+    ],
+)
+def test_the_name_that_was_meant_is_suggested(word, meant, capsys):
+    with pytest.raises(SystemExit):
+        parse_config(FinetuneConfig, [f"--{word}", "3"])
+    assert f"did you mean {meant!r}?" in capsys.readouterr().err
+
+
 def test_a_misspelt_key_in_the_file_suggests_the_right_one(file, capsys):
     file.write_text("run: x\nlerning_rate: 1\n")
     with pytest.raises(SystemExit):

@@ -168,7 +168,9 @@ def test_a_run_says_what_it_uses_and_how_long_it_takes(train, shards, tmp_path, 
     )
     assert f"warning: more than half of the clips of {shards} are left out" in told
     assert re.search(r"first update after [\d.]+ s: about 0:\d\d:\d\d for 2 updates at that rate\n", told)
-    assert re.search(r"\n +1 / 2  loss +-  image .* [\d.]+ updates/s  data wait +\d+ %  left 0:\d\d:\d\d\n", told)
+    assert re.search(
+        r"\n +1 / 2  loss +-  image .* [\d.]+ updates/s  data wait +\d+ %  left 0:\d\d:\d\d\n", told
+    )
     assert ("contextwm-debug takes days on a CPU; contextwm-small" in told) is (large == 10)
 
 
