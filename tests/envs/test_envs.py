@@ -106,7 +106,12 @@ def test_scenes_are_filmed_without_gl_and_only_what_is_missing(tmp_path: Path) -
     command = [sys.executable, "recipes/render_clips.py", "--env", "scenes", "--out", str(tmp_path)]
     command += ["--seeds", "[3, 4]", "--frames", "6", "--image_size", "16"]
     environment = os.environ | {"MUJOCO_GL": "osmesa", "PYOPENGL_PLATFORM": "nowhere"}
-    subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=environment)
+    told = subprocess.run(
+        command, check=True, capture_output=True, text=True, cwd=ROOT, env=environment
+    ).stdout
+    assert (
+        told.startswith(f"2 of 2 videos\n2 videos in {tmp_path}, 2 of them new, ") and told.count("\n") == 2
+    )
     first, second = (tmp_path / f"scenes_{seed}.mp4" for seed in (3, 4))
     with av.open(str(first)) as container:
         assert [frame.width for frame in container.decode(video=0)] == [16] * 6
