@@ -24,6 +24,13 @@ def test_every_block_says_its_language() -> None:
         assert piece.language in LANGUAGES or piece.page == "README.md", piece
 
 
+def test_a_page_has_one_title_so_that_its_contents_list_all_of_it() -> None:
+    """The table of contents of a page ends where a second heading of the first level begins."""
+    for page in pages():
+        prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        assert len(re.findall(r"^# ", prose, re.MULTILINE)) == 1, page
+
+
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_of_a_page_is_one(page: Path) -> None:
     wrong = [
@@ -130,6 +137,7 @@ def test_the_site_builds_and_with_a_broken_link_or_anchor_it_does_not(tmp_path: 
     keywords = {"cwd": tmp_path, "env": environment(), "capture_output": True, "text": True}
     whole = subprocess.run(command, **keywords)
     assert whole.returncode == 0, whole.stderr
+    assert (tmp_path / "build/docs/mkdocs/extra.css").exists()
     with (tmp_path / "docs/index.md").open("a") as page:
         page.write("\n[a](quickstart.md#no-such-place) [b](nowhere.md)\n")
     broken = subprocess.run(command, **keywords)
