@@ -32,7 +32,7 @@ class Entry:
     def line(self) -> str:
         """The entry as a line of a table."""
         size = "" if self.bytes is None else f"{self.bytes / 1e6:.1f} MB"
-        return f"{self.name:<44} {self.kind:<22} {size:>10}  {self.where}"
+        return f"{self.name:<36} {self.kind:<18} {size:>10}  {self.where}"
 
 
 def embedded_names() -> list[str]:

@@ -34,7 +34,7 @@ def run(args: Any) -> Iterator[str]:
     from cwm_hub.hub.names import find_checkpoint
 
     a, b = describe(find_checkpoint(args.a)), describe(find_checkpoint(args.b))
-    yield f"{'':<36} {a.name:<32} {b.name}"
+    yield from (f"A {a.name}", f"B {b.name}")
     for title in ("facts", "parents", "training", "config"):
         yield from _differences(title, getattr(a, title), getattr(b, title))
     yield from _scores(a, b)
@@ -46,7 +46,15 @@ def _differences(title: str, a: Mapping[str, str], b: Mapping[str, str]) -> Iter
     differing = [key for key in keys if a.get(key) != b.get(key)]
     yield f"{title}: {len(differing)} of {len(keys)} differ" if keys else f"{title}: not recorded"
     for key in differing:
-        yield f"  {key:<34} {a.get(key, '-'):<32} {b.get(key, '-')}"
+        yield from _row(f"  {key}", a.get(key, "-"), b.get(key, "-"))
+
+
+def _row(name: str, a: str, b: str) -> Iterator[str]:
+    """Side by side in 80 characters, below each other where a cell would touch the next."""
+    if len(name) < 30 and len(a) < 26 and len(b) < 25:
+        yield f"{name:<30}{a:<26}{b}"
+    else:
+        yield from (name, f"    A {a}", f"    B {b}")
 
 
 def _scores(a: "Description", b: "Description") -> Iterator[str]:
@@ -82,12 +90,11 @@ def _apart(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
         for data_set in dict.fromkeys([*found[0], *found[1]]):
             sides = [card.get(data_set) for card in found]
             cells = ["-" if side is None else words.interval(side) for side in sides]
-            row = f"{f'{data_set}, {name}':<36} {cells[0]:<32} {cells[1]}"
             counts = [
                 {count: side[count] for count in words.COUNTS if count in side}
                 for side in sides
                 if side is not None
             ]
-            yield (
-                row if counts[0] == counts[-1] else f"{row} (measured on other counts: these do not compare)"
-            )
+            yield from _row(f"{data_set}, {name}", *cells)
+            if counts[0] != counts[-1]:
+                yield "    measured on other counts: these do not compare"

@@ -43,11 +43,11 @@ def run(args: Any) -> Iterator[str]:
         found = reproduce_episodes(checkpoint, env_name=args.env)
     else:
         found = reproduce_scorecard(checkpoint, args.data)
-    yield f"{'':<44} {'published':>12} {'measured':>12} {'difference':>12}"
+    yield f"{'':<40} {'published':>12} {'measured':>12} {'difference':>12}"
     for number in found.numbers:
         unit = f" {number.unit}" if number.unit else ""
         difference = number.measured - number.published
-        yield f"{number.what + unit:<44} {number.published:>12.4f} {number.measured:>12.4f} {difference:>+12.4f}"
+        yield f"{number.what + unit:<40} {number.published:>12.4f} {number.measured:>12.4f} {difference:>+12.4f}"
     far = found.largest
     if far is not None:
         yield f"largest difference of a window: {far.measured - far.published:+.4g} {far.unit} ({far.what})"

@@ -114,12 +114,28 @@ def test_compare_shows_what_differs_and_the_scores_window_by_window(tmp_path, ca
     a = save(tmp_path / "a", "plainwm-debug", card=scorecard((20, 22, 24)), updates=7, seed=1)
     b = save(tmp_path / "b", "contextwm-debug", card=scorecard((21, 24, 27)), updates=7, seed=2)
     lines = said(capsys, "compare", a, b)
+    assert lines[:2] == [f"A {a}", f"B {b}"]
     assert "frame.context none -" in lines and "frame.context.heads - 2" in lines
     assert "seed 1 2" in lines and "training: 1 of 2 differ" in lines
     assert not any(line.startswith(("rssm.", "updates")) for line in lines)
     assert lines[-1].startswith(
         f"{b} is 2.00 dB ahead of {a} ({b} minus {a}: 95 % interval +1.00 to +3.00 dB"
     )
+
+
+def test_compare_keeps_its_columns_apart_in_eighty_characters(tmp_path, capsys):
+    """A commit has 40 characters, a seed few: one is below the other, the other beside it."""
+    commits = ("c" * 40, "d" * 40)
+    a, b = (
+        save(tmp_path / commit[0], "plainwm-debug", seed=seed, git_commit=commit)
+        for seed, commit in enumerate(commits)
+    )
+    assert cli.main(["compare", str(a), str(b)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("  commit")
+    assert lines[at + 1 : at + 3] == [f"    A {commits[0]}", f"    B {commits[1]}"]
+    assert f"{'  seed':<30}{0:<26}{1}" in lines
+    assert all(len(line) <= 80 for line in lines[2:-1])
 
 
 def probed(mean: float, *, train_windows: int = 20, **further: object) -> dict:
@@ -134,11 +150,14 @@ def test_probes_and_planning_stand_under_their_own_names(tmp_path, capsys):
     a = save(tmp_path / "a", "plainwm-debug", card=probed(0.5, planning_error=planning))
     b = save(tmp_path / "b", "plainwm-debug", card=probed(0.75))
     lines = said(capsys, "compare", a, b)
-    probe = "clips, R2 of a linear probe for the state 0.500 [0.400, 0.600] 0.750 [0.650, 0.850]"
-    assert probe in lines and "clips, open-loop planning error 0.250 [0.000, 0.500] -" in lines
+    at = lines.index("clips, R2 of a linear probe for the state")
+    assert lines[at + 1 : at + 3] == ["A 0.500 [0.400, 0.600]", "B 0.750 [0.650, 0.850]"]
+    at = lines.index("clips, open-loop planning error")
+    assert lines[at + 1 : at + 3] == ["A 0.250 [0.000, 0.500]", "B -"]
     assert "are not told apart" in lines[-1]
     c = save(tmp_path / "c", "plainwm-debug", card=probed(0.75, train_windows=40))
-    assert f"{probe} (measured on other counts: these do not compare)" in said(capsys, "compare", a, c)
+    assert "measured on other counts: these do not compare" in said(capsys, "compare", a, c)
+    assert "measured on other counts: these do not compare" not in lines
 
     sentences = (
         "clips: R2 0.500 [0.400, 0.600] of a linear probe for the state, fitted on 20 windows of 8 training videos, "
