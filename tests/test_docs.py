@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import json
 import os
 import re
@@ -151,3 +152,23 @@ def test_every_public_name_is_in_the_reference(room: str) -> None:
     described = set(re.findall(r"^::: cwm_hub\.(?:\w+\.)*(\w+)$", text, re.MULTILINE))
     names = set(importlib.import_module(f"cwm_hub{room}").__all__)
     assert names <= described, f"not in docs/api: {sorted(names - described)}"
+
+
+def reference() -> Iterator[tuple[str, object]]:
+    """What the reference describes: every entry, and the public methods of the classes among them."""
+    for page in (ROOT / "docs/api").glob("*.md"):
+        for place in re.findall(r"^::: ([\w.]+)$", page.read_text(), re.MULTILINE):
+            module, _, name = place.rpartition(".")
+            entry = getattr(importlib.import_module(module), name)
+            yield place, entry
+            if inspect.isclass(entry):
+                for method, value in vars(entry).items():
+                    if not method.startswith("_") and inspect.isfunction(value) and value.__name__ == method:
+                        yield f"{place}.{method}", value
+
+
+def test_the_reference_says_what_each_is_and_what_it_raises() -> None:
+    for place, entry in reference():
+        assert entry.__doc__, place
+        if inspect.isfunction(entry) and re.search(r"\braise \w+Error", inspect.getsource(entry)):
+            assert "Raises:" in entry.__doc__, place

@@ -130,7 +130,11 @@ class Replay:
         return len(short), sum(short)
 
     def add(self, episode: Episode) -> None:
-        """Stores an episode, over the oldest ones where there is no room left."""
+        """Stores an episode, over the oldest ones where there is no room left.
+
+        Raises:
+            ValueError: it is longer than the replay.
+        """
         if len(episode) > len(self._reward):
             raise ValueError(
                 f"an episode of {len(episode)} rows does not fit a replay of {len(self._reward)}: raise replay_steps"

@@ -117,6 +117,9 @@ def probability_of_improvement(
 
     Returns:
         `probability`, and `low` and `high` where every task has two runs or more on both sides.
+
+    Raises:
+        ValueError: other tasks on one side, or a task without a run.
     """
     if ours.keys() != theirs.keys():
         raise ValueError(f"improvement needs the same tasks, got {sorted(ours)} and {sorted(theirs)}")

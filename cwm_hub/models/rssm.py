@@ -278,6 +278,9 @@ class RSSM(nn.Module):
 
         Returns:
             The priors stacked over I.
+
+        Raises:
+            ValueError: both or neither of `action` and `steps`.
         """
         if (action is None) == (steps is None):
             raise ValueError("imagine takes either actions or a number of steps, not both and not neither")

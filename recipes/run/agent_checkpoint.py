@@ -20,7 +20,7 @@ from cwm_hub.config import from_dict
 from cwm_hub.hub.pretrained import from_pretrained
 from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.shards.storage import commit_folder
-from recipes.run.folder import RecipeError, keep_newest, step_directory
+from recipes.run.folder import RecipeError, keep_newest, step_directory, writing
 
 
 @dataclass
@@ -62,7 +62,8 @@ def save_checkpoint(
     if agent.device.type == "cuda":
         random["cuda"] = torch.cuda.get_rng_state(agent.device)
     training = {"agent": agent.training_state(), "random": random, "under_way": collector.state()}
-    torch.save(training, temporary / "training.pt")
+    with writing(temporary):
+        torch.save(training, temporary / "training.pt")
     state = {"progress": asdict(progress), "parent": parent, "replay": replay.state()}
     (temporary / "state.json").write_text(json.dumps(state))
     commit_folder(temporary, target)

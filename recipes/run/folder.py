@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -47,6 +48,22 @@ def one_sentence_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Turn what torch and safetensors make of a full disk, a RuntimeError and an error of their own, into one sentence.
+
+    Raises:
+        OSError: the file was not written.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not re.search("inline_container|PytorchStreamWriter|I/O error", str(error)):
+            raise
+        free = shutil.disk_usage(place.parent).free
+        raise OSError(f"cannot write {place}: its disk has {free / 1e6:,.1f} MB left") from error
 
 
 def lock_run(run: Path) -> TextIO:

@@ -22,7 +22,7 @@ from cwm_hub.clips.loader import ClipLoader
 from cwm_hub.clips.sampling import resume_batch
 from cwm_hub.models.registry import model_config
 from cwm_hub.shards.storage import commit_folder
-from recipes.run.folder import RecipeError, keep_newest, saved_steps, step_directory
+from recipes.run.folder import RecipeError, keep_newest, saved_steps, step_directory, writing
 from recipes.run.pretrain_settings import PretrainConfig
 
 
@@ -186,7 +186,8 @@ def save(
         return False
     target = step_directory(checkpoints, state.updates)
     temporary = target.with_suffix(".tmp")
-    accelerator.save_state(str(temporary))
+    with writing(temporary):
+        accelerator.save_state(str(temporary))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         commit_folder(temporary, target)

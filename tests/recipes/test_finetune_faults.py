@@ -507,3 +507,12 @@ def test_a_random_policy_is_evaluated_once_on_the_evaluation_seeds(whole_run: Pa
 def test_samples_need_not_be_evaluated(tmp_path: Path) -> None:
     assert main(arguments(tmp_path / "run", agent_steps=1, evaluate_sampled=False)) == 0
     assert {row["policy"] for row in rows(tmp_path / "run" / "eval.jsonl")} == {"random", "mode"}
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    """torch tells of it by a RuntimeError about the positions in its zip file."""
+    with pytest.raises(OSError, match=r"cannot write .*/step-1.tmp: its disk has [\d,.]+ MB left"):
+        with folder.writing(tmp_path / "step-1.tmp"):
+            torch.save(torch.zeros(100_000), "/dev/full")
+    with pytest.raises(RuntimeError, match="another"), folder.writing(tmp_path):
+        raise RuntimeError("another")
