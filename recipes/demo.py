@@ -137,11 +137,7 @@ def learn(out: Path, data: list[Path], *, scratch: bool, updates: int | None) ->
 def act(out: Path, *, updates: int | None) -> list[Stage]:
     """An agent on a model of the scenes that others acted in: clips without actions, pre-training, fine-tuning."""
     recipes, videos, shards, run = ROOT / "recipes", out / "scenes", out / "shards" / "scenes", out / MINI
-    command: list[str | Path] = [
-        recipes / "finetune.py",
-        "--config",
-        recipes / "configs" / "finetune" / "scenes.yaml",
-    ]
+    settings = recipes / "configs" / "finetune" / "scenes.yaml"
     return [
         Stage(
             "render scenes",
@@ -152,7 +148,15 @@ def act(out: Path, *, updates: int | None) -> list[Stage]:
         pretrain(run, MINI, [shards], embedded=False, updates=updates, settings="scenes.yaml"),
         Stage(
             "fine-tune on scenes",
-            [*command, "--init", run / "model", "--run", out / "finetune"],
+            [
+                recipes / "finetune.py",
+                "--config",
+                settings,
+                "--init",
+                run / "model",
+                "--run",
+                out / "finetune",
+            ],
             out / "finetune" / "agent",
         ),
     ]

@@ -44,7 +44,6 @@ def prediction_grid(
     *,
     observed_frames: int,
     captions: Sequence[str] | None = None,
-    columns: int = 10,
 ) -> Figure:
     """Truth, every model and its error over time, the frames that the models saw marked.
 
@@ -53,9 +52,10 @@ def prediction_grid(
         predictions: Name -> reconstructions of the observed frames, then the open-loop prediction.
         observed_frames: Frames that the models saw.
         captions: One line per window.
-        columns: Time steps shown; a longer window is thinned evenly, observed and predicted frames apart.
+
+    Ten time steps are shown: a longer window is thinned evenly, observed and predicted frames apart.
     """
-    times = _shown_times(truth.shape[1], observed_frames, columns)
+    times = _shown_times(truth.shape[1], observed_frames, 10)
     cell = truth.shape[-1] * (scale := pixel_scale(truth.shape[-1], 96))
     names = ["truth", *itertools.chain.from_iterable((name, "error") for name in predictions)]
     block = len(names) * (cell + 2) + 26
@@ -145,10 +145,8 @@ def composition_figure(
     own: UInt8[Tensor, "B T 3 H W"],
     context: UInt8[Tensor, "B 3 H W"],
     composed: UInt8[Tensor, "B T 3 H W"],
-    *,
-    columns: int = 8,
 ) -> Figure:
-    """The dynamics of A decoded with the context frame of another clip B: what the latents carry, and what not.
+    """The dynamics of A decoded with the context frame of another clip B, at eight times: what the latents carry, and what not.
 
     Args:
         dynamics: Windows A, a block of rows each.
@@ -156,11 +154,10 @@ def composition_figure(
         own: A, decoded from latents of its every frame in its own context.
         context: Context frame of B.
         composed: The same latents decoded in the context of B.
-        columns: Time steps shown.
     """
     side = context.shape[-1]
     cell = side * (scale := pixel_scale(side, 96))
-    times = np.linspace(0, dynamics.shape[1] - 1, min(columns, dynamics.shape[1])).round().astype(int)
+    times = np.linspace(0, dynamics.shape[1] - 1, min(8, dynamics.shape[1])).round().astype(int)
     width = _GUTTER + cell + 14 + len(times) * (cell + 2) + 10
     sheet = Sheet(width, 50 + len(context) * (3 * (cell + 2) + 18))
     sheet.words("context frame", _GUTTER, 18, size=8.5)
@@ -197,37 +194,32 @@ def write_video(
     predictions: Mapping[str, UInt8[Tensor, "B T 3 H W"]],
     *,
     observed_frames: int,
-    frames_per_second: float = 8.0,
-    pairs_across: int = 2,
 ) -> Path:
     """An mp4 of truth beside predictions: a grey bar under the frames that were seen, an orange one in open loop.
 
-    Every pixel is at least 4 x 4. The last frame stays for half a second.
+    Two windows across, every pixel at least 4 x 4, eight frames a second; the last frame stays for half a second.
     """
     pictures = []
     for time in range(truth.shape[1]):
         when = f"seen {time + 1}" if time < observed_frames else f"+{time + 1 - observed_frames}"
         videos = {name: _frames(video[:, time]) for name, video in {"truth": truth, **predictions}.items()}
         colour = SEEN if time < observed_frames else OPEN_LOOP
-        pictures.append(_video_picture(videos, when, colour, pairs_across))
-    pictures += [pictures[-1]] * int(frames_per_second / 2)
-    return write_mp4(path, pictures, frames_per_second=frames_per_second)
+        pictures.append(_video_picture(videos, when, colour))
+    return write_mp4(path, [*pictures, *pictures[-1:] * 4], frames_per_second=8.0)
 
 
-def _video_picture(
-    videos: Mapping[str, np.ndarray], when: str, colour: str, pairs_across: int
-) -> Image.Image:
+def _video_picture(videos: Mapping[str, np.ndarray], when: str, colour: str) -> Image.Image:
     """One frame of the mp4, its sides even as yuv420p wants them; `videos` are [B, H, W, 3]."""
     windows, side = next(iter(videos.values())).shape[:2]
     cell = side * (scale := max(4, pixel_scale(side, 192)))
     width, height = len(videos) * (cell + 2) + 14, cell + 34
-    size = min(windows, pairs_across) * width, -(-windows // pairs_across) * height
+    size = min(windows, 2) * width, -(-windows // 2) * height
     canvas = Image.new("RGB", (size[0] + size[0] % 2, size[1] + size[1] % 2), PAPER)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=13)
     for window in range(windows):
         for at, (name, frames) in enumerate(videos.items()):
-            x = window % pairs_across * width + 6 + at * (cell + 2)
-            y = window // pairs_across * height + 20
+            x = window % 2 * width + 6 + at * (cell + 2)
+            y = window // 2 * height + 20
             canvas.paste(Image.fromarray(enlarged(frames[window], scale)), (x, y))
             draw.text((x, y - 4), name, fill=INK, font=font, anchor="ls")
             if at == 0:
@@ -240,7 +232,7 @@ def _video_picture(
 
 
 def latent_embedding(
-    features: Float[np.ndarray, "N F"], labels: Sequence[int], names: Mapping[int, str], *, seed: int = 0
+    features: Float[np.ndarray, "N F"], labels: Sequence[int], names: Mapping[int, str]
 ) -> tuple[Figure, dict[str, float]]:
     """t-SNE of clip features coloured by label, and `metrics.separability` of the features themselves.
 
@@ -248,13 +240,12 @@ def latent_embedding(
         features: Time-averaged latents, one row per clip.
         labels: Class of every clip.
         names: Class -> words.
-        seed: Of t-SNE.
     """
     from sklearn.manifold import TSNE
 
     numbers = separability(features, labels)
     perplexity = min(30.0, (len(features) - 1) / 3)
-    points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(features)
+    points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 4.0), dpi=150, layout="constrained")
         axes = figure.subplots()

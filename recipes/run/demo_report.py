@@ -71,15 +71,11 @@ def demo_page(run: Path, *, title: str) -> str:
 def pretraining_runs(run: Path) -> list[Path]:
     """Folders of pre-training runs, those of context models first."""
     folders = [
-        path.parent for path in run.glob("*/metrics.jsonl") if not (path.parent / "eval.jsonl").exists()
+        path.parent
+        for path in run.glob("*/metrics.jsonl")
+        if path.parent.name != "finetune" and any("image_loss" in row for row in read_rows(path))
     ]
-    folders = [
-        path for path in folders if any("image_loss" in row for row in read_rows(path / "metrics.jsonl"))
-    ]
-    return sorted(
-        (path for path in folders if path.name != "finetune"),
-        key=lambda path: (not path.name.startswith("context"), path.name),
-    )
+    return sorted(folders, key=lambda path: (not path.name.startswith("context"), path.name))
 
 
 def data_section(run: Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -290,16 +286,14 @@ def stage_section(run: Path) -> dict[str, Any] | None:
         {
             "stage": name,
             "time": duration(row["seconds"]),
-            "cpu": duration(row["cpu_seconds"]) if "cpu_seconds" in row else "",
-            "status": row.get("status", ""),
-            "command": row.get("command", ""),
+            "cpu": duration(row["cpu_seconds"]),
+            "status": row["status"],
+            "command": row["command"],
         }
         for name, row in latest.items()
     ]
-    total = {key: sum(row.get(key, 0.0) for row in latest.values()) for key in ("seconds", "cpu_seconds")}
-    measured = all("cpu_seconds" in row for row in latest.values())
-    cpu = duration(total["cpu_seconds"]) if measured else ""
-    return {"rows": rows, "total": duration(total["seconds"]), "cpu": cpu}
+    wall, cpu = (sum(row[key] for row in latest.values()) for key in ("seconds", "cpu_seconds"))
+    return {"rows": rows, "total": duration(wall), "cpu": duration(cpu)}
 
 
 def lead(

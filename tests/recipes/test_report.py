@@ -199,7 +199,16 @@ def test_card_html_lets_no_foreign_markup_through():
 def test_missing_stages_are_sentences(tmp_path):
     write_clips(tmp_path / "run/shards/real")
     write_rows(
-        tmp_path / "run/stages.jsonl", [{"stage": "fine-tune on reach", "seconds": 1.0, "status": "failed"}]
+        tmp_path / "run/stages.jsonl",
+        [
+            {
+                "stage": "fine-tune on reach",
+                "seconds": 1.0,
+                "cpu_seconds": 0.5,
+                "status": "failed",
+                "command": "make it",
+            }
+        ],
     )
     text = words(demo_report.demo_page(tmp_path / "run", title="half a run"))
     for sentence in (
