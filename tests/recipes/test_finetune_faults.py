@@ -511,8 +511,8 @@ def test_samples_need_not_be_evaluated(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     """torch tells of it by a RuntimeError about the positions in its zip file."""
-    with pytest.raises(OSError, match=r"cannot write .*/step-1.tmp: its disk has [\d,.]+ MB left"):
-        with folder.writing(tmp_path / "step-1.tmp"):
-            torch.save(torch.zeros(100_000), "/dev/full")
+    said = r"cannot write .*/step-1.tmp: its disk has [\d,.]+ MB left"
+    with pytest.raises(OSError, match=said), folder.writing(tmp_path / "step-1.tmp"):
+        torch.save(torch.zeros(100_000), "/dev/full")
     with pytest.raises(RuntimeError, match="another"), folder.writing(tmp_path):
         raise RuntimeError("another")
