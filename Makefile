@@ -13,7 +13,8 @@ help:  ## list the targets
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"error: Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[all,dev]"
+	@echo "installing into $(VENV): 8 GB, most of it torch with CUDA; minutes"
+	$(BIN)/python -m pip install --disable-pip-version-check --editable ".[all,dev]"
 	@touch $@
 
 demo: $(STAMP)  ## the whole loop on the embedded clips, to runs/demo/report.html
@@ -35,7 +36,7 @@ check: $(STAMP) docs  ## documentation, format, lint, types, import directions a
 
 docs: $(STAMP)  ## the documentation, to build/docs/index.html; a broken link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file docs/mkdocs/mkdocs.yml
-	@echo "$(CURDIR)/build/docs/index.html"
+	@echo "$(CURDIR)/build/docs/index.html (with search: python3 -m http.server --directory build/docs)"
 
 format: $(STAMP)  ## rewrite the code as `check` wants it
 	$(BIN)/ruff format .
