@@ -27,10 +27,6 @@ COMMANDS = {
         "cwm_hub.hub.publish_command",
         "a run's model, scores, pictures and card to the Hub or a directory",
     ),
-    "space": (
-        "cwm_hub.hub.space_command",
-        "the same page as the folder of a Hugging Face Space",
-    ),
     "watch": ("cwm_hub.hub.watch_command", "a film of a saved agent in its task, or in another"),
     "verify": ("cwm_hub.hub.verify_command", "whether a checkpoint is as it was published"),
 }

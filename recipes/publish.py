@@ -41,6 +41,8 @@ class PublishConfig:
     """Keep what people wrote into the README.md that is there, or write it anew."""
     pictures: Literal["auto", "all", "none"] = "auto"
     """mp4 and png files; auto sends frames to the Hub only where the videos' licences are recorded as allowing it."""
+    space: str | None = None
+    """Also a new folder for a Hugging Face Space with the page of the model."""
     steps: bool = False
     """Also every checkpoint that a pre-training run kept, each on a branch step-<updates> of the repository."""
     dry_run: bool = False

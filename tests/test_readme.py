@@ -59,7 +59,6 @@ NOT_RUN = {
     "python recipes/report.py --runs": "needs that sweep; tests/recipes/test_runs_report.py makes such a page",
     "cwm-hub watch": "needs that sweep; tests/hub/test_watch.py films an agent",
     "cwm-hub app": "serves until it is interrupted; tests/hub/test_space.py asks it",
-    "cwm-hub space": "tests/hub/test_space.py writes such folders",
 }
 """The beginning of a command -> why it is not run here."""
 

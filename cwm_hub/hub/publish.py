@@ -13,6 +13,7 @@ from cwm_hub.hub.files import form_of, read_json
 from cwm_hub.hub.names import RUN_RESULTS, find_checkpoint, measured_weights, run_folders
 from cwm_hub.hub.pretrained import publishable, push_to_hub
 from cwm_hub.hub.saving import checked_target, save_pretrained
+from cwm_hub.hub.space.folder import check_space, write_space
 from cwm_hub.hub_client.cards import CARD
 from cwm_hub.hub_client.commit import hub_api
 from cwm_hub.hub_client.errors import HubError, hub_errors
@@ -20,6 +21,9 @@ from cwm_hub.hub_client.names import PREFIXES, HubName, check_ref, hub_name
 
 UNMEASURED = "without an evaluation: the card has no score; recipes/evaluate.py --out RUN/evaluation measures a video world model"
 """Said where neither a scorecard nor an agent's evaluation is in the run folder."""
+
+SPACE_WRITTEN = "{place}: python {place}/app.py tries the page, hf upload OWNER/NAME {place} --repo-type space publishes it"
+"""Said of a Space's folder."""
 
 Pictures = Literal["auto", "all", "none"]
 
@@ -42,6 +46,8 @@ class PublishSettings:
     """Of the weights, as the Hub names licences; by default mit, and other where videos behind them may not be passed on."""
     replace_card: bool = False
     """Write README.md anew, with nothing of what people wrote into the one that is there."""
+    space: Path | None = None
+    """A new folder for a Hugging Face Space with the page of what was published."""
     pictures: Pictures = "auto"
     """mp4 and png files; auto sends frames to the Hub only where every licence of the videos is recorded as allowing it."""
 
@@ -62,19 +68,26 @@ class Publication:
     """Whether it was left undone."""
     measured: bool
     """Whether a scorecard or an agent's evaluation went along."""
+    space: Path | None
+    """Folder of the Space with its page."""
 
     def lines(self) -> list[str]:
         """What a command says of it."""
         unmeasured = [] if self.measured else [UNMEASURED]
         if not self.dry_run:
             done = f'published to {self.place}; load it with cwm_hub.from_pretrained("{self.name}")'
-            return [done, *unmeasured]
+            return [
+                done,
+                *unmeasured,
+                *([] if self.space is None else [SPACE_WRITTEN.format(place=self.space)]),
+            ]
         total = sum(self.files.values())
         return [
             *(f"{size:>12,}  {file}" for file, size in self.files.items()),
             f"{total:>12,}  bytes would go to {self.place}, with this card:\n",
             self.card,
             *unmeasured,
+            *([] if self.space is None else [f"and the page of it to {self.space}"]),
         ]
 
 
@@ -97,11 +110,13 @@ def publish(
     _check_options(settings, to, on_hub=target is not None)
     branch = target.at(settings.revision).revision if target else None
     place = target.repo_id + (f"@{branch}" if branch else "") if target else to
-    name = settings.name or place
+    name, published = settings.name or place, place
     with _staged(run, name, settings, on_hub=target is not None) as staged:
         files = {file: path.stat().st_size for file, path in publishable(staged).items()}
         card = (staged / CARD).read_text(encoding="utf-8")
         measured = (staged / SCORECARD).is_file() or "evaluation" in (_read_json(run, TRAIN) or {})
+        if settings.space is not None:
+            check_space(find_checkpoint(staged), settings.space)
         if dry_run:
             place = f"hf://{place}" if target else str(checked_target(to))
         elif target is None:
@@ -116,7 +131,9 @@ def publish(
                 pull_request=settings.pull_request,
                 replace_card=settings.replace_card,
             )
-    return Publication(place, name, files, card, dry_run, measured)
+    if settings.space is not None and not dry_run:
+        write_space(published, settings.space)
+    return Publication(place, name, files, card, dry_run, measured, settings.space)
 
 
 def hub_target(to: str) -> HubName | None:
@@ -148,6 +165,10 @@ def _check_options(settings: PublishSettings, to: str, *, on_hub: bool) -> None:
     if not on_hub and asked:
         raise CheckpointError(
             f"--revision, --tag, --pr and --public are for the Hub, and {to} is a directory (a repository is hf://owner/name)"
+        )
+    if settings.space is not None and settings.pull_request:
+        raise CheckpointError(
+            "--space shows what was published, and --pr only proposes it: leave out one of them"
         )
 
 

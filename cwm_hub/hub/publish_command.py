@@ -39,6 +39,9 @@ def add_arguments(parser: "argparse.ArgumentParser") -> None:
         help="mp4 and png files; auto sends frames to the Hub only where the videos' licences are recorded as allowing it",
     )
     parser.add_argument(
+        "--space", type=Path, metavar="DIR", help="also a new folder for a Hugging Face Space with its page"
+    )
+    parser.add_argument(
         "--steps",
         action="store_true",
         help="also every checkpoint that a pre-training run kept, each on a branch step-<updates> of the repository",
@@ -52,6 +55,7 @@ def run(args: Any) -> Iterator[str]:
     Args:
         args: the options above by name, as this command's or as the recipe's settings.
     """
+    from cwm_hub.hub.files import local_path
     from cwm_hub.hub.publish import PublishSettings, publish
     from cwm_hub.hub.publish_steps import publish_step, steps_of
 
@@ -64,6 +68,7 @@ def run(args: Any) -> Iterator[str]:
         licence=args.license,
         replace_card=args.card == "replace",
         pictures=args.pictures,
+        space=None if args.space is None else local_path(args.space),
     )
     run = Path(args.run)
     steps = steps_of(run, args.to, settings) if args.steps else []

@@ -61,7 +61,7 @@ def publish_step(
     Raises:
         CheckpointError: no finished run, or weights that are not its model's.
     """
-    branch = dataclasses.replace(settings, revision=step.name, tag=None)
+    branch = dataclasses.replace(settings, revision=step.name, tag=None, space=None)
     with tempfile.TemporaryDirectory() as scratch:
         _as_run(run, step, Path(scratch))
         return publish(Path(scratch), to, branch, dry_run=dry_run)

@@ -1,21 +1,27 @@
 """The page to look at a model: the clips that it takes, the Space's folder, and the page itself."""
 
 import argparse
+import base64
+import contextlib
+import json
+import os
 import runpy
 import shutil
 import socket
 import subprocess
 import sys
+import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import gradio_client
 import numpy as np
 import pytest
 import yaml
-from hub_process import checkpoint, run_python
+from hub_process import run_python
 from made_videos import counting_frames, read_numbers, write_video
 from PIL import Image
 
@@ -24,7 +30,7 @@ from cwm_hub.cli import main
 from cwm_hub.hub import app_command
 from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.hub.space.clips import read_clip, sample_clips
-from cwm_hub.hub.space.folder import SPACE
+from cwm_hub.hub.space.folder import SPACE, write_space
 from cwm_hub.models.registry import create_model
 from dataprep.decode.frames import DecodeSettings, open_video
 
@@ -63,12 +69,15 @@ def test_too_few_frames_and_what_is_no_video_or_names_other_files_are_refused(tm
             read_clip(tmp_path / "other.mp4", size=32, frames=2)
 
 
-def test_the_folder_of_a_space(server, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    model, space = (
-        save_pretrained(create_model("plainwm-debug"), tmp_path / "it's: a model"),
-        tmp_path / "space",
-    )
-    assert main(["space", str(model), str(space)]) == 0
+def test_a_publish_writes_the_folder_of_a_space(
+    server, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    save_pretrained(create_model("plainwm-debug"), tmp_path / "run" / "model", card=False)
+    model, space = tmp_path / "it's: a model", tmp_path / "space"
+    assert main(["publish", str(tmp_path / "run"), str(model), "--space", str(space), "--dry-run"]) == 0
+    assert not space.exists() and capsys.readouterr().out.endswith(f"and the page of it to {space}\n")
+    assert main(["publish", str(tmp_path / "run"), str(model), "--space", str(space)]) == 0
+    assert f"{space}: python {space}/app.py tries the page" in capsys.readouterr().out
     header = yaml.safe_load((space / "README.md").read_text().split("---")[1])
     assert header == SPACE | {"title": "it's: a model"}
     assert (space / "requirements.txt").read_text() == f"cwm-hub[demo]=={cwm_hub.__version__}\n"
@@ -79,20 +88,38 @@ def test_the_folder_of_a_space(server, tmp_path: Path, capsys: pytest.CaptureFix
     )
     assert next(files) == next(files)
 
-    code = "import sys; from cwm_hub import push_to_hub; from cwm_hub.cli import main; push_to_hub(sys.argv[1], 'someone/wm'); main(['space', 'someone/wm', sys.argv[2]])"
-    run_python(server, tmp_path, "-c", code, checkpoint(tmp_path / "pushed", 0.5), tmp_path / "of-hub")
-    commit = server.repos["model", "someone/wm"].branches["main"]
+    to = ("hf://someone/wm", "--revision", "v2", "--space")
+    run_python(server, tmp_path, "-m", "cwm_hub.cli", "publish", tmp_path / "run", *to, tmp_path / "of-hub")
+    commit = server.repos["model", "someone/wm"].branches["v2"]
     app = (tmp_path / "of-hub" / "app.py").read_text()
     assert f"MODEL = 'someone/wm'\nmake_page(MODEL, revision='{commit}', title='wm')" in app
 
-    fixture = ROOT / "tests" / "fixtures" / "checkpoint_v1" / "action_world_model"
-    for source, sentence in {
-        model: f"{space} is not empty: name a folder that is new",
-        fixture: f"{fixture} holds a ActionWorldModel, expected a VideoWorldModel",
+
+def test_a_space_that_cannot_be_is_refused_before_anything_is_published(tmp_path: Path, capsys) -> None:
+    other, run = ROOT / "tests" / "fixtures" / "checkpoint_v1" / "action_world_model", tmp_path / "run"
+    save_pretrained(create_model("plainwm-debug"), run / "model", card=False)
+    shutil.copytree(other, tmp_path / "other" / "model")
+    place, free = tmp_path / "published", tmp_path / "free"
+    for words, sentence in {
+        (run, place, "--space", run): f"{run} is not empty: name a folder that is new",
+        (
+            tmp_path / "other",
+            place,
+            "--space",
+            free,
+        ): "a page shows a VideoWorldModel, not a ActionWorldModel",
+        (
+            run,
+            "hf://a/b",
+            "--space",
+            free,
+            "--pr",
+        ): "--space shows what was published, and --pr only proposes it",
     }.items():
-        capsys.readouterr()
-        assert main(["space", str(source), str(space if source == model else tmp_path / "new")]) == 1
-        assert capsys.readouterr().err == f"error: {sentence}\n"
+        assert main(["publish", *map(str, words)]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: {sentence}") and said.count("\n") == 1, said
+        assert not place.exists() and not free.exists()
 
 
 def test_without_gradio_one_sentence_says_what_to_install(monkeypatch, capsys: pytest.CaptureFixture) -> None:
@@ -153,11 +180,71 @@ def test_the_page_answers_and_refuses(address: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on PATH to draw the page")
-def test_the_page_is_drawn(address: str, tmp_path: Path) -> None:
-    options = ["--headless", "--no-sandbox", "--window-size=1280,1800", "--virtual-time-budget=30000"]
-    subprocess.run([BROWSER, *options, f"--screenshot={tmp_path / 'page.png'}", address], check=True)
-    drawn = np.asarray(Image.open(tmp_path / "page.png").convert("RGB")).reshape(-1, 3)
-    assert len(np.unique(drawn, axis=0)) > 1000
+def test_the_page_is_drawn_with_a_prediction(address: str, tmp_path: Path) -> None:
+    shown = "[...document.querySelectorAll('img, video')].filter(one => one.currentSrc.startsWith('http'))"
+    place = (
+        "one => [one.videoWidth || one.naturalWidth, ...Object.values(one.getBoundingClientRect().toJSON())]"
+    )
+    with _browser(tmp_path / "profile") as ask:
+        ask("Page.navigate", url=address)
+        for _ in range(300):
+            found = ask("Runtime.evaluate", expression=f"{shown}.map({place})", returnByValue=True)
+            places = found["result"].get("value", [])
+            if len(places) == 3 and all(width for width, *_ in places):
+                break
+            time.sleep(0.2)
+        time.sleep(0.5)  # gradio's progress fades out
+        (tmp_path / "page.png").write_bytes(base64.b64decode(ask("Page.captureScreenshot")["data"]))
+    page = np.asarray(Image.open(tmp_path / "page.png").convert("L")).astype(float)
+    film, *pictures = (
+        page[round(y) : round(y + height), round(x) : round(x + width)]
+        for _, x, y, width, height, *_ in places
+    )
+    assert len(pictures) == 2 and all(picture.std() > 30 for picture in pictures)
+    middle = film.shape[1] // 2
+    truth, prediction = film[60:220, middle - 200 : middle - 40], film[60:220, middle + 40 : middle + 200]
+    assert truth.std() > 30 and 0.8 < np.corrcoef(truth.ravel(), prediction.ravel())[0, 1] < 0.9999
+
+
+@contextlib.contextmanager
+def _browser(profile: Path) -> Iterator[Callable[..., dict[str, Any]]]:
+    """A function that calls a method of the DevTools protocol for a page of 1200 x 1500 pixels."""
+    options = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    )
+    options += " --disable-component-update --disable-sync --remote-debugging-pipe --window-size=1200,1500"
+    commands, to_browser = os.pipe()
+    from_browser, answers = os.pipe()
+    shell = f'exec "$@" 3<&{commands} 4>&{answers}'
+    command = ["bash", "-c", shell, "bash", str(BROWSER), *options.split(), f"--user-data-dir={profile}"]
+    process = subprocess.Popen(command, pass_fds=(commands, answers), stderr=subprocess.DEVNULL)
+    os.close(commands)
+    os.close(answers)
+    session, said = {}, _messages(from_browser)
+
+    def ask(method: str, **parameters: Any) -> dict[str, Any]:
+        message = {"id": 1, "method": method, "params": parameters} | session
+        os.write(to_browser, json.dumps(message).encode() + b"\0")
+        return next(answer for answer in said if answer.get("id") == 1)["result"]
+
+    pages = [one for one in ask("Target.getTargets")["targetInfos"] if one["type"] == "page"]
+    session["sessionId"] = ask("Target.attachToTarget", targetId=pages[0]["targetId"], flatten=True)[
+        "sessionId"
+    ]
+    try:
+        yield ask
+    finally:
+        process.terminate()
+        process.wait()
+        os.close(to_browser)
+        os.close(from_browser)
+
+
+def _messages(descriptor: int) -> Iterator[dict[str, Any]]:
+    rest = b""
+    while piece := os.read(descriptor, 1 << 16):
+        *whole, rest = (rest + piece).split(b"\0")
+        yield from map(json.loads, whole)
 
 
 @pytest.mark.slow
@@ -165,7 +252,7 @@ def test_the_folder_of_a_space_runs(tmp_path: Path, monkeypatch, capsys: pytest.
     import gradio  # seconds
 
     model = save_pretrained(create_model("plainwm-debug"), tmp_path / "mine")
-    assert main(["space", str(model), str(tmp_path / "space")]) == 0
+    write_space(str(model), tmp_path / "space")
     monkeypatch.setattr(
         sys, "ps1", ">>> ", raising=False
     )  # at a prompt gradio does not wait for the page's end

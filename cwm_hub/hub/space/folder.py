@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 import cwm_hub
-from cwm_hub.hub.checkpoint import CheckpointError
+from cwm_hub.hub.checkpoint import Checkpoint, CheckpointError
 from cwm_hub.hub.files import local_path
 from cwm_hub.hub.names import find_checkpoint
 from cwm_hub.hub.pretrained import publishable
@@ -35,8 +35,20 @@ make_page(MODEL, revision={revision!r}, title={title!r}).launch(max_file_size=LA
 '''
 
 TEXT = """A video world model to look at: what it predicts of a clip, where it looks in the context frame, and the clip's
-dynamics in the context of another. The weights are {weights}; `cwm-hub space` wrote this folder.
+dynamics in the context of another. The weights are {weights}; `cwm-hub publish --space` wrote this folder.
 """
+
+
+def check_space(checkpoint: Checkpoint, place: Path) -> None:
+    """Refuses what has no page, or no room for its folder.
+
+    Raises:
+        CheckpointError: another kind of model than a video world model, or something is at `place`.
+    """
+    if not issubclass(checkpoint.model_class, VideoWorldModel):
+        raise CheckpointError(f"a page shows a VideoWorldModel, not a {checkpoint.model_class.__name__}")
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise CheckpointError(f"{place} is not empty: name a folder that is new")
 
 
 def write_space(name: str, place: Path) -> Path:
@@ -50,14 +62,11 @@ def write_space(name: str, place: Path) -> Path:
         place: a folder that does not exist yet, or is empty.
 
     Raises:
-        CheckpointError: no such model, one of another kind, or something is at `place`.
+        CheckpointError: no such model, or as `check_space`.
     """
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise CheckpointError(f"{place} is not empty: name a folder that is new")
     checkpoint = find_checkpoint(name)
+    check_space(checkpoint, place)
     directory = local_path(checkpoint.name)
-    if not issubclass(checkpoint.model_class, VideoWorldModel):
-        raise CheckpointError(f"{name} holds a {checkpoint.model_class.__name__}, expected a VideoWorldModel")
     files: dict[str, Path] = {}
     header, model = SPACE | {"title": checkpoint.name.rpartition("/")[2]}, repr(checkpoint.name)
     weights = "in the package cwm-hub"

@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import gradio as gr
 from matplotlib.figure import Figure
@@ -22,6 +23,11 @@ OBSERVED_FRAMES = 5
 LARGEST_OPEN_LOOP = 29
 """Frames: the shortest sample clip has 34."""
 LARGEST_UPLOAD = "200mb"
+PICTURES = {
+    "attention": "### Where it looks in the context frame",
+    "composition": "### The clip's dynamics in the other clip's context",
+}
+"""Of a model with a context, with their headings."""
 
 
 def make_page(name: str, *, revision: str | None = None, title: str | None = None) -> gr.Blocks:
@@ -38,6 +44,7 @@ def make_page(name: str, *, revision: str | None = None, title: str | None = Non
     model: VideoWorldModel = from_pretrained(name, revision=revision, expect=VideoWorldModel)
     title, samples = title or name, sample_clips()
     said = "Licences of the sample clips: `dataprep/samples/NOTICE` of the package."
+    contextual = model.config.frame.context is not None
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.Markdown(
             f"# {html.escape(title)}\nA world model sees the first {OBSERVED_FRAMES} frames of a clip and goes on alone. "
@@ -45,13 +52,21 @@ def make_page(name: str, *, revision: str | None = None, title: str | None = Non
             f"{said if samples else 'This installation has no sample clips: upload one.'}"
         )
         with gr.Row():
-            clips = _clip_inputs("Clip", list(samples), 0)
-            others = _clip_inputs("Another clip, whose context is borrowed", list(samples), -1)
-        steps = gr.Slider(1, LARGEST_OPEN_LOOP, value=20, step=1, label="Open-loop frames")
-        button = gr.Button("Predict", variant="primary")
-        film = gr.Video(label="Truth and prediction", autoplay=True, loop=True, interactive=False)
-        titles = ("Attention over the context frame", "The clip's dynamics in the other clip's context")
-        pictures = [gr.Image(label=label, format="png", interactive=False) for label in titles]
+            with gr.Column(scale=2, min_width=300):
+                clips = _clip_inputs("Clip", list(samples), 0)
+                with gr.Column(visible=contextual):
+                    others = _clip_inputs("Another clip, whose context is borrowed", list(samples), -1)
+                steps = gr.Slider(1, LARGEST_OPEN_LOOP, value=20, step=1, label="Open-loop frames")
+                button = gr.Button("Predict", variant="primary")
+            with gr.Column(scale=3, min_width=300):
+                gr.Markdown(
+                    "### Truth and prediction\nThe bar below is grey while the model sees the frames, and orange when it goes on alone."
+                )
+                film = gr.Video(**_bare("film"), autoplay=True, loop=True, height=300)
+        pictures = []
+        for name, heading in PICTURES.items():
+            gr.Markdown(heading, visible=contextual)
+            pictures.append(gr.Image(**_bare(name), format="png", visible=contextual))
         show, inputs, outputs = _answer(model, samples), [*clips, *others, steps], [film, *pictures]
         button.click(show, inputs, outputs, api_name="predict", concurrency_limit=1, concurrency_id="look")
         if samples:
@@ -59,12 +74,18 @@ def make_page(name: str, *, revision: str | None = None, title: str | None = Non
     return page
 
 
+def _bare(name: str) -> dict[str, Any]:
+    """A picture or film without the label that gradio would lay over it."""
+    return {"label": name, "show_label": False, "interactive": False, "buttons": ["download"]}
+
+
 def _clip_inputs(label: str, samples: list[str], chosen: int) -> tuple[gr.Dropdown, gr.Video]:
     """A sample clip, or in its place a video of one's own."""
-    first = samples[chosen] if samples else None
-    with gr.Column():
-        sample = gr.Dropdown(samples, value=first, label=label, visible=bool(samples))
-        return sample, gr.Video(label="or upload", sources=["upload"], height=160)
+    sample = gr.Dropdown(
+        samples, value=samples[chosen] if samples else None, label=label, visible=bool(samples)
+    )
+    with gr.Accordion("or upload a video in its place" if samples else label, open=not samples):
+        return sample, gr.Video(label=label, show_label=False, sources=["upload"], height=140)
 
 
 def _answer(model: VideoWorldModel, samples: dict[str, Path]) -> Callable[..., tuple]:
