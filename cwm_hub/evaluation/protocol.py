@@ -1,7 +1,7 @@
 """Which held-out windows are predicted and how: the settings, and the protocol that travels with the scores. No torch."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -45,6 +45,10 @@ class ScoringConfig:
             check_range(self, "windows", at_least=2)
         check_range(self, "observed_frames", "horizon", "samples", "mean_frame_frames", at_least=1)
         check_range(self, "seed", at_least=0)
+
+
+KINDS: dict[str, type] = {"protocol": Mapping, "windows": Sequence, "sources": Mapping, "together": Mapping}
+"""Parts of a scorecard -> what they are."""
 
 
 class ProtocolError(ValueError):
@@ -125,8 +129,14 @@ def check_scorecard(
             f"{where} has format {version!r} and this code reads {SCORECARD_VERSION}: run recipes/evaluate.py again"
         )
     missing = [part for part in ("format_version", *parts) if part not in card]
-    if missing:
-        raise ValueError(f"{where} is not a scorecard, or damaged: it has no {', '.join(missing)}")
+    wrong = [
+        f"{part} is a {type(card[part]).__name__}"
+        for part in parts
+        if part in card and not isinstance(card[part], KINDS[part])
+    ]
+    if missing or wrong:
+        what = f"it has no {', '.join(missing)}" if missing else f"{', '.join(wrong)}"
+        raise ValueError(f"{where} is not a scorecard, or damaged: {what}")
 
 
 def check_same_protocol(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:

@@ -180,6 +180,15 @@ def fvd_sentence(fvd: Mapping[str, Any]) -> str:
     )
 
 
+def encoder_distance_sentence(distance: Mapping[str, float]) -> str:
+    """That of `predict.encoder_distance`, a ruler of this model's own; no full stop."""
+    return (
+        f"Fréchet distance of {number_of(int(distance['frames']), 'open-loop frame')} from the true ones in this model's own "
+        f"encoder: {distance['model']:.2f}, of copy-last-frame {distance['copy_last_frame']:.2f}; lower is better, and it "
+        "compares with no other model's"
+    )
+
+
 PROBES = {"probe_r2_state": "the state", "probe_r2_action": "the next action"}
 """Linear probes of a scorecard, there where they were asked for -> what they read off the latents."""
 
@@ -212,11 +221,15 @@ def planning_sentences(card: Mapping[str, Any]) -> list[str]:
     ]
 
 
+OWN = "frechet_encoder_distance"
+
+
 def further_sentences(card: Mapping[str, Any]) -> list[str]:
-    """What a scorecard has beside the scores of its parts: context, FVD, probes, planning, those that were measured."""
+    """What a scorecard has beside the scores of its parts: context, Fréchet distances, probes, planning, those that were measured."""
     context = [context_sentence(card["context_gap_psnr_db"])] if "context_gap_psnr_db" in card else []
+    own = [encoder_distance_sentence(card[OWN])] if OWN in card else []
     fvd = [fvd_sentence(card["fvd"])] if "fvd" in card else []
-    return context + fvd + probe_sentences(card) + planning_sentences(card)
+    return context + own + fvd + probe_sentences(card) + planning_sentences(card)
 
 
 def interval(score: Mapping[str, float]) -> str:

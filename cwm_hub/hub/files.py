@@ -70,5 +70,9 @@ def form_of(where: str) -> Iterator[None]:
         OverflowError,
         RecursionError,
     ) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        reason = "an entry is of another kind than it should be"
+        if isinstance(error, KeyError):
+            reason = f"there is no {error}"
+        elif isinstance(error, ValueError) and type(error) is not ValueError:  # Python's own speaks of Python
+            reason = " ".join(str(error).split())[:200]
         raise HubError(f"{where} does not have the form that the recipes write ({reason})") from error

@@ -74,8 +74,8 @@ def model_card(directory: Path, *, name: str, parameters: int, licence: str | No
             "assumed": _assumed(train.get("converted_from") or {}),
             "training": inert(training_facts(train)),
             "command": inert(_short_paths(str(train.get("command") or ""))),
-            "versions": inert(train.get("versions", {})),
-            "machine": inert(train.get("machine", {})),
+            "versions": inert(dict(train.get("versions", {}))),
+            "machine": inert(dict(train.get("machine", {}))),
             **episode_facts(train),
         }
         results = episode_results(train, usage)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cwm_hub.evaluation.protocol import check_scorecard
 from cwm_hub.hub.checkpoint import SCORECARD, TRAIN, Checkpoint, CheckpointError
+from cwm_hub.hub.description import SCORED
 from cwm_hub.hub.files import form_of, read_json
 from cwm_hub.hub.names import RUN_RESULTS, find_checkpoint, measured_weights, run_folders
 from cwm_hub.hub.pretrained import publishable, push_to_hub
@@ -188,7 +190,8 @@ def _save(run: Path, place: Path, name: str, settings: PublishSettings, *, on_hu
     train, scorecard = _read_json(run, TRAIN), _read_json(run, SCORECARD)
     with form_of("eval.jsonl"):
         train = _with_intervals(run, train)
-    _check_scorecard(scorecard, found)
+    if scorecard is not None:
+        _check_scorecard(scorecard, found, where=str(_place(run, SCORECARD)))
     with form_of(TRAIN):
         allowed = not on_hub or redistributable(train)
     shown = settings.pictures == "all" or (settings.pictures == "auto" and allowed)
@@ -206,8 +209,12 @@ def _save(run: Path, place: Path, name: str, settings: PublishSettings, *, on_hu
 
 def _read_json(run: Path, file: str) -> dict[str, Any] | None:
     """A JSON file of the run folder or of one of its folders, the first that has it, or None."""
-    path = next((folder / file for folder in run_folders(run) if (folder / file).is_file()), None)
+    path = _place(run, file)
     return None if path is None else read_json(path, where=str(path))
+
+
+def _place(run: Path, file: str) -> Path | None:
+    return next((folder / file for folder in run_folders(run) if (folder / file).is_file()), None)
 
 
 def _with_intervals(run: Path, train: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -247,8 +254,9 @@ def _pictures(run: Path) -> dict[str, Path]:
     return found
 
 
-def _check_scorecard(scorecard: dict[str, Any] | None, model: Checkpoint) -> None:
-    """Refuses numbers that were measured on other weights than those to be published."""
+def _check_scorecard(scorecard: dict[str, Any], model: Checkpoint, *, where: str) -> None:
+    """Refuses what is no scorecard, and numbers that were measured on other weights than those to be published."""
+    check_scorecard(scorecard, where=where, parts=SCORED)
     measured = measured_weights(scorecard)
     if measured is not None and measured != model.identity()["weights_sha256"]:
         raise CheckpointError(

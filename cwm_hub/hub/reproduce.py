@@ -56,7 +56,7 @@ def reproduce_scorecard(checkpoint: Checkpoint, roots: Sequence[str] = ()) -> Re
     card = checkpoint.read(SCORECARD)
     if card is None:
         raise HubError(f"{checkpoint} has no {SCORECARD}: there is nothing to reproduce")
-    where = f"{checkpoint}/{SCORECARD}"
+    where = checkpoint.where(SCORECARD)
     check_scorecard(card, where=where, parts=SCORED)
     with form_of(where):
         protocol, settings, published = card["protocol"], _settings(card["protocol"]), _numbers(card)
@@ -212,6 +212,8 @@ def _numbers(card: Mapping[str, Any]) -> _Numbers:
     if "context_gap_psnr_db" in card:
         gap = card["context_gap_psnr_db"]["difference"]
         means["PSNR that another video's context costs", "dB"] = float(gap["mean"])
+    if "frechet_encoder_distance" in card:
+        means["Fréchet distance in its own encoder", ""] = float(card["frechet_encoder_distance"]["model"])
     if "fvd" in card:
         means["FVD", ""] = float(card["fvd"]["model"])
     means |= {

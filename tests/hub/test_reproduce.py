@@ -52,9 +52,10 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> list[str]:
 def test_a_scorecard_comes_out_again_to_the_last_digit(published, capsys):
     """The directories in another order, one of another name: they are known by their hash."""
     lines = run(capsys, published / "model", "--data", published / "moved", published / "squares")
-    *parts, context = [line.split(",")[0] for line in lines[1:-1]]
+    *parts, context, own = [line.split(",")[0] for line in lines[1:-1]]
     assert parts == [*("squares", "squares"), *("more", "more"), *("all data sets", "all data sets")]
     assert context.startswith("PSNR that another video's context costs")
+    assert own.startswith("Fréchet distance in its own encoder")
     assert all(line.split()[-1] == "+0.0000" for line in lines[1:-1])
     assert lines[-1].startswith("largest difference of a window: +0 dB")
 
@@ -96,6 +97,7 @@ def test_probes_planning_and_what_the_context_is_worth_come_out_again(tmp_path, 
     names = [line.rsplit(maxsplit=3)[0].strip() for line in lines[1:-1]]
     assert names[6:] == [
         "PSNR that another video's context costs dB",
+        "Fréchet distance in its own encoder",
         *(f"{name}, R2 of a linear probe for the state" for name in ("switches", "others")),
         *(f"{name}, open-loop planning error" for name in ("switches", "others")),
     ]
@@ -131,7 +133,7 @@ def test_a_scorecard_or_a_record_of_another_form_is_one_sentence(published, tmp_
     for damaged in (
         card | {"windows": card["windows"][:2]},
         card | {"together": {}, "sources": {"squares": 3}},
-        card | {"protocol": []},
+        card | {"protocol": {}},
         card | {"probe_r2_state": {"squares": {"mean": "high"}}},
     ):
         (place / "scorecard.json").write_text(json.dumps(damaged))

@@ -94,8 +94,11 @@ def test_one_held_out_video_has_no_interval_and_no_composition(place, capsys):
     assert "no composition.png: it needs windows of two source videos\n" in said
     assert "(no interval, as all windows are of one video)\n" in said and " [" not in said
     assert "\nlonely: contextwm-debug PSNR " in said
-    (line,) = evaluate.conclusions({"lonely": card}, None)
+    line, distance = evaluate.conclusions({"lonely": card}, None)
     assert line.startswith("lonely: PSNR ")  # a run and a set of one name
+    assert distance.startswith(
+        f"Fréchet distance of {card['frechet_encoder_distance']['frames']} open-loop frames from"
+    )
     report_on = place / "report"
     (report_on / "model").mkdir(parents=True)
     shutil.copy(place / "contextwm-debug/model/config.json", report_on / "model/config.json")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
+from checkpoint_facts import SCORECARD
 from hub_process import run_python
 from hub_server import Repo
 from huggingface_hub import ModelCard
@@ -18,12 +19,14 @@ from cwm_hub.hub.names import find_checkpoint
 from cwm_hub.hub.pretrained import from_pretrained, push_to_hub
 from cwm_hub.hub.publish import redistributable
 from cwm_hub.hub.saving import save_pretrained
+from cwm_hub.hub.space.folder import write_space
 from cwm_hub.models.registry import create_model
 from recipes import publish
 from recipes.run.command_line import parse_config
 from recipes.run.folder import one_sentence_errors
 
 ROOT = Path(__file__).parents[2]
+SCORES = SCORECARD | {"format_version": 2, "windows": []}
 TRAIN = {
     "recipe": "recipes/pretrain.py",
     "updates": 3,
@@ -70,9 +73,9 @@ def test_a_run_becomes_a_checkpoint_that_loads(run, tmp_path, monkeypatch, capsy
 
 def test_publishing_again_takes_the_new_scorecard(run, tmp_path, monkeypatch):
     call(monkeypatch, "--run", run, "--to", tmp_path / "out", "--name", "plainwm-debug")
-    (run / "scorecard.json").write_text('{"protocol": {"horizon": 3}}')
+    (run / "scorecard.json").write_text(json.dumps(SCORES))
     call(monkeypatch, "--run", run, "--to", tmp_path / "out", "--name", "plainwm-debug")
-    assert json.loads((tmp_path / "out" / "scorecard.json").read_text()) == {"protocol": {"horizon": 3}}
+    assert json.loads((tmp_path / "out" / "scorecard.json").read_text()) == SCORES
     assert 'from_pretrained("plainwm-debug")' in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -162,6 +165,27 @@ def test_records_of_another_form_are_one_sentence(file, content, run, capsys):
     assert capsys.readouterr().err.startswith(f"error: {file} does not have the form that the recipes write")
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"protocol": 3}, "it has no format_version, windows, sources, together"),
+        (
+            {"format_version": 2, "protocol": 3, "windows": [], "sources": {}, "together": {}},
+            "protocol is a int",
+        ),
+        (
+            {"format_version": 2, "protocol": {}, "windows": 3, "sources": [], "together": {}},
+            "windows is a int, sources is a list",
+        ),
+    ],
+)
+def test_what_is_no_scorecard_is_not_published(content, said, run, capsys):
+    (run / "scorecard.json").write_text(json.dumps(content))
+    assert cli.main(["publish", str(run), "hf://someone/model", "--dry-run"]) == 1
+    whole = f"error: {run / 'scorecard.json'} is not a scorecard, or damaged: {said}\n"
+    assert capsys.readouterr().err == whole
+
+
 def test_the_librarys_command_publishes_the_same(run, tmp_path, capsys):
     assert cli.main(["publish", str(run), str(tmp_path / "by command"), "--name", "x"]) == 0
     assert 'load it with cwm_hub.from_pretrained("x")' in capsys.readouterr().out
@@ -199,7 +223,7 @@ def test_a_run_folder_stands_for_its_model_and_the_scorecard_beside_it(run, tmp_
     assert cli.main(["info", str(run)]) == 0
     assert capsys.readouterr().out.splitlines()[0] == str(model)
     assert cli.main(["compare", str(run), str(model)]) == 0
-    assert cli.main(["space", str(run), str(tmp_path / "space")]) == 0
+    write_space(str(run), tmp_path / "space")
     assert (tmp_path / "space" / "model" / "config.json").is_file()
     assert "title='run'" in (tmp_path / "space" / "app.py").read_text()
     with pytest.raises(CheckpointError, match=r"has no config\.json.* cwm-hub publish makes one"):
@@ -219,7 +243,7 @@ def test_a_run_that_nobody_evaluated_is_published_and_it_says_so(run, tmp_path, 
     assert cli.main(["publish", str(run), str(tmp_path / "out")]) == 0
     (_, line) = capsys.readouterr().out.splitlines()
     assert line.startswith("without an evaluation: the card has no score")
-    (run / "scorecard.json").write_text('{"protocol": {"horizon": 3}}')
+    (run / "scorecard.json").write_text(json.dumps(SCORES))
     assert cli.main(["publish", str(run), str(tmp_path / "out")]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
 
@@ -307,7 +331,7 @@ def test_the_command_line_as_documented(run, tmp_path):
 
 
 def test_a_scorecard_of_other_weights_is_refused(run, tmp_path, monkeypatch):
-    scorecard = {"protocol": {}, "checkpoint": {"weights_sha256": "0" * 64}}
+    scorecard = SCORES | {"checkpoint": {"weights_sha256": "0" * 64}}
     (run / "evaluation" / "scorecard.json").write_text(json.dumps(scorecard))
     with pytest.raises(SystemExit, match="measured on other weights than"):
         call(monkeypatch, "--run", run, "--to", tmp_path / "out")
@@ -332,7 +356,7 @@ def with_steps(run) -> Path:
     (run / "checkpoints" / "step-00000300.tmp").mkdir()
     scored = run / "evaluations" / "step-00000200"
     scored.mkdir(parents=True)
-    (scored / "scorecard.json").write_text('{"protocol": {"horizon": 3}}')
+    (scored / "scorecard.json").write_text(json.dumps(SCORES))
     return run
 
 
