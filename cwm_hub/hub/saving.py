@@ -2,10 +2,12 @@
 
 import contextlib
 import functools
+import glob
 import json
 import os
 import secrets
 import shutil
+import time
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -37,6 +39,9 @@ from cwm_hub.shards.storage import commit_folder
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+ABANDONED_SECONDS = 3600.0
+"""After this long without a change, an unfinished folder is that of a process that was killed."""
 
 
 def save_pretrained(
@@ -165,6 +170,9 @@ def _copy_asset(source: Path, folder: Path, name: str) -> None:
 @contextlib.contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
     """A fresh directory beside `target`, which takes its place when the block ends well and vanishes when not."""
+    for abandoned in target.parent.glob(f".{glob.escape(target.name)}.new-*"):  # by a process that was killed
+        if time.time() - abandoned.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(abandoned, ignore_errors=True)
     staging = target.with_name(f".{target.name}.new-{secrets.token_hex(4)}")
     try:
         staging.mkdir(parents=True)

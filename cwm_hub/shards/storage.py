@@ -4,9 +4,11 @@ Whatever the client library of a URL raises leaves here as OSError with one line
 """
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import functools
+import glob
 import os
 import secrets
 import shutil
@@ -145,19 +147,34 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def commit_folder(staging: Path, target: Path) -> None:
-    """Make a finished folder appear under its name, on disk, in one step; what was there before is gone then."""
+    """Make a finished folder appear under its name, on disk, in one step; what was there before is gone then.
+
+    Readers find the old one or the new one; for a moment neither, where the file system cannot exchange two folders. What a
+    process that was killed in here left of older ones goes too.
+    """
     for path in (*staging.rglob("*"), staging):
         sync(path)
     retired = target.with_name(f".{target.name}.old-{secrets.token_hex(4)}")
     try:
-        if target.exists():
-            target.rename(retired)
-        staging.rename(target)
+        if target.exists() and exchanged(staging, target):
+            staging.rename(retired)
+        else:
+            if target.exists():
+                target.rename(retired)
+            staging.rename(target)
     finally:  # Ctrl-C between the two puts the old one back
         if retired.exists() and not target.exists():
             retired.rename(target)
     sync(target.parent)
-    shutil.rmtree(retired, ignore_errors=True)
+    for old in target.parent.glob(f".{glob.escape(target.name)}.old-*"):
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def exchanged(a: Path, b: Path) -> bool:
+    """Whether two folders changed names in one step, which Linux can on most of its file systems."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename is not None and rename(here, os.fsencode(a), here, os.fsencode(b), both) == 0
 
 
 def sync(path: Path) -> None:

@@ -1,5 +1,7 @@
 """A checkpoint is written whole or not at all, and never in the place of something else."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from torch import nn
 from cwm_hub.hub.checkpoint import CheckpointError
 from cwm_hub.hub.pretrained import from_pretrained, push_to_hub
 from cwm_hub.hub.saving import save_pretrained
+from cwm_hub.shards import storage
 
 
 def test_saving_again_replaces_the_whole_checkpoint(model, saved):
@@ -27,7 +30,9 @@ def test_a_failed_save_leaves_the_old_checkpoint_and_no_litter(model, saved, tmp
 
 
 def test_a_save_interrupted_between_the_renames_puts_the_old_one_back(model, saved, monkeypatch):
+    """Where the file system cannot exchange two folders."""
     rename = Path.rename
+    monkeypatch.setattr(storage, "exchanged", lambda a, b: False)
 
     def interrupted(self, target):
         if ".new-" in self.name:
@@ -40,6 +45,30 @@ def test_a_save_interrupted_between_the_renames_puts_the_old_one_back(model, sav
     monkeypatch.undo()
     assert from_pretrained(saved) is not None
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_what_killed_saves_left_goes_with_the_next_one(model, saved):
+    left = [saved.with_name(f".{saved.name}.{kind}-0123") for kind in ("old", "new", "new-of-another")]
+    for folder in left:
+        shutil.copytree(saved, folder)
+    os.utime(left[1], (0, 0))
+    save_pretrained(model, saved)
+    assert sorted(saved.parent.iterdir()) == sorted([saved, left[2]])  # which may be at work
+
+
+def test_readers_find_a_checkpoint_at_every_moment_of_a_save(model, saved, monkeypatch):
+    if not storage.exchanged(saved, saved):
+        pytest.skip("this file system cannot exchange two folders")
+    rename, there = Path.rename, []
+
+    def watched(self, target):
+        moved = rename(self, target)
+        there.append((saved / "config.json").is_file())
+        return moved
+
+    monkeypatch.setattr(Path, "rename", watched)
+    save_pretrained(model, saved)
+    assert there == [True]
 
 
 DISK_FULL = """
