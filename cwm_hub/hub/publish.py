@@ -77,7 +77,8 @@ class Publication:
         """What a command says of it."""
         unmeasured = [] if self.measured else [UNMEASURED]
         if not self.dry_run:
-            done = f'published to {self.place}; load it with cwm_hub.from_pretrained("{self.name}")'
+            verb = "proposed at" if "@refs/pr/" in self.name else "published to"
+            done = f'{verb} {self.place}; load it with cwm_hub.from_pretrained("{self.name}")'
             return [
                 done,
                 *unmeasured,
@@ -133,6 +134,8 @@ def publish(
                 pull_request=settings.pull_request,
                 replace_card=settings.replace_card,
             )
+            number = place.partition("/discussions/")[2]
+            name = f"{target.repo_id}@refs/pr/{number}" if number else name
     if settings.space is not None and not dry_run:
         write_space(published, settings.space)
     return Publication(place, name, files, card, dry_run, measured, settings.space)

@@ -81,7 +81,7 @@ def publish_files(
         token: as in `hub_api`.
 
     Raises:
-        HubError: a link out of the directory or a secret among the files, a tag that is in use, no right to write,
+        HubError: a link out of the directory or a secret among the files, a tag that is in use, a branch named as a tag, no right to write,
             or no connection.
     """
     check_files(files)
@@ -94,6 +94,10 @@ def publish_files(
             api.create_repo(repo_id, repo_type=kind, private=target.private, exist_ok=True)
         refs = api.list_repo_refs(repo_id, repo_type=kind)
         tags = {tag.name: tag.target_commit for tag in refs.tags}
+        if target.revision in tags:
+            raise HubError(f"{target.revision!r} is a tag of {repo_id}, and a publish goes to a branch")
+        if target.tag in {branch.name for branch in refs.branches}:
+            raise HubError(f"{target.tag!r} is a branch of {repo_id}: a tag needs a name of its own")
         if target.tag in tags and not target.move_tag:
             raise HubError(_tag_in_use(target, tags[target.tag]))
         if target.revision is not None:

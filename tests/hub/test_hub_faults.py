@@ -215,6 +215,8 @@ def test_every_way_to_write_a_repository_finds_it(server, client, tmp_path):
     printed = client(
         push(checkpoint(tmp_path / "first", 1.0), "hf://someone/wm", tag="v1"),
         push(checkpoint(tmp_path / "second", 2.0), f"{server.url}/someone/wm"),
+        push(tmp_path / "first", "someone/wm@v1"),
+        push(tmp_path / "first", "someone/wm", tag="main"),
         load("hf://someone/wm"),
         load("someone/wm@v1"),
         load("hf://someone/wm@v1"),
@@ -223,8 +225,10 @@ def test_every_way_to_write_a_repository_finds_it(server, client, tmp_path):
         load("hf://datasets/someone/wm"),
         load("https://example.org/someone/wm"),
     )
-    assert printed[2:6] == ["weight 2.0", "weight 1.0", "weight 1.0", "weight 1.0"]
-    for line, words in zip(printed[6:], ("contradict", "names a dataset", "no page of the Hub"), strict=True):
+    for line, words in zip(printed[2:4], ("'v1' is a tag of", "'main' is a branch of"), strict=True):
+        assert line.startswith("refused: ") and words in line
+    assert printed[4:8] == ["weight 2.0", "weight 1.0", "weight 1.0", "weight 1.0"]
+    for line, words in zip(printed[8:], ("contradict", "names a dataset", "no page of the Hub"), strict=True):
         assert line.startswith("refused: ") and words in line
 
 

@@ -88,8 +88,11 @@ def test_a_publish_writes_the_folder_of_a_space(
     )
     assert next(files) == next(files)
 
-    to = ("hf://someone/wm", "--revision", "v2", "--space")
-    run_python(server, tmp_path, "-m", "cwm_hub.cli", "publish", tmp_path / "run", *to, tmp_path / "of-hub")
+    code = "import sys; from cwm_hub.cli import main; begin = ['publish', sys.argv[1], 'hf://someone/wm']; "
+    code += "main([*begin, '--revision', 'v2', '--space', sys.argv[2]]); main([*begin, '--pr'])"
+    *_, proposed, _ = run_python(server, tmp_path, "-c", code, tmp_path / "run", tmp_path / "of-hub")
+    where = f"{server.url}/someone/wm/discussions/1"
+    assert proposed == f'proposed at {where}; load it with cwm_hub.from_pretrained("someone/wm@refs/pr/1")'
     commit = server.repos["model", "someone/wm"].branches["v2"]
     app = (tmp_path / "of-hub" / "app.py").read_text()
     assert f"MODEL = 'someone/wm'\nmake_page(MODEL, revision='{commit}', title='wm')" in app
