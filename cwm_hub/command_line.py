@@ -63,6 +63,14 @@ def how_many(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def add_checkpoint(
+    parser: argparse.ArgumentParser, name: str = "checkpoint", *, metavar: str = "NAME"
+) -> None:
+    """The argument of a command that takes a checkpoint by what `find_checkpoint` knows."""
+    known = "owner/name[@revision], an embedded name, a directory or a run folder"
+    parser.add_argument(name, metavar=metavar, help=known)
+
+
 def run_command(
     prog: str,
     description: str,

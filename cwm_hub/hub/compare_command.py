@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from cwm_hub.command_line import add_checkpoint
+
 if TYPE_CHECKING:
     import argparse
 
@@ -17,11 +19,7 @@ EXAMPLES = (
 def add_arguments(parser: "argparse.ArgumentParser") -> None:
     """Add this sub-command's options."""
     for name in ("a", "b"):
-        parser.add_argument(
-            name,
-            metavar=name.upper(),
-            help="owner/name[@revision], an embedded name, a directory or a run folder",
-        )
+        add_checkpoint(parser, name, metavar=name.upper())
 
 
 def run(args: Any) -> Iterator[str]:

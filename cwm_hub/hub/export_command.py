@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cwm_hub.command_line import add_checkpoint
+
 if TYPE_CHECKING:
     import argparse
 
@@ -15,11 +17,7 @@ EXAMPLES = (
 
 def add_arguments(parser: "argparse.ArgumentParser") -> None:
     """Add this sub-command's options."""
-    parser.add_argument(
-        "checkpoint",
-        metavar="NAME",
-        help="a directory or a run folder, an embedded name or owner/name[@revision]",
-    )
+    add_checkpoint(parser)
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder to write to")
     parser.add_argument("--suffix", default="", help="of the files, such as _s1150001 (default: none)")
 

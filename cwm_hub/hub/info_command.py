@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from cwm_hub.command_line import add_checkpoint
+
 if TYPE_CHECKING:
     import argparse
 
@@ -14,11 +16,7 @@ EXAMPLES = (
 
 def add_arguments(parser: "argparse.ArgumentParser") -> None:
     """Add this sub-command's options."""
-    parser.add_argument(
-        "checkpoint",
-        metavar="NAME",
-        help="owner/name[@revision], an embedded name, a directory or a run folder",
-    )
+    add_checkpoint(parser)
 
 
 def run(args: Any) -> Iterator[str]:

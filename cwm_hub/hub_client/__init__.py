@@ -8,7 +8,3 @@
 
 Nothing of `huggingface_hub` is imported before it is used: command lines answer `--help` without it.
 """
-
-from cwm_hub.hub_client.cards import template as template
-from cwm_hub.hub_client.errors import HubError as HubError
-from cwm_hub.hub_client.errors import hub_errors as hub_errors

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import runpy
+import select
 import shutil
 import socket
 import subprocess
@@ -245,7 +246,7 @@ def _browser(profile: Path) -> Iterator[Callable[..., dict[str, Any]]]:
 
 def _messages(descriptor: int) -> Iterator[dict[str, Any]]:
     rest = b""
-    while piece := os.read(descriptor, 1 << 16):
+    while select.select([descriptor], [], [], 60)[0] and (piece := os.read(descriptor, 1 << 16)):
         *whole, rest = (rest + piece).split(b"\0")
         yield from map(json.loads, whole)
 
