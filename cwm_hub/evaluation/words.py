@@ -183,7 +183,7 @@ def fvd_sentence(fvd: Mapping[str, Any]) -> str:
 def encoder_distance_sentence(distance: Mapping[str, float]) -> str:
     """That of `predict.encoder_distance`, a ruler of this model's own; no full stop."""
     return (
-        f"Fréchet distance of {number_of(int(distance['frames']), 'open-loop frame')} from the true ones in this model's own "
+        f"Fréchet distance of {how_many(int(distance['frames']), 'open-loop frame')} from the true ones in this model's own "
         f"encoder: {distance['model']:.2f}, of copy-last-frame {distance['copy_last_frame']:.2f}; lower is better, and it "
         "compares with no other model's"
     )
