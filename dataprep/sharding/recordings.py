@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,13 +68,8 @@ def recording(shown: str, group_by: re.Pattern[str] | None = None) -> str:
     return f"{common}{suffix}" if common != stem.lower() and re.search(r"[a-z0-9]", common) else shown
 
 
-def draw_split(recording: str, validation_share: float) -> str:
-    """`validation` for this share of all recordings, by a hash of the name."""
-    return "validation" if _draw(recording) < validation_share else "train"
-
-
 def hold_out(recordings: Iterable[str], validation_share: float) -> set[str]:
-    """Those that go to `validation`: as `draw_split` says, but of two or more at least one, and never all.
+    """Those that go to `validation`: this share by a hash of the name, but of two or more at least one, and never all.
 
     >>> len(hold_out(["a", "b"], 0.001)), len(hold_out(["a", "b"], 0.999)), len(hold_out(["a"], 0.999))
     (1, 1, 0)
@@ -83,6 +78,31 @@ def hold_out(recordings: Iterable[str], validation_share: float) -> set[str]:
     count = sum(draw < validation_share for draw, _ in drawn)
     count = min(max(count, 1), len(drawn) - 1) if validation_share and drawn else 0
     return {name for _, name in drawn[:count]}
+
+
+def draw_held_out(
+    recordings: Collection[str], validation_share: float | None, *, has_validation: bool, grows: bool
+) -> set[str]:
+    """Those that go to `validation` of the recordings that are in no split yet.
+
+    Args:
+        recordings: Their names.
+        validation_share: None: `DEFAULT_SHARE` of `FEWEST_RECORDINGS` or more.
+        has_validation: The data set names a validation split of its own: then nothing is drawn unless asked for.
+        grows: They are new to a set that is there: each is drawn by itself, as it would have been at the beginning of a
+            large set.
+    """
+    if validation_share is None:
+        enough = grows or len(recordings) >= FEWEST_RECORDINGS
+        validation_share = DEFAULT_SHARE if enough and not has_validation else 0.0
+    if grows:
+        return {name for name in recordings if _draw(name) < validation_share}
+    return hold_out(recordings, validation_share)
+
+
+def held_out(drawn: int, recordings: int, noun: str = "recording") -> str:
+    """What was drawn where nobody said how many."""
+    return f"held out for validation: {drawn:,} of {how_many(recordings, noun)} (--validation-share 0: none)"
 
 
 def _draw(recording: str) -> float:
@@ -117,11 +137,9 @@ def choose_splits(
     Args:
         files: Every video.
         given: Splits that the user gave, by path; the rest of a recording follows.
-        validation_share: Of the recordings without a split; None: `DEFAULT_SHARE` of `FEWEST_RECORDINGS` or more, and
-            none where `given` names a validation split.
+        validation_share: Of the recordings without a split; None: see `draw_held_out`.
         group_by: See `recording`.
-        settled: Splits of what a set holds already, by path: the rest of a recording follows, and whatever is new is
-            drawn by itself, as it would have been at the beginning of a large set.
+        settled: Splits of what a set holds already, by path: the rest of a recording follows, and the set grows.
         is_unusable: Tells what surely gives no clip; asked of no more than `FEW_FILES`. A recording of nothing else counts
             for none.
     """
@@ -137,11 +155,8 @@ def choose_splits(
     asked = {name: {given[m] for m in members if m in given} for name, members in together.items()}
     unusable = {file.shown for file in files if len(files) <= FEW_FILES and is_unusable(file)}
     undecided = [n for n, splits in asked.items() if not splits and not unusable.issuperset(together[n])]
-    if settled:
-        share = DEFAULT_SHARE if validation_share is None else validation_share
-        drawn = {name for name in undecided if draw_split(name, share) == "validation"}
-    else:
-        drawn = hold_out(undecided, _share(validation_share, undecided, labelled))
+    has_validation = "validation" in labelled.values()
+    drawn = draw_held_out(undecided, validation_share, has_validation=has_validation, grows=bool(settled))
     splits: dict[str, str] = {}
     for name, members in together.items():
         rest = min(asked[name]) if asked[name] else "validation" if name in drawn else "train"
@@ -152,9 +167,7 @@ def choose_splits(
     elif undecided and "validation" not in splits.values() and validation_share != 0:
         notes.append(too_few(len(undecided)))
     elif validation_share is None and drawn:
-        notes.append(
-            f"held out for validation: {len(drawn)} of {how_many(len(undecided), 'recording')} (--validation-share 0: none)"
-        )
+        notes.append(held_out(len(drawn), len(undecided)))
     return Splits(splits, find_leaks(copies, splits), tuple(notes), _named(key))
 
 
@@ -172,13 +185,6 @@ def too_few(recordings: int) -> str:
         "no validation split: there is 1 recording; add another, cut the video into two files, or tell its videos apart "
         "with --group-by"
     )
-
-
-def _share(asked: float | None, recordings: Sequence[str], given: Mapping[str, str]) -> float:
-    if asked is not None:
-        return asked
-    enough = len(recordings) >= FEWEST_RECORDINGS and "validation" not in given.values()
-    return DEFAULT_SHARE if enough else 0.0
 
 
 def find_copies(files: Iterable[File]) -> list[list[str]]:

@@ -21,8 +21,8 @@ from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import dataset_name, make_shards, shard_config
 from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import SPLITS, Failure, Listing, SourceVideo
-from dataprep.sharding.recordings import draw_split, hold_out
-from dataprep.sources.hub_dataset import SPLIT_NAMES
+from dataprep.sharding.recordings import draw_held_out, held_out
+from dataprep.sources.labels import SPLIT_NAMES
 from dataprep.sources.lerobot_frames import open_episode
 from dataprep.sources.lerobot_tables import (
     FOLDERS,
@@ -55,15 +55,17 @@ class Request:
     """Numbers, or ranges START:STOP; none given: all."""
     max_episodes: int | None = None
     """Only the first N of them."""
-    validation_share: float = option(0.0, metavar="SHARE")
-    """Of the episodes that the data set calls train, chosen by a hash; of two or more at least one."""
+    validation_share: float | None = option(None, metavar="SHARE")
+    """Of the episodes that the data set calls train, chosen by a hash; none: a tenth, and at least one, where there are
+    three or more and the data set has no validation split of its own."""
     state: bool = False
     """Write observation.state too, beside actions and rewards."""
     frames_only: bool = False
     """Write nothing that was logged beside the frames."""
 
     def __post_init__(self) -> None:
-        check_range(self, "validation_share", at_least=0, below=1)
+        if self.validation_share is not None:
+            check_range(self, "validation_share", at_least=0, below=1)
         if self.max_episodes is not None:
             check_range(self, "max_episodes", at_least=1)
         if self.state and self.frames_only:
@@ -84,7 +86,7 @@ class LeRobotOptions:
 
 EXAMPLES = (
     "cwm-dataprep lerobot owner/name --out shards/robot",
-    "cwm-dataprep lerobot FOLDER --cameras front --episodes 0:200 --validation-share 0.1 --out shards/front",
+    "cwm-dataprep lerobot FOLDER --cameras front --episodes 0:200 --out shards/front",
 )
 
 
@@ -118,7 +120,8 @@ def run(args: argparse.Namespace) -> int:
         origin = dataclasses.replace(origin, licence=_card_licence(repository))
     adds = args.append or args.retry_failures
     settled = settled_splits(Root.parse(args.out)) if adds else {}
-    listing = list_episodes(repository, info, request, settled)
+    min_frames = args.min_frames if args.fps is None else 1  # at another rate there may be more
+    listing = list_episodes(repository, info, request, settled, min_frames=min_frames)
     return make_shards(args, listing, config, opener=open_episode, origin=origin)
 
 
@@ -156,11 +159,17 @@ def choose_arrays(info: Info, request: Request) -> dict[str, Sequence[str]]:
 
 
 def list_episodes(
-    repository: Repository, info: Info, request: Request, settled: Mapping[str, str] | None = None
+    repository: Repository,
+    info: Info,
+    request: Request,
+    settled: Mapping[str, str] | None = None,
+    *,
+    min_frames: int = 1,
 ) -> Listing:
     """A source video for every episode of every camera that is asked for, and a failure for each that lacks its file.
 
-    What a set holds already of an episode (`settled`: split by `source_path`) decides the split of its other cameras.
+    What a set holds already of an episode (`settled`: split by `source_path`) decides the split of its other cameras. An
+    episode of fewer than `min_frames` gives no clip and is held out in no other's place.
 
     Raises:
         ValueError: The tables are damaged, an episode is in two splits, or none is left.
@@ -172,9 +181,18 @@ def list_episodes(
     if not chosen:
         raise ValueError(f"none of the episodes asked for is in {repository.place}: it has {len(every)}")
     kept = {path.partition("/")[0]: split for path, split in (settled or {}).items()}
+    own = _splits(info, chosen)
+    train = {
+        _recording(e.index): e.index
+        for e in chosen
+        if own.get(e.index) == "train" and e.length >= min_frames and _recording(e.index) not in kept
+    }
+    has_validation = "validation" in map(_split_name, info.splits)
+    drawn = draw_held_out(train, request.validation_share, has_validation=has_validation, grows=bool(kept))
     splits = {
-        index: kept.get(_recording(index), split)
-        for index, split in _splits(info, chosen, request.validation_share, grows=bool(kept)).items()
+        index: kept.get(name, "validation" if name in drawn else split)
+        for index, split in own.items()
+        for name in [_recording(index)]
     }
     sources: list[SourceVideo] = []
     failures: list[Failure] = []
@@ -209,8 +227,10 @@ def list_episodes(
                 )
             )
     logs = ", ".join(f"{name} ({len(columns)})" for name, columns in arrays.items())
-    notes = (*_notes(repository, info, every, chosen, used), f"beside the frames: {logs or 'nothing'}")
-    return Listing(tuple(sources), tuple(failures), notes, share_files=True)
+    notes = [*_notes(repository, info, every, chosen, used), f"beside the frames: {logs or 'nothing'}"]
+    if drawn and request.validation_share is None and not kept:
+        notes.append(held_out(len(drawn), len(train), "episode"))
+    return Listing(tuple(sources), tuple(failures), tuple(notes), share_files=True)
 
 
 @dataclass(frozen=True)
@@ -286,18 +306,12 @@ def _frames_of_files(info: Info, episodes: Sequence[Episode], camera: Camera) ->
     return files
 
 
-def _splits(
-    info: Info, episodes: Sequence[Episode], validation_share: float, *, grows: bool
-) -> dict[int, str]:
-    """Split by episode, for those that a range of info.json holds (all, where it has no ranges).
-
-    What is new to a set that `grows` is drawn by itself, as it would have been at the beginning of a large set.
-    """
+def _splits(info: Info, episodes: Sequence[Episode]) -> dict[int, str]:
+    """Split by episode, for those that a range of info.json holds (all, where it has no ranges)."""
     splits: dict[int, str] = {}
     for name, text in (info.splits or {"train": f"0:{episodes[-1].index + 1}"}).items():
-        part = _range(str(text))
+        part, ours = _range(str(text)), _split_name(name)
         for episode in (one for one in episodes if one.index in part):
-            ours = SPLIT_NAMES.get(name, name)
             if ours not in SPLITS:
                 raise ValueError(
                     f"info.json: split {name!r} is none of {', '.join(SPLITS)}: choose --episodes of others"
@@ -306,12 +320,11 @@ def _splits(
                 raise ValueError(
                     f"info.json: episode {episode.index} is in {splits[episode.index]} and {ours}"
                 )
-    train = {_recording(index): index for index, split in splits.items() if split == "train"}
-    if grows:
-        drawn = {name for name in train if draw_split(name, validation_share) == "validation"}
-    else:
-        drawn = hold_out(train, validation_share)
-    return splits | {train[name]: "validation" for name in drawn}
+    return splits
+
+
+def _split_name(name: str) -> str:
+    return SPLIT_NAMES.get(name, name)
 
 
 def _notes(

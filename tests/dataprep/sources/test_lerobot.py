@@ -22,6 +22,9 @@ from cwm_hub.shards.manifest import Manifest
 from dataprep.__main__ import main
 from dataprep.decode.frames import DecodeSettings, open_video
 from dataprep.sources.folder import list_videos
+from dataprep.sources.lerobot import Request, list_episodes
+from dataprep.sources.lerobot_tables import FOLDERS, read_info
+from dataprep.sources.repository import open_repository
 
 LENGTHS = [31, 47, 30, 52, 26, 40]
 CAMERAS = ("observation.images.front", "observation.images.wrist")
@@ -29,7 +32,8 @@ V3, V21 = FIXTURES / "lerobot/v3_two_cameras", FIXTURES / "lerobot/v21_two_camer
 
 
 def shard(place: Path | str, out: Path, *more: str) -> int:
-    return main(["lerobot", str(place), "--out", str(out), "--workers", "1", "--max-failures", "100%", *more])
+    fixed = ["--workers", "1", "--max-failures", "100%", "--validation-share", "0"]
+    return main(["lerobot", str(place), "--out", str(out), *fixed, *more])
 
 
 def episodes_of(out: Path) -> dict[str, list[int]]:
@@ -152,6 +156,29 @@ def test_a_small_share_of_few_episodes_holds_one_out_and_a_growing_set_keeps_it(
     assert sorted(first.values()) == ["train", "train", "validation"]
     assert shard(V3, tmp_path, *more, "--append") == 0
     assert len(splits()) == 6 and splits() == {**dict.fromkeys(splits(), "train"), **first}
+
+
+@pytest.mark.parametrize(
+    ("lengths", "info", "held_out"),
+    [
+        ([25] * 3, {}, 1),
+        ([25] * 20, {"splits": {"train": "0:20"}}, 2),
+        ([25] * 3, {"splits": {"train": "0:2", "val": "2:3"}}, 0),  # the set's own is enough
+        ([25, 25], {}, 0),  # of two it would be half
+        ([25, 25, 24], {}, 0),  # the third is too short
+    ],
+)
+def test_a_tenth_is_held_out_as_of_a_folder(
+    lengths: list[int], info: dict[str, dict[str, str]], held_out: int, tmp_path: Path
+) -> None:
+    rows = [episode_row(n, length, 2.5 * n) for n, length in enumerate(lengths)]
+    write_v3(tmp_path, rows, frames=sum(lengths), **info)
+    repository = open_repository(str(tmp_path), revision=None, folders=FOLDERS)
+    listing = list_episodes(repository, read_info(repository), Request(), min_frames=25)
+    own = 1 if len(info.get("splits", {})) == 2 else 0
+    assert sum(source.split == "validation" for source in listing.sources) == held_out + own
+    said = f"held out for validation: {held_out} of {len(lengths)} episodes (--validation-share 0: none)"
+    assert (said in listing.notes) == bool(held_out)
 
 
 def test_splits_are_those_of_info_json(tmp_path: Path) -> None:
@@ -282,7 +309,7 @@ def test_a_long_file_is_opened_once_for_its_episodes(tmp_path: Path, monkeypatch
             yield frame
 
     monkeypatch.setattr(stretch.LongVideo, "_decode", counted)
-    assert main(["lerobot", str(V3), "--out", str(tmp_path), "--workers", "0"]) == 0
+    assert shard(V3, tmp_path, "--workers", "0") == 0
     assert len(opened) == 2 and len(decoded) == 2 * sum(LENGTHS)
 
 
@@ -294,7 +321,7 @@ def test_parts_workers_and_kills_give_the_same_bytes(tmp_path: Path) -> None:
     for part in ("1/2", "0/2"):
         assert shard(V3, tmp_path / "parts", *more, "--shard-range", part) == 0
     assert main(["finalize", str(tmp_path / "parts")]) == 0
-    command = ["lerobot", str(V3), "--out", str(tmp_path / "killed"), *more, "--workers", "1"]
+    command = ["lerobot", str(V3), "--out", str(tmp_path / "killed"), *more, "--validation-share", "0"]
     run = subprocess.Popen([sys.executable, "-m", "dataprep", *command], stderr=subprocess.DEVNULL)
     while run.poll() is None and not list((tmp_path / "killed").glob(".state/shards/*.json")):
         time.sleep(0.01)
@@ -360,10 +387,8 @@ def test_from_the_hub_only_what_is_asked_for_is_fetched(tmp_path: Path) -> None:
         gone = run("--revision", "v9")
         assert (gone.returncode, gone.stderr.count("\n")) == (1, 1) and "no such revision" in gone.stderr
     shard(V3, tmp_path / "local", "--cameras", "front")
-    assert read_clips(tmp_path / "local").keys() == read_clips(out).keys()
-    assert [row.num_frames for row in read_index(out)] == [
-        row.num_frames for row in read_index(tmp_path / "local")
-    ]
+    here, there = ({row.key: row.num_frames for row in read_index(one)} for one in (tmp_path / "local", out))
+    assert here == there and len(here) == 6
 
 
 @pytest.mark.parametrize("place", [V3, V21])

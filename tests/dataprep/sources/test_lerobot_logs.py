@@ -24,7 +24,8 @@ LENGTHS = [31, 47, 30, 52, 26, 40]
 
 
 def shard(place: Path, out: Path, *more: str) -> int:
-    return main(["lerobot", str(place), "--out", str(out), "--workers", "0", "--max-failures", "100%", *more])
+    fixed = ["--workers", "0", "--max-failures", "100%", "--validation-share", "0"]
+    return main(["lerobot", str(place), "--out", str(out), *fixed, *more])
 
 
 def logs_of(out: Path) -> dict[str, list[tuple[ClipRow, dict[str, np.ndarray]]]]:
