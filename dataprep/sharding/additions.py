@@ -71,8 +71,10 @@ def plan_addition(
         is_new = append and source.id not in there and reason is None
         if is_new or (retry_failures and reason is not None and reason not in SKIPS):
             chosen.append(source)
+    failed = sum(reasons.get(source.source_path, SKIPS[0]) not in SKIPS for source in listing.sources)
     notes = (
         f"{how_many(sum(source.id in there for source in listing.sources), 'video')} are in {root} and left alone",
+        *_failed_before(0 if retry_failures else failed),
         *_changed(root, len(plans), there, listing.sources),
     )
     if number < len(plans):
@@ -129,6 +131,11 @@ def _paths(root: Root) -> dict[str, str]:
     """Path of every video that is in the set, by its id."""
     table = read_index_table(root)
     return dict(zip(*(table.column(name).to_pylist() for name in ("source", "source_path")), strict=True))
+
+
+def _failed_before(videos: int) -> Iterable[str]:
+    if videos:
+        yield f"{how_many(videos, 'video')} failed before and {'is' if videos == 1 else 'are'} left alone: --retry-failures tries again"
 
 
 def _changed(

@@ -1,9 +1,11 @@
 """What is said of a set when its run has ended: whether it can be used, what it lacks, how to go on; and the exit code."""
 
 import argparse
+import math
 import shlex
 import sys
 from dataclasses import dataclass
+from fractions import Fraction
 
 from cwm_hub.command_line import how_many
 from cwm_hub.shards.manifest import FAILURES
@@ -19,8 +21,8 @@ ONE_RATE = 1.05
 
 def _share_or_count(text: str) -> str:
     try:
-        valid = float(text[:-1]) >= 0 if text.endswith("%") else int(text) >= 0
-    except ValueError:
+        valid = Fraction(text[:-1]) >= 0 if text.endswith("%") else int(text) >= 0
+    except (ValueError, ZeroDivisionError):
         valid = False
     if not valid:
         raise argparse.ArgumentTypeError(f"expected a count or a percentage such as 1%, got {text!r}")
@@ -32,17 +34,18 @@ class Tolerance:
     """What tells exit code 0 from 2.
 
     Folders that people keep have a damaged file or two; more than one in ten comes of something else (half a copy, an
-    unmounted disk, a codec that is not read), which a script that goes on should not miss.
+    unmounted disk, a codec that is not read), which a script that goes on should not miss. One file says nothing of a cause:
+    of eight videos one may be damaged too.
     """
 
     max_failures: str = option("10%", metavar="N", parse=_share_or_count)
-    """A count or a percentage of the videos; more failures end in exit code 2, though the set can be used without them."""
+    """A count, or a percentage of the videos, rounded up: of eight or of ten videos 10% is one. More failures end in exit
+    code 2, though the set can be used without them."""
 
-    def holds(self, outcome: Outcome) -> bool:
-        """Whether no more videos failed than that."""
-        text, total = self.max_failures, outcome.videos + outcome.failures + outcome.skips
-        allowed = total * float(text[:-1]) / 100 if text.endswith("%") else int(text)
-        return outcome.failures <= allowed
+    def allowed(self, videos: int) -> int:
+        """How many of so many videos may fail."""
+        text = self.max_failures
+        return math.ceil(videos * Fraction(text[:-1]) / 100) if text.endswith("%") else int(text)
 
 
 def report(
@@ -80,12 +83,15 @@ def report(
             "nothing was left to do: every shard is there with its size; what flipped bits would do to them, "
             f"cwm-dataprep verify {place} --level full finds out"
         )
-    is_tolerable = tolerance.holds(outcome)
-    say(f"{root} can be used: {_words(outcome, root, tolerance, is_tolerable)}{_took(seconds)}")
+    allowed = tolerance.allowed(outcome.videos + outcome.failures + outcome.skips)
+    limit = f"the {allowed:,} that --max-failures {tolerance.max_failures} allows"
+    is_tolerable = outcome.failures <= allowed
+    within = f"{'within' if is_tolerable else 'more than'} {limit}"
+    say(f"{root} can be used: {_words(outcome, root, within)}{_took(seconds)}")
     return EXIT_DONE if is_tolerable else EXIT_FAILURES
 
 
-def _words(outcome: Outcome, root: Root, tolerance: Tolerance, is_tolerable: bool) -> str:
+def _words(outcome: Outcome, root: Root, within: str) -> str:
     failed = {reason: n for reason, n in outcome.reasons.items() if reason not in SKIPS}
     skipped = {reason: n for reason, n in outcome.reasons.items() if reason in SKIPS}
     total = outcome.videos + outcome.failures + outcome.skips
@@ -93,8 +99,7 @@ def _words(outcome: Outcome, root: Root, tolerance: Tolerance, is_tolerable: boo
     if skipped:
         words += f"; {outcome.skips} passed over ({count_reasons(skipped)})"
     if failed:
-        words += f"; {outcome.failures} failed ({count_reasons(failed)}), "
-        words += f"{'within' if is_tolerable else 'more than'} --max-failures {tolerance.max_failures}"
+        words += f"; {outcome.failures} failed ({count_reasons(failed)}), {within}"
     if failed or skipped:
         words += f": named in {root}/{FAILURES}"
     if failed:

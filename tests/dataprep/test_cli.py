@@ -21,6 +21,7 @@ from cwm_hub.shards.index import read_index_table
 from cwm_hub.shards.manifest import Manifest
 from dataprep.__main__ import COMMANDS, main
 from dataprep.curation.verify import verify
+from dataprep.sharding.summary import Tolerance
 from dataprep.sources.table import SOURCES
 
 SAMPLES = Path(__file__).parents[2] / "dataprep/samples"
@@ -160,10 +161,10 @@ def test_failures_above_the_limit_are_exit_code_2_and_the_last_line_says_what_ho
     (mixed / "bad.mp4").write_bytes(b"no video at all")
     (mixed / "link.mp4").symlink_to(mixed / "bad.mp4")
     for limit, code, words in (
-        (["--max-failures", "0"], 2, "more than --max-failures 0"),
-        (["--max-failures", "9%"], 2, "more than --max-failures 9%"),
-        ([], 0, "within --max-failures 10%"),  # 1 of 10
-        (["--max-failures", "1"], 0, "within --max-failures 1"),
+        (["--max-failures", "0"], 2, "more than the 0 that --max-failures 0 allows"),
+        (["--max-failures", "0%"], 2, "more than the 0 that --max-failures 0% allows"),
+        ([], 0, "within the 1 that --max-failures 10% allows"),
+        (["--max-failures", "1"], 0, "within the 1 that --max-failures 1 allows"),
     ):
         assert main(folder_command(mixed, out, *limit)) == code
         last = capsys.readouterr().err.rstrip().splitlines()[-1]
@@ -173,6 +174,22 @@ def test_failures_above_the_limit_are_exit_code_2_and_the_last_line_says_what_ho
             f"1 failed (1 not_a_video), {words}: named in {out}/meta/failures.jsonl"
         )
     assert sum(record.samples for record in manifest.shards) == 8
+
+
+@pytest.mark.parametrize(
+    ("limit", "videos", "allowed"),
+    [
+        ("10%", 8, 1),
+        ("10%", 10, 1),
+        ("10%", 11, 2),
+        ("1%", 168_913, 1690),
+        ("0.7%", 1000, 7),
+        ("0%", 99, 0),
+        ("3", 99, 3),
+    ],
+)
+def test_a_percentage_of_failures_is_rounded_up(limit: str, videos: int, allowed: int) -> None:
+    assert Tolerance(limit).allowed(videos) == allowed
 
 
 def test_a_finished_set_is_checked_by_its_sizes_and_says_what_that_misses(

@@ -85,6 +85,7 @@ def test_new_videos_go_into_new_shards_and_the_old_keep_their_bytes(
     assert main(command(videos, out, "--append", "--validation-share", "0")) == 0
     told = capsys.readouterr().err
     assert f"4 videos are in {out} and left alone" in told
+    assert "1 video failed before and is left alone: --retry-failures tries again" in told
     assert "3 videos to be added: 2 to train, 1 to validation" in told and "held out" not in told
     assert told.splitlines()[-1].startswith(f"{out} can be used: 7 of 8 videos")
     new = tars(out)
@@ -111,6 +112,7 @@ def test_what_failed_is_tried_again_and_nothing_else(
     shutil.copy(clips / "ep7/front.mp4", videos / "bad.mp4")
     shutil.copytree(clips / "ep6", videos / "ep6")  # new, and not asked for
     assert main(command(videos, out, "--retry-failures")) == 0
+    assert "left alone: --retry" not in capsys.readouterr().err
     assert frames_of(out)["bad.mp4"][1] == 33 and "ep6/front.mp4" not in frames_of(out)
     assert read_failures(out) == []
     assert {name: data for name, data in tars(out).items() if name in old} == old
