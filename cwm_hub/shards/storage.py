@@ -119,6 +119,12 @@ class Root:
             entry["name"].rpartition("/")[2]: entry["size"] for entry in entries if entry["type"] == "file"
         }
 
+    @remote_errors()
+    def modified(self, name: str) -> float:
+        """When a file was written, in seconds since 1970."""
+        filesystem, path = self.locate(name)
+        return filesystem.modified(path).timestamp()
+
     def _remote(self, name: str) -> tuple[fsspec.AbstractFileSystem, str]:
         filesystem, target = self.locate(name)
         filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)

@@ -1,7 +1,7 @@
 """`cwm-dataprep verify --repair`: shards that are not what the manifest says, written again from their source videos.
 
 The commands that made the set and its additions are recorded beside it (`.state/command.json`, `command-added-001.json`).
-Without the commit marker of a shard such a command takes it for unwritten, and nothing else.
+Without a commit marker of its own such a command takes a shard for unwritten, and nothing else.
 """
 
 import json
@@ -9,12 +9,21 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from cwm_hub.command_line import how_many
 from cwm_hub.shards.storage import Root
 from dataprep.sharding.command import COMMAND
-from dataprep.sharding.ledger import PLAN, STATES, expected_states, of_addition, read_plan, read_plans
+from dataprep.sharding.ledger import (
+    PLAN,
+    STATES,
+    expected_states,
+    of_addition,
+    read_plan,
+    read_plans,
+    read_state,
+)
 
 
 def repair(root: Root, shards: Collection[str]) -> None:
@@ -34,7 +43,7 @@ def repair(root: Root, shards: Collection[str]) -> None:
     for number, markers in by_plan.items():
         recorded = json.loads(commands[number].read_text())
         for marker in markers:
-            (home / STATES / marker).unlink(missing_ok=True)
+            _take_back(root, marker)
         # Where the set lies now, wherever it was made: of an option given twice the last counts.
         words = [*recorded["arguments"], "--out", str(home.absolute()), "--mend", str(number)]
         _run(root, words, recorded["folder"], how_many(len(markers), "shard"))
@@ -48,6 +57,14 @@ def _by_plan(root: Root, shards: Collection[str]) -> dict[int, list[str]]:
         for number, plan in enumerate(read_plans(root))
     }
     return {number: mine for number, mine in by_plan.items() if mine}
+
+
+def _take_back(root: Root, marker: str) -> None:
+    """Make a commit marker one of no plan, which still tells the ends of the source files (see `replaced`)."""
+    name = f"{STATES}/{marker}"
+    state = read_state(root, name) if marker in root.files(STATES) else None
+    if state is not None:
+        root.write(name, replace(state, plan_hash="").to_json())
 
 
 def _run(root: Root, words: list[str], folder: str, what: str) -> None:

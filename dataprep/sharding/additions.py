@@ -10,7 +10,7 @@ was added since.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +32,7 @@ from dataprep.sharding.plan import (
     extent,
     make_plan,
 )
+from dataprep.sharding.replaced import find_replaced
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def plan_addition(
     notes = (
         f"{how_many(sum(source.id in there for source in listing.sources), 'video')} are in {root} and left alone",
         *_failed_before(0 if retry_failures else failed),
-        *_changed(root, len(plans), there, listing.sources),
+        *_changed(root, plans, there, listing.sources),
     )
     if number < len(plans):
         begun = plan_again(root, listing, config, number)
@@ -139,15 +140,16 @@ def _failed_before(videos: int) -> Iterable[str]:
 
 
 def _changed(
-    root: Root, plans: int, there: Mapping[str, str], listed: Iterable[SourceVideo]
+    root: Root, plans: Sequence[Mapping[str, Any]], there: Mapping[str, str], listed: Sequence[SourceVideo]
 ) -> Iterable[str]:
     """A sentence on the videos of the set that are other files now, or not listed any more; their clips stay."""
     now = {source.id: extent(source) for source in listed}
     before: dict[str, int] = {}
-    for number in range(plans):
+    for number in range(len(plans)):
         for videos in (read_extents(root, number) or {}).values():
             before.update(videos)
-    replaced = sorted(there[v] for v in there if v in now and before.get(v, now[v]) != now[v])
+    others = {there[v] for v in there if v in now and before.get(v, now[v]) != now[v]}
+    replaced = sorted(others.union(*(find_replaced(root, plan, listed) for plan in plans)))
     gone = sorted(path for video, path in there.items() if video not in now)
     said = (
         [f"{how_many(len(replaced), 'video')} of {root} changed since ({_first(replaced)})"]

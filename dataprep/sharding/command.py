@@ -26,6 +26,7 @@ from dataprep.sharding.dry_run import estimate
 from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import Listing, Plan, ShardConfig, count_reasons, make_plan
 from dataprep.sharding.progress import ProgressLine, clock
+from dataprep.sharding.replaced import refuse_replaced
 from dataprep.sharding.summary import Tolerance, report, say
 from dataprep.sharding.supervisor import RunOptions, run_jobs
 from dataprep.sharding.worker import Opener, ShardJob, make_jobs, output_errors
@@ -141,6 +142,7 @@ def make_shards(
         ledger.begin(root, plan, origin, columns, addition=number)
         if options.mend is None:
             _record_command(root, args.words, number)
+        refuse_replaced(root, ledger.read_plans(root)[number], plan.sources)
         mine = plan.tasks[part::parts]
         tasks = ledger.unfinished(root, mine, plan.hash)
         say(

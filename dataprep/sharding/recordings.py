@@ -214,12 +214,18 @@ def find_leaks(copies: Sequence[Sequence[str]], splits: Mapping[str, str]) -> di
     return leaks
 
 
+def digest_ends(path: str | Path) -> str:
+    """sha256 of a file's first and last `END_BYTES` and its size; OSError where it cannot be read."""
+    with Path(path).open("rb") as handle:
+        size = os.fstat(handle.fileno()).st_size
+        head = handle.read(END_BYTES)
+        handle.seek(max(0, size - END_BYTES))
+        return hashlib.sha256(b"%d " % size + head + handle.read(END_BYTES)).hexdigest()
+
+
 def _ends(file: File) -> object:
     try:
-        with Path(file.path).open("rb") as handle:
-            head = handle.read(END_BYTES)
-            handle.seek(max(0, file.bytes - END_BYTES))
-            return hashlib.sha256(head + handle.read(END_BYTES)).digest()
+        return digest_ends(file.path)
     except OSError:  # the worker will say so
         return file.shown
 

@@ -31,6 +31,7 @@ from dataprep.decode.cuts import find_cuts
 from dataprep.decode.frames import open_video
 from dataprep.decode.video_file import VideoError
 from dataprep.sharding.plan import SKIPS, Failure, Plan, ShardConfig, ShardTask, SourceVideo
+from dataprep.sharding.recordings import digest_ends
 
 ROW_FIELDS = tuple(field.name for field in dataclasses.fields(ClipRow))
 SPOOL_BYTES = 16 << 20
@@ -162,6 +163,8 @@ class ShardState:
     failures: tuple[Failure, ...]
     sums: Sums = field(default_factory=dict)
     """Of the arrays beside the clips."""
+    ends: Mapping[str, str] = field(default_factory=dict)
+    """`recordings.digest_ends` by the id of each source that is a local file of its own, for `replaced`."""
 
     def to_json(self) -> bytes:
         """Compact json; rows and failures are arrays in the order of their fields."""
@@ -172,6 +175,7 @@ class ShardState:
                 "rows": [dataclasses.astuple(row) for row in self.rows],
                 "failures": [dataclasses.astuple(failure) for failure in self.failures],
                 "sums": {name: dataclasses.astuple(sums) for name, sums in self.sums.items()},
+                "ends": dict(self.ends),
             }
         ).encode()
 
@@ -190,6 +194,7 @@ class ShardState:
                 name: ColumnSums(rows, tuple(total), tuple(squares))
                 for name, (rows, total, squares) in values["sums"].items()
             },
+            ends=values.get("ends", {}),
         )
 
 
@@ -201,11 +206,12 @@ def write_shard(job: ShardJob, report: Callable[[Beat], None]) -> ShardState:
     """
     home = job.root.home
     failures: list[Failure] = []
+    ends: dict[str, str] = {}
     with output_errors(job.root), tempfile.TemporaryDirectory(prefix="cwm-dataprep-") as scratch:
         path = (Path(scratch) if home is None else home) / job.task.file
         writer = ShardWriter(path, codec=job.config.codec)
         try:
-            _write_sources(job, writer, failures, report)
+            _write_sources(job, writer, failures, ends, report)
         except BaseException:
             writer.abort()
             raise
@@ -215,7 +221,9 @@ def write_shard(job: ShardJob, report: Callable[[Beat], None]) -> ShardState:
             writer.abort()
         if home is None and writer.record is not None:
             job.root.upload(job.task.file, path)
-        state = ShardState(job.plan_hash, writer.record, tuple(writer.rows), tuple(failures), writer.sums)
+        state = ShardState(
+            job.plan_hash, writer.record, tuple(writer.rows), tuple(failures), writer.sums, ends
+        )
         job.root.write(job.task.state_file, state.to_json())
     return state
 
@@ -245,7 +253,11 @@ def output_errors(root: Root) -> Iterator[None]:
 
 
 def _write_sources(
-    job: ShardJob, writer: ShardWriter, failures: list[Failure], report: Callable[[Beat], None]
+    job: ShardJob,
+    writer: ShardWriter,
+    failures: list[Failure],
+    ends: dict[str, str],
+    report: Callable[[Beat], None],
 ) -> None:
     beat = Beat()
     report(beat)
@@ -256,6 +268,9 @@ def _write_sources(
                 failure = _spool_source(source, job, spool, functools.partial(report, beat))
             if failure is None:
                 _add_source(source, spool, writer)
+                if not source.options:  # else the file may be shared, and grow
+                    with contextlib.suppress(OSError):  # it is no local one
+                        ends[source.id] = digest_ends(source.path)
             else:
                 failures.append(failure)
         written = writer.rows[beat.clips :]

@@ -214,6 +214,30 @@ def test_videos_that_were_replaced_or_removed_are_said_and_nothing_of_them_is_to
     assert "did not record its videos' sizes: a replaced one is not noticed" in capsys.readouterr().err
 
 
+def test_a_video_of_the_same_size_in_place_of_another_is_told(
+    finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out, videos = tmp_path / "out", tmp_path / "in"
+    shutil.copytree(finished, out)
+    shutil.copytree(finished.parent / "in", videos)  # written again, and the same
+    assert main(command(videos, out)) == 0
+    assert "nothing was left to do" in capfd.readouterr().err
+    video = videos / "ep1/front.mp4"
+    video.write_bytes(video.read_bytes()[:-1] + b"!")
+    assert main(command(videos, out)) == 1
+    told = (
+        "1 source video is another file of the same size (ep1/front.mp4). Restore that, use --overwrite, or"
+    )
+    assert told in capfd.readouterr().err
+    assert main(command(videos, out, "--append")) == 0
+    assert f"1 video of {out} changed since (ep1/front.mp4): their clips stay" in capfd.readouterr().err
+    next((out / "data").iterdir()).write_bytes(b"")
+    recorded = out / ".state/command.json"
+    recorded.write_text(recorded.read_text().replace(str(finished.parent / "in"), str(videos)))
+    assert main(["verify", str(out), "--repair"]) == 1
+    assert told in capfd.readouterr().err
+
+
 def test_shards_that_were_added_are_repaired_from_the_videos_that_they_had(
     clips: Path, videos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,54 @@
+"""Videos that others of the same size have replaced since their clips were made, known by the ends of their files.
+
+The plan's hash tells another size, and no time: a copy of the videos on another machine is the same work there.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cwm_hub.command_line import how_many
+from cwm_hub.shards.storage import Root
+from dataprep.sharding.ledger import STATES, expected_states, read_state
+from dataprep.sharding.plan import SourceVideo
+from dataprep.sharding.recordings import digest_ends
+
+
+def find_replaced(root: Root, plan: Mapping[str, Any], sources: Iterable[SourceVideo]) -> list[str]:
+    """Paths of those whose file begins or ends otherwise than when a shard of the recorded `plan` was written from it.
+
+    Only files are read that were touched since: written, copied or moved there.
+    """
+    by_id, there = {source.id: source for source in sources}, root.files(STATES)
+    found: list[str] = []
+    for name in (f"{STATES}/{name}" for _, name in expected_states(plan) if name in there):
+        state = read_state(root, name)
+        if state is None or not state.ends:
+            continue
+        # what `repair` takes back is of another plan, and of any time
+        written = root.modified(name) if state.plan_hash == plan["plan_hash"] else 0.0
+        mine = [(by_id[video], digest) for video, digest in state.ends.items() if video in by_id]
+        found += [one.source_path for one, digest in mine if _is_another(one.path, digest, since=written)]
+    return sorted(found)
+
+
+def refuse_replaced(root: Root, plan: Mapping[str, Any], sources: Iterable[SourceVideo]) -> None:
+    """Go on only where no video of the plan was replaced.
+
+    Raises:
+        ValueError: one was.
+    """
+    replaced = find_replaced(root, plan, sources)
+    if replaced:
+        are = how_many(len(replaced), "source video is another file", "source videos are other files")
+        raise ValueError(
+            f"{root} was begun otherwise: {are} of the same size ({replaced[0]}). "
+            "Restore that, use --overwrite, or choose another --out"
+        )
+
+
+def _is_another(path: str, digest: str, *, since: float) -> bool:
+    try:
+        return Path(path).stat().st_ctime >= since and digest_ends(path) != digest
+    except OSError:  # gone, which others say
+        return False
