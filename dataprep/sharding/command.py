@@ -24,7 +24,7 @@ from dataprep.sharding import ledger
 from dataprep.sharding.additions import plan_addition, plan_again
 from dataprep.sharding.dry_run import estimate
 from dataprep.sharding.ledger import Origin
-from dataprep.sharding.plan import Listing, Plan, ShardConfig, count_reasons, make_plan
+from dataprep.sharding.plan import Listing, Plan, ShardConfig, count_reasons, make_plan, plain_letters
 from dataprep.sharding.progress import ProgressLine, clock
 from dataprep.sharding.replaced import refuse_replaced
 from dataprep.sharding.summary import Tolerance, report, say
@@ -95,7 +95,7 @@ def add_arguments(
 
 def dataset_name(folder: str, *, default: str) -> str:
     """The data set's name after a folder's: `My Clips` -> `my-clips`, `default` where nothing is left."""
-    return re.sub(r"[^a-z0-9_-]+", "-", folder.lower()).strip("-") or default
+    return re.sub(r"[^a-z0-9_-]+", "-", plain_letters(folder)).strip("-") or default
 
 
 def shard_config(

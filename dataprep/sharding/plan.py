@@ -9,6 +9,8 @@ import hashlib
 import heapq
 import json
 import random
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +23,8 @@ from cwm_hub.shards.codecs import CODECS, Codec
 from cwm_hub.shards.manifest import shard_name
 from dataprep.decode.frames import DecodeSettings
 
+LATIN = re.compile(r"LATIN SMALL LETTER ([A-Z]+)(?: WITH .*)?")
+"""Unicode's names of letters such as LATIN SMALL LETTER O WITH STROKE."""
 SPLITS = ("train", "validation", "test")
 WINDOW_FRAMES = 25
 """Of the paper's training windows: shorter videos are never drawn."""
@@ -253,6 +257,18 @@ def extent(source: SourceVideo) -> int:
 def printable(path: str) -> str:
     """A path as text that json, parquet and terminals can carry: bytes that are not UTF-8 become `\\xNN`."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def plain_letters(text: str) -> str:
+    """In lower case, Latin letters without their marks; what has no such letter stays.
+
+    >>> plain_letters("Größe Łódź")
+    'grosse lodz'
+    """
+    split = unicodedata.normalize("NFKD", text.casefold())
+    names = {c: LATIN.fullmatch(unicodedata.name(c, "")) for c in set(split) if not c.isascii()}
+    bases = {c: found[1].lower() if found else c for c, found in names.items()}
+    return "".join(bases.get(c, c) for c in split if not unicodedata.combining(c))
 
 
 def _identity(source: SourceVideo) -> bytes:

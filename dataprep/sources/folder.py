@@ -28,7 +28,7 @@ from dataprep.sharding.additions import settled_splits
 from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import dataset_name, make_shards, shard_config
 from dataprep.sharding.ledger import Origin
-from dataprep.sharding.plan import Failure, Listing, SourceVideo, printable
+from dataprep.sharding.plan import Failure, Listing, SourceVideo, plain_letters, printable
 from dataprep.sharding.recordings import File, choose_splits
 from dataprep.sharding.worker import open_file
 from dataprep.sources.labels import Label, Labels, read_labels
@@ -177,7 +177,8 @@ def list_videos(
 def video_id(relative: str) -> str:
     """A key from a path below the input folder: readable, and distinct for any two paths by its hash."""
     digest = hashlib.sha256(os.fsencode(relative)).hexdigest()[:10]
-    words = re.sub(r"[^a-z0-9_]+", "-", os.path.splitext(relative)[0].lower()).strip("-_")  # noqa: PTH122
+    stem = plain_letters(os.path.splitext(relative)[0])  # noqa: PTH122
+    words = re.sub(r"[^a-z0-9_]+", "-", stem).strip("-_")
     return f"{words[-60:].lstrip('-_')}-{digest}" if words else digest
 
 

@@ -7,6 +7,7 @@ of a clip's key and of its `source_path`, `episode_000003/observation.images.fro
 
 import argparse
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from dataprep.sharding.additions import settled_splits
 from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import dataset_name, make_shards, shard_config
 from dataprep.sharding.ledger import Origin
-from dataprep.sharding.plan import SPLITS, Failure, Listing, SourceVideo
+from dataprep.sharding.plan import SPLITS, Failure, Listing, SourceVideo, plain_letters
 from dataprep.sharding.recordings import draw_held_out, held_out
 from dataprep.sources.labels import SPLIT_NAMES
 from dataprep.sources.lerobot_frames import open_episode
@@ -371,8 +372,10 @@ def _shown(episode: Episode, camera: Camera) -> str:
 
 
 def _key(episode: Episode, camera: Camera) -> str:
-    words = "".join(c if c.isascii() and c.isalnum() else "-" for c in camera.key.lower())
-    return f"{words[-60:].strip('-')}_{episode.index:06d}"
+    words = "".join(c if c.isascii() and c.isalnum() else "-" for c in plain_letters(camera.key))
+    # keys that differ by other letters only are told apart by their bytes
+    other = "" if camera.key.isascii() else "-" + hashlib.sha256(camera.key.encode()).hexdigest()[:6]
+    return f"{words[-60:].strip('-')}{other}_{episode.index:06d}".lstrip("-")
 
 
 def _is_called(camera: Camera, name: str) -> bool:

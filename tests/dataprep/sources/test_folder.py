@@ -76,7 +76,14 @@ def test_ids_are_keys_and_differ_for_any_two_paths() -> None:
     ids = [video_id(path) for path in paths]
     assert len(set(ids)) == len(paths)
     assert all(len(key) <= 80 and set(key) <= set("abcdefghijklmnopqrstuvwxyz0123456789_-") for key in ids)
-    assert video_id("S1/Walking 1.54138969.mp4").startswith("s1-walking-1-54138969-")
+    assert video_id("S1/Walking 1.54138969.mp4") == "s1-walking-1-54138969-05ae80fe38"
+    for name, words in (
+        ("Größe/Øre.mp4", "grosse-ore"),
+        ("Łódź_Æ.mp4", "lodz_ae"),
+        ("u\u0308.mp4", "u"),  # as macOS writes an ü
+        ("Кот 1.mp4", "1"),
+    ):
+        assert video_id(name)[:-11] == words
 
 
 def test_links_are_followed_after_the_files_themselves(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -156,6 +157,19 @@ def test_a_small_share_of_few_episodes_holds_one_out_and_a_growing_set_keeps_it(
     assert sorted(first.values()) == ["train", "train", "validation"]
     assert shard(V3, tmp_path, *more, "--append") == 0
     assert len(splits()) == 6 and splits() == {**dict.fromkeys(splits(), "train"), **first}
+
+
+def test_cameras_of_other_letters_have_keys_of_their_own(tmp_path: Path) -> None:
+    write_pictures(tmp_path, "v2.1", [25])
+    names = ("kamera.höhe", "kamera.hohe", "カメラ", "上")
+    write_info(tmp_path, "v2.1", features={name: {"dtype": "image", "shape": [48, 64, 3]} for name in names})
+    repository = open_repository(str(tmp_path), revision=None, folders=FOLDERS)
+    ids = {one.camera: one.id for one in list_episodes(repository, read_info(repository), Request()).sources}
+    assert ids["kamera.hohe"] == "kamera-hohe_000000"
+    assert re.fullmatch("kamera-hohe-[0-9a-f]{6}_000000", ids["kamera.höhe"])
+    assert len(set(ids.values())) == 4 and all(
+        re.fullmatch("[a-z0-9][a-z0-9_-]*", one) for one in ids.values()
+    )
 
 
 @pytest.mark.parametrize(
