@@ -66,6 +66,13 @@ def gain(frames: np.ndarray, gains: np.ndarray) -> np.ndarray:
     return _bytes(frames * np.asarray(gains, np.float32)[:, None, None, None])
 
 
+def dissolve(one: np.ndarray, other: np.ndarray, mixed: int) -> tuple[np.ndarray, list[int]]:
+    """Two films with so many frames shared, and the numbers of the first mixed frame and of the first one after them."""
+    share = (np.arange(1, mixed + 1, dtype=np.float32) / (mixed + 1))[:, None, None, None]
+    between = _bytes((1 - share) * one[-mixed:] + share * other[:mixed])
+    return np.concatenate([one[:-mixed], between, other[mixed:]]), [len(one) - mixed, len(one)]
+
+
 def _bytes(values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 

@@ -19,7 +19,7 @@ from cwm_hub.shards.cells import Cells, frame_cells
 from cwm_hub.shards.codecs import Frames
 from cwm_hub.shards.moving import moving_share
 
-MEASURES_VERSION = "1"
+MEASURES_VERSION = "2"
 """Raised where the same frames would be measured otherwise; stands in the manifest's `versions`."""
 
 FROZEN_CHANGE = 0.03

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_scenes import marked_videos, real
+from made_scenes import SIDE, dissolve, gain, marked_videos, pan, real, scene, still
 from made_videos import write_video
 
 from cwm_hub.shards.cells import frame_cells
@@ -20,6 +20,24 @@ MARKED = marked_videos()
 def test_the_cuts_of_a_marked_video(name: str) -> None:
     frames, cuts = MARKED[name]
     assert list(find_cuts(frame_cells(frames), 25)) == cuts
+
+
+@pytest.mark.parametrize("mixed", [4, 12, 25, 40])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("hand_box_0.webm", "outdoor_0.webm"), ("outdoor_1.webm", "balance_multi_cam1.mp4")],
+)
+def test_a_dissolve_is_two_cuts(one: str, other: str, mixed: int) -> None:
+    frames, cuts = dissolve(real(one)[-mixed - 15 :], real(other, mixed + 15), mixed)
+    assert list(find_cuts(frame_cells(frames), 25)) == cuts
+
+
+def test_what_keeps_its_contrast_or_its_picture_is_no_dissolve() -> None:
+    """Slow pans over soft pictures, whose frames lie between others too, and light that comes and goes."""
+    films = [pan(scene(seed, width=4 * SIDE), 90, pixels_a_frame=0.7) for seed in range(5)]
+    fade = np.concatenate([np.linspace(1, 0, 15), np.linspace(0, 1, 15)])
+    films += [gain(still(scene(1), 30), fade), gain(real("outdoor_0.webm", 30), 0.5 + fade / 2)]
+    assert [find_cuts(frame_cells(film), 25) for film in films] == [()] * 7
 
 
 def test_a_thing_that_jumps_before_a_still_background_is_no_cut() -> None:
