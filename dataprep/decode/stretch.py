@@ -9,6 +9,7 @@ A frame is known by its timestamp, so one that cannot be decoded is missed by it
 from __future__ import annotations
 
 import bisect
+import functools
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -64,7 +65,7 @@ class LongVideo:
         """Frames that the file shows."""
         return len(self._ticks)
 
-    @property
+    @functools.cached_property
     def rate(self) -> float | None:
         """Frames a second by the usual step of the clock; None for a single frame."""
         if len(self._ticks) < 2 or not self._stream.time_base:

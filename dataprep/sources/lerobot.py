@@ -15,6 +15,7 @@ from typing import Any
 
 from cwm_hub.command_line import how_many
 from cwm_hub.config import check_range
+from cwm_hub.hub_client.cards import front_matter
 from cwm_hub.shards.storage import Root
 from dataprep.command_line import add_options, option, positional, read_options
 from dataprep.sharding.additions import settled_splits
@@ -353,12 +354,10 @@ def _notes(
 
 def _card_licence(repository: Repository) -> str:
     """What the data set's card says, `unknown` where it says nothing."""
-    from huggingface_hub import DatasetCard
-
     if "README.md" not in repository.bytes:
         return "unknown"
     text = repository.read("README.md").read_text(encoding="utf-8-sig", errors="replace")
-    licence = DatasetCard(text, ignore_metadata_errors=True).data.to_dict().get("license")
+    licence = front_matter(text).get("license")
     return " ".join(licence) if isinstance(licence, list) else str(licence or "unknown")
 
 

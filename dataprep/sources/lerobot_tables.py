@@ -287,6 +287,7 @@ def _read_parquet(repository: Repository, name: str) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(repository.read(name))
+        with pq.ParquetFile(repository.read(name)) as file:  # read_table loads pyarrow.dataset
+            return file.read()
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{repository.place}/{name}: damaged parquet: {error}") from error

@@ -4,20 +4,24 @@ import itertools
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from documents import ROOT, commands, pieces
 from made_lerobot import KEY, episode_row, write_logs, write_pictures, write_v3
 from made_videos import FIXTURES
 
+from cwm_hub.agents.replay import Replay
 from cwm_hub.shards.arrays import decode_arrays
 from cwm_hub.shards.index import ClipRow, read_index
 from cwm_hub.shards.manifest import Manifest
 from dataprep.__main__ import main
 from dataprep.curation.verify import verify
 from dataprep.sources.lerobot_logs import keep_rows
+from recipes.run.demonstrations import seed_replay
 
 V3, V21 = FIXTURES / "lerobot/v3_two_cameras", FIXTURES / "lerobot/v21_two_cameras"
 LENGTHS = [31, 47, 30, 52, 26, 40]
@@ -229,3 +233,24 @@ def test_plain_webdataset_and_datasets_see_them(tmp_path: Path) -> None:
     for actions in (found, seen):
         assert actions.keys() == expected.keys()
         assert all(np.array_equal(actions[key], rows) for key, rows in expected.items())
+
+
+def test_the_page_makes_an_agents_experience_of_a_robot_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its commands of `cwm-dataprep`, as they stand there, on a set with rewards; what is left is what `finetune` is given."""
+    place = tmp_path / "owner/name"
+    shutil.copytree(V3, place)
+    rows = sum(LENGTHS)
+    columns = {"action": [[0.5] * 4] * rows, "next.reward": [1.0] * rows}
+    write_logs(place, LENGTHS, columns)
+    monkeypatch.chdir(tmp_path)
+    page = [words for piece in pieces(ROOT / "docs/robot-data.md") for words in commands(piece)]
+    for words in page:
+        if words[0] == "cwm-dataprep" and len(words) > 2:
+            small = ["--workers", "0", "--size", "16"] if words[1] == "lerobot" else []
+            assert main([*words[1:], *small]) == 0
+    (given,) = [words[words.index("--demonstrations") + 1] for words in page if "--demonstrations" in words]
+    replay = Replay(capacity_steps=400, image_size=16, action_size=4, seed=0)
+    agent = SimpleNamespace(episode_rows=8, learns_termination=True)
+    assert seed_replay(replay, agent, given, action_size=4, image_size=16)[0] == 5  # and one is held out
