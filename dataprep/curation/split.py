@@ -23,7 +23,14 @@ from cwm_hub.shards.storage import Root
 from dataprep.command_line import EXIT_DONE, add_options, option, positional, read_options
 from dataprep.curation.copying import Clip, deal, find_copies, new_set, write_copy
 from dataprep.sharding.plan import SPLITS
-from dataprep.sharding.recordings import DEFAULT_SHARE, hold_out, join_copies, recording, too_few
+from dataprep.sharding.recordings import (
+    DEFAULT_SHARE,
+    hold_out,
+    join_copies,
+    parse_group_by,
+    recording,
+    too_few,
+)
 
 EPISODE = r"^episode_\d+"
 """What names a recording in a set that was made from a LeRobot one, whatever its cameras are called."""
@@ -45,10 +52,7 @@ class SplitOptions:
 
     def __post_init__(self) -> None:
         check_range(self, "validation_share", above=0, below=1)
-        try:
-            re.compile(self.group_by or "")
-        except re.error as error:
-            raise ValueError(f"--group-by {self.group_by!r} is no regular expression: {error}") from error
+        parse_group_by(self.group_by or "")
 
 
 EXAMPLES = (

@@ -16,6 +16,7 @@ from typing import BinaryIO, Protocol, Self
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from cwm_hub.shards.arrays import Arrays
 from cwm_hub.shards.codecs import Frames
 from cwm_hub.shards.scaling import center_square, resize_image
 from dataprep.decode.frames import DecodeSettings
@@ -104,6 +105,8 @@ class PictureReader:
         """
         self.output_fps = fps
         self.source_frames = 0
+        self.arrays: Arrays | None = None
+        """Logged beside the frames, a row for each that is yielded."""
         self.alive: Callable[[], None] = lambda: None
         """Called for every picture that was read."""
         self._store = store

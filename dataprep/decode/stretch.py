@@ -21,6 +21,7 @@ import av.error
 import numpy as np
 from av.video.frame import VideoFrame
 
+from cwm_hub.shards.arrays import Arrays
 from dataprep.decode.colour import ContainerColour
 from dataprep.decode.frames import DecodeSettings
 from dataprep.decode.hdr import HDR_TRANSFERS
@@ -171,6 +172,8 @@ class StretchReader:
         self._length = length
         self._kept = kept_frames(length, fps, settings)
         self.output_fps = (settings.fps or fps) / settings.stride
+        self.arrays: Arrays | None = None
+        """Logged beside the frames, a row for each that is yielded."""
         self.alive: Callable[[], None] = lambda: None
         """Called for every frame that was decoded."""
 

@@ -48,6 +48,14 @@ class File:
     bytes: int
 
 
+def parse_group_by(text: str) -> re.Pattern[str]:
+    """What `--group-by` says; ValueError where it is no regular expression."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ValueError(f"--group-by {text!r} is no regular expression: {error}") from error
+
+
 def recording(shown: str, group_by: re.Pattern[str] | None = None) -> str:
     """What videos of one recording have in common; the path itself where nothing tells.
 

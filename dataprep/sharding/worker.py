@@ -41,7 +41,10 @@ SECONDS_BETWEEN_SIGNS = 0.1
 
 
 class FrameReader(Protocol):
-    """What an opener returns: iterated once inside its `with` block, u8 [H, W, 3] frames of one size."""
+    """What an opener returns: iterated once inside its `with` block, u8 [H, W, 3] frames of one size.
+
+    Where it has an attribute `arrays`, they were logged beside the frames: a row for each that is yielded.
+    """
 
     alive: Callable[[], None]
     """Set by the worker and called by the reader whenever it has decoded something, whether that is kept or not."""
@@ -57,41 +60,6 @@ class FrameReader(Protocol):
     ) -> None: ...
 
     def __iter__(self) -> Iterator[Frames]: ...
-
-
-class LoggedReader:
-    """A reader and what was logged beside its frames."""
-
-    def __init__(self, reader: FrameReader, arrays: Arrays) -> None:
-        """`arrays` has a row for every frame that the reader is going to yield."""
-        self.arrays = arrays
-        self._reader = reader
-
-    @property
-    def alive(self) -> Callable[[], None]:
-        """The reader's."""
-        return self._reader.alive
-
-    @alive.setter
-    def alive(self, alive: Callable[[], None]) -> None:
-        self._reader.alive = alive
-
-    @property
-    def output_fps(self) -> float:
-        """The reader's."""
-        return self._reader.output_fps
-
-    def __enter__(self) -> Self:
-        self._reader.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self._reader.__exit__(kind, value, trace)
-
-    def __iter__(self) -> Iterator[Frames]:
-        return iter(self._reader)
 
 
 Opener = Callable[[SourceVideo, ShardConfig], FrameReader]
@@ -290,7 +258,7 @@ def _spool_source(
     try:
         with source_errors(), job.opener(source, job.config) as reader:
             reader.alive = _at_most_every(SECONDS_BETWEEN_SIGNS, alive)
-            spool.arrays = reader.arrays if isinstance(reader, LoggedReader) else None
+            spool.arrays = getattr(reader, "arrays", None)
             for start, frames in cut_pieces(reader, job.config):
                 cutter = None if job.config.keep_cuts else find_cuts
                 clip = EncodedClip.encode(

@@ -29,7 +29,7 @@ from dataprep.sharding.command import add_arguments as add_common_arguments
 from dataprep.sharding.command import dataset_name, make_shards, shard_config
 from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import Failure, Listing, SourceVideo, plain_letters, printable
-from dataprep.sharding.recordings import File, choose_splits
+from dataprep.sharding.recordings import File, choose_splits, parse_group_by
 from dataprep.sharding.worker import open_file
 from dataprep.sources.labels import Label, Labels, read_labels
 from dataprep.sources.lerobot_tables import lerobot_version
@@ -63,10 +63,7 @@ class FolderOptions:
     def __post_init__(self) -> None:
         if self.validation_share is not None:
             check_range(self, "validation_share", at_least=0, below=1)
-        try:
-            re.compile(self.group_by or "")
-        except re.error as error:
-            raise ValueError(f"--group-by {self.group_by!r} is no regular expression: {error}") from error
+        parse_group_by(self.group_by or "")
 
 
 EXAMPLES = (

@@ -15,7 +15,7 @@ from dataprep.decode.pictures import PictureReader
 from dataprep.decode.stretch import LongVideo, StretchReader, kept_frames
 from dataprep.decode.video_file import VideoError
 from dataprep.sharding.plan import ShardConfig, SourceVideo
-from dataprep.sharding.worker import FrameReader, LoggedReader
+from dataprep.sharding.worker import FrameReader
 from dataprep.sources.lerobot_logs import read_logged
 from dataprep.sources.repository import fetch
 
@@ -29,7 +29,7 @@ def open_episode(source: SourceVideo, config: ShardConfig) -> FrameReader:
     path, settings, fps = fetch(source.path), config.decode, float(config.source["fps"])
     episode, length = options["episode"], options["length"]
     kept, columns = kept_frames(length, fps, settings), config.source["arrays"]
-    reader: FrameReader
+    reader: PictureReader | StretchReader
     if "column" in options:
         store = RowStore(path, options["column"], episode, length)
         reader = PictureReader(store, kept, settings, fps=(settings.fps or fps) / settings.stride)
@@ -40,10 +40,14 @@ def open_episode(source: SourceVideo, config: ShardConfig) -> FrameReader:
             raise VideoError("wrong_rate", detail)
         start = _first_frame(video.frame_count, options)
         reader = StretchReader(video, settings, start=start, length=length, fps=fps)
-    if not columns:
-        return reader
-    rows = path if "column" in options else fetch(source.path.removesuffix(options["file"]) + options["rows"])
-    return LoggedReader(reader, read_logged(rows, columns, episode=episode, length=length, kept=kept))
+    if columns:
+        rows = (
+            path
+            if "column" in options
+            else fetch(source.path.removesuffix(options["file"]) + options["rows"])
+        )
+        reader.arrays = read_logged(rows, columns, episode=episode, length=length, kept=kept)
+    return reader
 
 
 @functools.lru_cache(maxsize=1)
