@@ -25,6 +25,7 @@ class NumberedFrames:
         self.seconds_before = 0.0
         """At work on frames that are not kept."""
         self.alive: Callable[[], None] = lambda: None
+        self.arrays: dict[str, np.ndarray] | None = None
 
     def __enter__(self) -> "NumberedFrames":
         return self
@@ -51,6 +52,9 @@ def open_numbered(source: SourceVideo, config: ShardConfig) -> NumberedFrames:
         frames.seconds_per_frame = 0.002
     elif behaviour == "rare":
         frames.seconds_before = 5.0
+    elif behaviour == "logged":
+        rows = np.arange(int(count), dtype=np.float32)
+        frames.arrays = {"action": rows[:, None], "reward": rows}
     elif behaviour == "broken":
         raise VideoError("decode_error", "made up")
     elif behaviour == "segfault":

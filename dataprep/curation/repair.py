@@ -4,11 +4,13 @@ The commands that made the set and its additions are recorded beside it (`.state
 Without a commit marker of its own such a command takes a shard for unwritten, and nothing else.
 """
 
+import contextlib
 import json
+import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,11 +44,12 @@ def repair(root: Root, shards: Collection[str]) -> None:
         )
     for number, markers in by_plan.items():
         recorded = json.loads(commands[number].read_text())
-        for marker in markers:
-            _take_back(root, marker)
         # Where the set lies now, wherever it was made: of an option given twice the last counts.
         words = [*recorded["arguments"], "--out", str(home.absolute()), "--mend", str(number)]
-        _run(root, words, recorded["folder"], how_many(len(markers), "shard"))
+        with contextlib.ExitStack() as taken_back:
+            for marker in markers:
+                taken_back.enter_context(_taken_back(home / STATES / marker))
+            _run(root, words, recorded["folder"], how_many(len(markers), "shard"))
 
 
 def _by_plan(root: Root, shards: Collection[str]) -> dict[int, list[str]]:
@@ -59,12 +62,26 @@ def _by_plan(root: Root, shards: Collection[str]) -> dict[int, list[str]]:
     return {number: mine for number, mine in by_plan.items() if mine}
 
 
-def _take_back(root: Root, marker: str) -> None:
-    """Make a commit marker one of no plan, which still tells the ends of the source files (see `replaced`)."""
-    name = f"{STATES}/{marker}"
-    state = read_state(root, name) if marker in root.files(STATES) else None
-    if state is not None:
-        root.write(name, replace(state, plan_hash="").to_json())
+@contextlib.contextmanager
+def _taken_back(marker: Path) -> Iterator[None]:
+    """A commit marker is one of no plan, which still tells the ends of the source files (see `replaced`) and what failed.
+
+    One that no shard was written for is put back, with its time, by which replaced files are known.
+    """
+    root, name = Root.parse(marker.parent), marker.name
+    state = read_state(root, name) if marker.is_file() else None
+    if state is None:
+        yield
+        return
+    before, status = marker.read_bytes(), marker.stat()
+    taken_back = replace(state, plan_hash="").to_json()
+    root.write(name, taken_back)
+    try:
+        yield
+    finally:
+        if marker.read_bytes() == taken_back:
+            root.write(name, before)
+            os.utime(marker, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _run(root: Root, words: list[str], folder: str, what: str) -> None:

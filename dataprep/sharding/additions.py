@@ -12,6 +12,7 @@ was added since.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from cwm_hub.command_line import how_many
@@ -20,7 +21,7 @@ from cwm_hub.shards.index import read_index_table
 from cwm_hub.shards.manifest import Manifest, read_failures
 from cwm_hub.shards.storage import Root
 from dataprep.sharding.changes import refuse_other_options
-from dataprep.sharding.ledger import read_extents, read_plans
+from dataprep.sharding.ledger import STATES, read_extents, read_plans, read_state
 from dataprep.sharding.plan import (
     SKIPS,
     SPLITS,
@@ -28,6 +29,7 @@ from dataprep.sharding.plan import (
     Listing,
     Plan,
     ShardConfig,
+    ShardTask,
     SourceVideo,
     extent,
     make_plan,
@@ -105,15 +107,45 @@ def plan_again(root: Root, listing: Listing, config: ShardConfig, number: int) -
     recorded = read_extents(root, number)
     if recorded is None and number:
         raise ValueError(f"{root}: which videos addition {number} had was not recorded: make the set anew")
-    split = {video: name for name, videos in (recorded or {}).items() for video in videos}
-    had = [
-        replace(source, split=split[source.id]) if recorded is not None else source
-        for source in listing.sources
-        if recorded is None or source.id in split
-    ]
+    split = {
+        video: (name, size) for name, videos in (recorded or {}).items() for video, size in videos.items()
+    }
+    had, retried = [], _added_later(root, number)
+    for source in listing.sources:
+        if recorded is None:
+            had.append(source)
+        elif source.id in split:
+            name, size = split[source.id]
+            is_mended = source.id in retried and extent(source) == source.bytes
+            had.append(replace(source, split=name, bytes=size if is_mended else source.bytes))
     failures = tuple(Failure(*values) for values in plans[number]["failures"])
     plan = make_plan(replace(listing, sources=tuple(had), failures=failures), config)
     return _number_on(plan, plans[:number])
+
+
+def left_out(root: Root, tasks: Iterable[ShardTask], number: int) -> dict[str, Failure]:
+    """Videos of addition `number` (0: of the beginning) that gave no clip when these shards were written, by id.
+
+    A shard that is written again has none of them either: a video that was mended since is in the addition that tried it
+    again. Without a commit marker only those are known.
+    """
+    there, retried = root.files(STATES), _added_later(root, number)
+    found = {}
+    for task in tasks:
+        state = read_state(root, task.state_file) if Path(task.state_file).name in there else None
+        failed = {failure.source_path: failure for failure in state.failures} if state else {}
+        for source in task.sources:
+            if source.source_path in failed:
+                found[source.id] = failed[source.source_path]
+            elif source.id in retried:
+                found[source.id] = Failure(source.source_path, "retried", "a later addition has it")
+    return found
+
+
+def _added_later(root: Root, number: int) -> set[str]:
+    """Ids of the videos of every addition after this one."""
+    later = range(number + 1, len(read_plans(root)))
+    return {video for one in later for videos in (read_extents(root, one) or {}).values() for video in videos}
 
 
 def _number_on(plan: Plan, before: Iterable[Mapping[str, Any]]) -> Plan:

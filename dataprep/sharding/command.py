@@ -21,7 +21,7 @@ from cwm_hub.shards.storage import Root
 from dataprep.command_line import EXIT_DONE, add_options, option, read_options
 from dataprep.decode.frames import DecodeSettings
 from dataprep.sharding import ledger
-from dataprep.sharding.additions import plan_addition, plan_again
+from dataprep.sharding.additions import left_out, plan_addition, plan_again
 from dataprep.sharding.dry_run import estimate
 from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import Listing, Plan, ShardConfig, count_reasons, make_plan, plain_letters
@@ -153,7 +153,8 @@ def make_shards(
         run = run_jobs
         if options.engine == "ray":
             from dataprep.sharding.ray_engine import run_on_ray as run
-        jobs = make_jobs(tasks, plan, root=root, opener=opener)
+        failed = None if options.mend is None else left_out(root, tasks, number)
+        jobs = make_jobs(tasks, plan, root=root, opener=opener, left_out=failed)
         _run(run, run_options, jobs, root, PROGRESS.format(f"-{part}-of-{parts}" if parts > 1 else ""))
         if parts > 1:
             say(

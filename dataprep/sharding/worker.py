@@ -108,16 +108,23 @@ class ShardJob:
     opener: Opener
     plan_hash: str
     quarantined: Mapping[str, Failure] = field(default_factory=dict)
-    """Sources not to be touched again, by id: they killed or hung a worker."""
+    """Sources not to be touched, by id: they killed or hung a worker, or gave no clip when a shard that is mended was written."""
 
     def without(self, source: SourceVideo, failure: Failure) -> "ShardJob":
         """The same job with one more source quarantined."""
         return dataclasses.replace(self, quarantined={**self.quarantined, source.id: failure})
 
 
-def make_jobs(tasks: Iterable[ShardTask], plan: Plan, *, root: Root, opener: Opener) -> list[ShardJob]:
-    """The jobs of some of a plan's tasks."""
-    return [ShardJob(task, plan.config, root, opener, plan.hash) for task in tasks]
+def make_jobs(
+    tasks: Iterable[ShardTask],
+    plan: Plan,
+    *,
+    root: Root,
+    opener: Opener,
+    left_out: Mapping[str, Failure] | None = None,
+) -> list[ShardJob]:
+    """The jobs of some of a plan's tasks; `left_out` are videos that are not to be touched, by id."""
+    return [ShardJob(task, plan.config, root, opener, plan.hash, left_out or {}) for task in tasks]
 
 
 @dataclass(frozen=True)
@@ -259,6 +266,10 @@ def _spool_source(
         with source_errors(), job.opener(source, job.config) as reader:
             reader.alive = _at_most_every(SECONDS_BETWEEN_SIGNS, alive)
             spool.arrays = getattr(reader, "arrays", None)
+            lacks = [name for name in job.config.source.get("arrays", ()) if name not in (spool.arrays or ())]
+            if lacks:
+                what = f"no {' and no '.join(lacks)} beside the frames, which the plan promises"
+                raise VideoError("bad_rows", what)
             for start, frames in cut_pieces(reader, job.config):
                 cutter = None if job.config.keep_cuts else find_cuts
                 clip = EncodedClip.encode(

@@ -59,6 +59,8 @@ def read_json(path: Path) -> Any:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a .jsonl (json values), or of a csv with a header (strings, None where a row ends early).
 
+    A csv whose header holds no comma may be separated by semicolons or tabs.
+
     Raises:
         ValueError: The file cannot be read, a line is damaged or no object, a csv row has more fields than the header,
             or a row or the header names a column twice.
@@ -92,8 +94,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _csv_rows(text: str, path: Path) -> list[dict[str, Any]]:
     header = text.partition("\n")[0]
-    blanks = ", " in header  # written with a blank after each comma, which is then no part of a field
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=blanks)
+    # spreadsheets of many countries write semicolons
+    delimiter = "," if "," in header else next((one for one in ";\t" if one in header), ",")
+    blanks = f"{delimiter} " in header  # written with a blank after each, which is then no part of a field
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=blanks
+    )
     try:
         names = [name.strip() for name in reader.fieldnames or ()]
         twice = [name for name, count in Counter(names).items() if count > 1]
@@ -106,6 +112,7 @@ def _csv_rows(text: str, path: Path) -> list[dict[str, Any]]:
     for number, row in enumerate(rows, start=1):
         if None in row:
             raise ValueError(
-                f"{path}: row {number} has more fields than the header ({len(names)}): quote a field that holds a comma"
+                f"{path}: row {number} has more fields than the header ({len(names)}): quote a field that holds a "
+                f"{delimiter!r}"
             )
     return rows

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,11 @@ def command(videos: Path, out: Path, *more: str) -> list[str]:
         "mine",
     ]
     return ["folder", str(videos), "--out", str(out), *small, *more]
+
+
+def run_here(words: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+    """`PYTHON -m dataprep ...` without the second that a process takes to start."""
+    return subprocess.CompletedProcess(words, main(words[3:]))
 
 
 def tars(root: Path) -> dict[str, bytes]:
@@ -265,6 +271,46 @@ def test_shards_that_were_added_are_repaired_from_the_videos_that_they_had(
     for number, sentence in ((1, "no video found"), (9, "has 2 additions: there is no number 9")):
         assert main(command(videos, out, "--mend", str(number))) == 1
         assert sentence in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("marker", ["kept", "lost"])
+def test_a_mended_video_is_left_out_of_the_first_shards_when_they_are_repaired(
+    marker: str, clips: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "run", run_here)
+    out = tmp_path / "out"
+    assert main(command(videos, out)) == 0
+    begun = tars(out)
+    shutil.copy(clips / "ep7/front.mp4", videos / "bad.mp4")
+    assert main(command(videos, out, "--retry-failures")) == 0
+    whole, manifest, rows = tars(out), Manifest.load(out), read_index(out)
+    for name in begun:
+        (out / "data" / name).write_bytes(begun[name][:-512])
+        if marker == "lost":
+            (out / ".state/shards" / name).with_suffix(".json").unlink()
+    assert main(["verify", str(out), "--repair"]) == 0
+    assert (tars(out), Manifest.load(out), read_index(out)) == (whole, manifest, rows)
+    assert read_failures(out) == []
+
+
+def test_a_repair_that_fails_leaves_the_notes_as_they_were(
+    finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "run", run_here)
+
+    def notes() -> dict[str, tuple[bytes, int]]:
+        return {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in (out / ".state/shards").iterdir()}
+
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    recorded = json.loads((out / ".state/command.json").read_text())
+    recorded["arguments"][1] = str(tmp_path)  # no videos there
+    (out / ".state/command.json").write_text(json.dumps(recorded))
+    before = notes()
+    next((out / "data").iterdir()).write_bytes(b"")
+    assert main(["verify", str(out), "--repair"]) == 1
+    assert "ended with exit code 1: are its videos where they were?" in capfd.readouterr().err
+    assert notes() == before
 
 
 def test_an_addition_that_was_killed_goes_on_with_its_videos_though_others_came(

@@ -80,6 +80,16 @@ def test_clips_of_a_long_video_overlap_so_that_no_window_is_lost(tmp_path: Path)
         assert windows == set(range(length - 24))
 
 
+def test_a_video_without_the_arrays_that_the_others_have_is_a_line_with_its_reason(tmp_path: Path) -> None:
+    source = {"arrays": {"action": ["x"], "reward": ["reward"]}}
+    config = raw_config(source=source)
+    outcome = make_shards(tmp_path, numbered_listing("logged:5", 5), config, workers=0)
+    assert outcome.videos == 1 and Manifest.load(tmp_path).config["arrays"].keys() == {"action", "reward"}
+    assert failures_of(tmp_path) == {
+        "videos/1": ("bad_rows", "no action and no reward beside the frames, which the plan promises")
+    }
+
+
 def test_a_source_is_taken_whole_or_not_at_all(tmp_path: Path) -> None:
     outcome = make_shards(tmp_path, numbered_listing(30, "broken:30", 30))
     assert {row.source for row in read_index(tmp_path)} == {"v000", "v002"}

@@ -129,6 +129,14 @@ def test_blanks_after_commas_are_no_part_of_a_field(tmp_path: Path) -> None:
     assert read_labels(file).by_path == {"a.mp4": Label(0, "a, b"), "b.mp4": Label(1, "c")}
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_other_delimiters_are_told_by_the_header(delimiter: str, tmp_path: Path) -> None:
+    lines = ["label;path;label_text", "cat;a.mp4;opens, slowly", 'dog;"b;c.mp4";d']
+    file = touch(tmp_path / "l.csv", "\n".join(lines).replace(";", delimiter).encode())
+    second = f"b{delimiter}c.mp4"
+    assert read_labels(file).by_path == {"a.mp4": Label(0, "opens, slowly"), second: Label(1, "d")}
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
 def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path, encoding: str) -> None:
     mark = "\ufeff" if encoding == "utf-16-be" else ""
@@ -143,6 +151,8 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path, encoding: str)
         ("path,label\na.mp4,3\nb.mp4,1\n./a.mp4,5\n", "rows 1 and 3 say different things of a.mp4"),
         ("path,label_text\na.mp4,opens the door, slowly\n", "row 1 has more fields than the header"),
         ("path,label,label\na.mp4,1,2\n", "names 'label' twice"),
+        ("path;label\na.mp4;1;2\n", "more fields than the header .2.: quote a field that holds a ';'"),
+        ("datei;label\na.mp4;1\n", "row 1 has no `path`, but 'datei', 'label'"),
         ('path,label_text\na.mp4,"open\nb.mp4,c\n', "damaged csv after line 1: unexpected end"),
         ("path,label\na.mp4,1\nb.mp4,x\n", "column label: numbers and words are mixed"),
     ],
