@@ -109,7 +109,13 @@ def _renamed(row: ClipRow, mark: str, order: int) -> ClipRow:
 
 def _merged(manifests: Sequence[Manifest], name: str | None) -> Manifest:
     parts = [
-        {"name": one.name, "manifest": one.hash, "licence": one.licence, "config": one.config}
+        {
+            "name": one.name,
+            "manifest": one.hash,
+            "licence": one.licence,
+            "config": one.config,
+            "versions": one.versions,
+        }
         for one in manifests
     ]
     hashes = "".join(one.hash for one in manifests)

@@ -21,7 +21,7 @@ from cwm_hub.shards.index import read_index_table
 from cwm_hub.shards.manifest import Manifest, read_failures
 from cwm_hub.shards.storage import Root
 from dataprep.sharding.changes import refuse_other_options
-from dataprep.sharding.ledger import STATES, read_extents, read_plans, read_state
+from dataprep.sharding.ledger import STATES, library_versions, read_extents, read_plans, read_state
 from dataprep.sharding.plan import (
     SKIPS,
     SPLITS,
@@ -88,6 +88,10 @@ def plan_addition(
         return Addition(number, begun, (*notes, on + (then if later else "")))
     if not chosen:
         return Addition(number, None, notes)
+    versions = [v["measures"] for v in (plans[0]["versions"], library_versions())]
+    if versions[0] != versions[1]:
+        measured = f"{root} was measured by version {versions[0]}, what is added is by version {versions[1]}"
+        notes += (f"{measured}: its columns for filters (motion, moving, cuts, ...) may differ",)
     failures = tuple(failure for failure in listing.failures if append and failure.source_path not in reasons)
     plan = make_plan(replace(listing, sources=tuple(chosen), failures=failures), config)
     splits = Counter(source.split for source in chosen)

@@ -17,7 +17,8 @@ from dataprep.sharding.recordings import digest_ends
 def find_replaced(root: Root, plan: Mapping[str, Any], sources: Iterable[SourceVideo]) -> list[str]:
     """Paths of those whose file begins or ends otherwise than when a shard of the recorded `plan` was written from it.
 
-    Only files are read that were touched since: written, copied or moved there.
+    Only files are read that were touched since: written, copied, moved or linked there. Files keep their times when a folder is
+    moved with them: two that changed places are not noticed.
     """
     by_id, there = {source.id: source for source in sources}, root.files(STATES)
     found: list[str] = []
@@ -47,8 +48,14 @@ def refuse_replaced(root: Root, plan: Mapping[str, Any], sources: Iterable[Sourc
         )
 
 
+def _touched(path: Path) -> float:
+    """When a file, or a link on the way to it, was last changed."""
+    links = (place.lstat() for place in (path, *path.parents) if place.is_symlink())
+    return max(status.st_ctime for status in (path.stat(), *links))
+
+
 def _is_another(path: str, digest: str, *, since: float) -> bool:
     try:
-        return Path(path).stat().st_ctime >= since and digest_ends(path) != digest
+        return _touched(Path(path)) >= since and digest_ends(path) != digest
     except OSError:  # gone, which others say
         return False

@@ -169,7 +169,7 @@ class ShardState:
                 name: ColumnSums(rows, tuple(total), tuple(squares))
                 for name, (rows, total, squares) in values["sums"].items()
             },
-            ends=values.get("ends", {}),
+            ends=dict(values.get("ends", {})),
         )
 
 

@@ -189,7 +189,9 @@ def list_episodes(
         for e in chosen
         if own.get(e.index) == "train" and e.length >= min_frames and _recording(e.index) not in kept
     }
-    has_validation = "validation" in map(_split_name, info.splits)
+    has_validation = any(
+        _split_name(name) == "validation" and _range(str(text)) for name, text in info.splits.items()
+    )
     drawn = draw_held_out(train, request.validation_share, has_validation=has_validation, grows=bool(kept))
     splits = {
         index: kept.get(name, "validation" if name in drawn else split)
@@ -202,6 +204,7 @@ def list_episodes(
     arrays = choose_arrays(info, request)
     for camera in choose_cameras(info, request.cameras):
         frames = _frames_of_files(info, every, camera) if camera.is_video else {}
+        name = _name(camera, info.cameras)
         for episode in chosen:
             found = _find(repository, info, episode, camera, frames, logged=bool(arrays))
             if episode.index not in splits:
@@ -216,7 +219,7 @@ def list_episodes(
             path = repository.locate(found.file)
             sources.append(
                 SourceVideo(
-                    _key(episode, camera),
+                    f"{name}_{episode.index:06d}".lstrip("-"),
                     path,
                     shown,
                     split,
@@ -370,11 +373,16 @@ def _shown(episode: Episode, camera: Camera) -> str:
     return f"{_recording(episode.index)}/{camera.key}"
 
 
-def _key(episode: Episode, camera: Camera) -> str:
-    words = "".join(c if c.isascii() and c.isalnum() else "-" for c in plain_letters(camera.key))
-    # keys that differ by other letters only are told apart by their bytes
-    other = "" if camera.key.isascii() else "-" + hashlib.sha256(camera.key.encode()).hexdigest()[:6]
-    return f"{words[-60:].strip('-')}{other}_{episode.index:06d}".lstrip("-")
+def _name(camera: Camera, cameras: Sequence[Camera]) -> str:
+    """How keys call a camera; those that differ by other letters, dots or capitals only are told apart by their bytes."""
+    words = _words(camera)
+    alike = [other for other in cameras if other.key.isascii() and _words(other) == words]
+    return words if alike == [camera] else f"{words}-{hashlib.sha256(camera.key.encode()).hexdigest()[:6]}"
+
+
+def _words(camera: Camera) -> str:
+    letters = plain_letters(camera.key)
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in letters)[-60:].strip("-")
 
 
 def _is_called(camera: Camera, name: str) -> bool:

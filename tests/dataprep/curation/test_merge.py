@@ -58,6 +58,7 @@ def test_a_merged_set_holds_the_clips_of_both(
     }
     manifest = Manifest.load(out)
     assert manifest.name == "here-there"
+    assert [one["versions"] for one in manifest.config["merged"]] == [manifest.versions] * 2
     assert [one["manifest"] for one in manifest.config["merged"]] == [
         Manifest.load(root).hash for root in (here, there)
     ]

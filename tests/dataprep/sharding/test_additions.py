@@ -1,8 +1,10 @@
 """What is added to a finished set lies in new shards; the old ones keep their bytes, names and splits."""
 
 import json
+import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from made_videos import counting_frames, write_video
 
 from cwm_hub.shards.index import read_index
 from cwm_hub.shards.manifest import Manifest, read_failures
+from cwm_hub.shards.measures import MEASURES_VERSION
 from dataprep.__main__ import main
 from dataprep.curation.verify import verify
 
@@ -242,6 +245,57 @@ def test_a_video_of_the_same_size_in_place_of_another_is_told(
     recorded.write_text(recorded.read_text().replace(str(finished.parent / "in"), str(videos)))
     assert main(["verify", str(out), "--repair"]) == 1
     assert told in capfd.readouterr().err
+
+
+def test_a_link_that_leads_to_an_older_video_of_the_same_size_is_told(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, videos = tmp_path / "out", tmp_path / "in"
+    shutil.copytree(finished, out)
+    shutil.copytree(finished.parent / "in", tmp_path / "first")
+    shutil.copytree(finished.parent / "in", tmp_path / "second")
+    other = tmp_path / "second/ep1/front.mp4"
+    other.write_bytes(other.read_bytes()[:-1] + b"!")
+    videos.mkdir()
+    for episode in ("ep0", "ep1"):
+        (videos / episode).symlink_to(tmp_path / "first" / episode)
+    time.sleep(0.02)  # a file system's clock may tick a hundred times a second
+    for marker in (out / ".state/shards").iterdir():
+        os.utime(marker)
+    time.sleep(0.02)
+    for link in videos.iterdir():
+        link.unlink()
+        link.symlink_to(tmp_path / "second" / link.name)
+    assert main(command(videos, out)) == 1
+    assert "1 source video is another file of the same size (ep1/front.mp4)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ends", [[1, 2], None])
+def test_a_damaged_commit_marker_is_a_shard_to_write_again(
+    ends: object, finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    (marker,) = (out / ".state/shards").iterdir()
+    whole = marker.read_bytes()
+    marker.write_text(json.dumps({**json.loads(whole), "ends": ends}))
+    assert main(command(finished.parent / "in", out)) == 0 and marker.read_bytes() == whole
+
+
+def test_other_measures_of_what_is_added_are_told(
+    clips: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    shutil.copytree(finished.parent / "in", tmp_path / "in")
+    shutil.copytree(clips / "ep4", tmp_path / "in/ep4")
+    for name in (".state/plan.json", "meta/manifest.json"):
+        record = json.loads((out / name).read_text())
+        record["versions"]["measures"] = "1"
+        (out / name).write_text(json.dumps(record))
+    assert main(command(tmp_path / "in", out, "--append")) == 0
+    told = f"{out} was measured by version 1, what is added is by version {MEASURES_VERSION}: "
+    assert f"{told}its columns for filters (motion, moving, cuts, ...) may differ" in capsys.readouterr().err
 
 
 def test_shards_that_were_added_are_repaired_from_the_videos_that_they_had(

@@ -161,13 +161,14 @@ def test_a_small_share_of_few_episodes_holds_one_out_and_a_growing_set_keeps_it(
 
 def test_cameras_of_other_letters_have_keys_of_their_own(tmp_path: Path) -> None:
     write_pictures(tmp_path, "v2.1", [25])
-    names = ("kamera.höhe", "kamera.hohe", "カメラ", "上")
+    names = ("kamera.höhe", "kamera.hohe", "カメラ", "上", "top_cam", "top.cam", "Top-Cam")
     write_info(tmp_path, "v2.1", features={name: {"dtype": "image", "shape": [48, 64, 3]} for name in names})
     repository = open_repository(str(tmp_path), revision=None, folders=FOLDERS)
     ids = {one.camera: one.id for one in list_episodes(repository, read_info(repository), Request()).sources}
     assert ids["kamera.hohe"] == "kamera-hohe_000000"
     assert re.fullmatch("kamera-hohe-[0-9a-f]{6}_000000", ids["kamera.höhe"])
-    assert len(set(ids.values())) == 4 and all(
+    assert re.fullmatch("top-cam-[0-9a-f]{6}_000000", ids["top_cam"])
+    assert len(set(ids.values())) == 7 and all(
         re.fullmatch("[a-z0-9][a-z0-9_-]*", one) for one in ids.values()
     )
 
@@ -178,6 +179,7 @@ def test_cameras_of_other_letters_have_keys_of_their_own(tmp_path: Path) -> None
         ([25] * 3, {}, 1),
         ([25] * 20, {"splits": {"train": "0:20"}}, 2),
         ([25] * 3, {"splits": {"train": "0:2", "val": "2:3"}}, 0),  # the set's own is enough
+        ([25] * 3, {"splits": {"train": "0:3", "val": "3:3"}}, 1),  # an empty one is none
         ([25, 25], {}, 0),  # of two it would be half
         ([25, 25, 24], {}, 0),  # the third is too short
     ],
@@ -189,7 +191,7 @@ def test_a_tenth_is_held_out_as_of_a_folder(
     write_v3(tmp_path, rows, frames=sum(lengths), **info)
     repository = open_repository(str(tmp_path), revision=None, folders=FOLDERS)
     listing = list_episodes(repository, read_info(repository), Request(), min_frames=25)
-    own = 1 if len(info.get("splits", {})) == 2 else 0
+    own = 1 if info.get("splits", {}).get("val") == "2:3" else 0
     assert sum(source.split == "validation" for source in listing.sources) == held_out + own
     said = f"held out for validation: {held_out} of {len(lengths)} episodes (--validation-share 0: none)"
     assert (said in listing.notes) == bool(held_out)
