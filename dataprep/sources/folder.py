@@ -12,9 +12,10 @@ import hashlib
 import os
 import re
 import stat
+import unicodedata
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cwm_hub.command_line import how_many
@@ -128,7 +129,6 @@ def list_videos(
             f"{directory} is no directory" if directory.exists() else f"there is no directory {directory}"
         )
     _refuse_lerobot(directory)
-    given = (labels or Labels()).by_path
     tree = _Tree()
     tree.walk(os.path.abspath(directory))  # noqa: PTH100  (resolve() would hide the name the user gave)
     for home in tree.meta_folders:
@@ -136,6 +136,8 @@ def list_videos(
     tree.files.sort(key=lambda file: os.fsencode(file[0]))
     files = [File(printable(relative), path, size) for relative, path, size in tree.files]
     known = {file.shown for file in files} | {failure.source_path for failure in tree.failures}
+    labels = None if labels is None else replace(labels, by_path=_as_spelled(labels.by_path, known))
+    given = (labels or Labels()).by_path
     unknown = sorted(set(given) - known)
     if given and files and len(unknown) == len(given):
         raise ValueError(
@@ -169,6 +171,18 @@ def list_videos(
         (*_notes(tree, sources, labels, unknown), *splits.notes),
         columns=parse_columns(extra),
     )
+
+
+def _as_spelled(given: Mapping[str, Label], known: set[str]) -> dict[str, Label]:
+    """Labels by the folder's own spelling: a letter and its accent are one character here, and two on a Mac."""
+    spelled: dict[str, list[str]] = {}
+    for path in known:
+        spelled.setdefault(unicodedata.normalize("NFC", path), []).append(path)
+    alike = {path: spelled.get(unicodedata.normalize("NFC", path), []) for path in given}
+    return {
+        found[0] if path not in known and len(found) == 1 and found[0] not in given else path: given[path]
+        for path, found in alike.items()
+    }
 
 
 def video_id(relative: str) -> str:

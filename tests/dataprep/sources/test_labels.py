@@ -1,11 +1,13 @@
 """Labels files: what a row says, numbers told from words, and what is refused before any work."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
 
-from dataprep.sources.labels import Label, number_classes, read_labels
+from dataprep.sources.folder import list_videos
+from dataprep.sources.labels import Label, Labels, number_classes, read_labels
 
 
 def touch(path: Path, data: bytes) -> Path:
@@ -186,3 +188,15 @@ def test_columns_of_the_users_own_are_kept_and_those_of_the_index_are_not(tmp_pa
 def test_other_names_of_the_validation_split(tmp_path: Path, name: str) -> None:
     file = touch(tmp_path / "l.jsonl", json.dumps({"path": "a.mp4", "split": name}).encode())
     assert read_labels(file).by_path["a.mp4"].split == "validation"
+
+
+def test_accents_of_paths_may_be_characters_of_their_own(tmp_path: Path) -> None:
+    one, two = (unicodedata.normalize(form, "größe.mp4") for form in ("NFC", "NFD"))
+    (tmp_path / "videos").mkdir()
+    touch(tmp_path / "videos" / one, b"x")
+    given = Labels({two: Label(3)})
+    (source,) = list_videos(tmp_path / "videos", labels=given).sources
+    assert (source.source_path, source.label) == (one, 3)
+    touch(tmp_path / "videos" / two, b"y")  # two files are two videos
+    listing = list_videos(tmp_path / "videos", labels=given)
+    assert {source.source_path: source.label for source in listing.sources} == {one: -1, two: 3}
