@@ -20,9 +20,11 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## the whole loop on the embedded clips, to runs/demo/report.html
 	$(BIN)/python recipes/demo.py
 
-evidence: $(STAMP)  ## the runs behind docs/EVIDENCE.md, which go on where they stopped: two hours of one core
+evidence: $(STAMP)  ## the runs behind docs/EVIDENCE.md, which go on where they stopped: five hours of one core
 	PYTHON=$(BIN)/python docs/evidence/control_a.sh
 	PYTHON=$(BIN)/python docs/evidence/prediction.sh
+	PYTHON=$(BIN)/python docs/evidence/gate.sh
+	PYTHON=$(BIN)/python docs/evidence/control_gate.sh
 
 test: $(STAMP)  ## the fast tests
 	$(BIN)/python -m pytest -m "not slow"
