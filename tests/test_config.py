@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from cwm_hub.config import ConfigError, from_dict, merged, override, to_dict
+from cwm_hub.config import ConfigError, from_dict, merged, nearest, override, to_dict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +105,12 @@ def test_a_mistake_is_one_sentence(data, sentence):
     with pytest.raises(ConfigError) as error:
         from_dict(Model, data, where="run.yaml")
     assert str(error.value) == sentence
+
+
+def test_a_slip_of_a_letter_comes_before_a_name_that_has_all_words():
+    assert nearest("step", ["log_every_step", "steps"]) == "; did you mean 'steps'?"
+    assert nearest("frames", ["env.episode_frames", "name"]) == "; did you mean 'env.episode_frames'?"
+    assert nearest("step_of_day", ["log_every_step"]) == ""  # a word in common is not enough
 
 
 def test_override_by_dots_and_by_nesting_agree():

@@ -130,7 +130,7 @@ def check_scorecard(
         )
     missing = [part for part in ("format_version", *parts) if part not in card]
     wrong = [
-        f"{part} is a {type(card[part]).__name__}"
+        f"{part} is of type {type(card[part]).__name__}"
         for part in parts
         if part in card and not isinstance(card[part], KINDS[part])
     ]

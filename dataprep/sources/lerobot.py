@@ -184,11 +184,7 @@ def list_episodes(
         raise ValueError(f"none of the episodes asked for is in {repository.place}: it has {len(every)}")
     kept = {path.partition("/")[0]: split for path, split in (settled or {}).items()}
     own = _splits(info, chosen)
-    train = {
-        _recording(e.index): e.index
-        for e in chosen
-        if own.get(e.index) == "train" and e.length >= min_frames and _recording(e.index) not in kept
-    }
+    train = [_recording(e.index) for e in chosen if own.get(e.index) == "train" and e.length >= min_frames]
     has_validation = any(
         _split_name(name) == "validation" and _range(str(text)) for name, text in info.splits.items()
     )

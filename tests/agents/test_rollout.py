@@ -2,6 +2,7 @@
 
 import gymnasium
 import numpy as np
+import pytest
 
 from cwm_hub.agents.replay import Replay
 from cwm_hub.agents.rollout import (
@@ -120,19 +121,34 @@ def test_a_step_that_was_begun_is_of_the_policy_as_it_was_then_after_a_resume_to
         assert [episode["action"].flatten().tolist() for episode in one.state()] == [[0.0, 0.0, 0.5]] * 2
 
 
-def test_an_episode_that_does_not_go_as_it_went_is_given_up() -> None:
-    _, begun, _ = collect(RandomPolicy(1), 27)
-    (state,) = begun.state()
+def test_episodes_under_way_are_given_up_together_where_one_does_not_go_as_it_went() -> None:
+    envs = [make_env("dummy", image_size=16) for _ in range(2)]
+    replay = Replay(capacity_steps=100, image_size=16, action_size=1, seed=0)
+    random, begun = RandomPolicy(1), Collector(envs, replay, seed=7)
+    for _ in range(7):
+        begun.step(random)
+    one, two = begun.state()
     for name in ("image", "reward"):
-        other = state | {name: state[name].clone()}
+        other = two | {name: two[name].clone()}
         other[name][5] += 1
-        env, replay = (
-            make_env("dummy", image_size=16),
-            Replay(capacity_steps=100, image_size=16, action_size=1, seed=0),
-        )
-        rest = Collector([env], replay, seed=7, episodes=begun.episodes)
-        assert rest.restore(kept_episodes([other], agent=RandomPolicy(1), random=RandomPolicy(1))) == 7
+        rest = Collector(envs, replay, seed=7)
+        assert rest.restore(kept_episodes([one, other], agent=random, random=random)) == 14
         assert rest.running_steps == 0
+    empty = {name: one[name][:0] for name in ("image", "action", "reward")}
+    with pytest.raises(ValueError, match="an episode under way is not whole"):
+        kept_episodes([one | empty], agent=random, random=random)
+
+
+def test_no_number_is_given_twice_whichever_episode_ends_first() -> None:
+    """An episode's number is its seed."""
+    envs = [
+        gymnasium.wrappers.TimeLimit(make_env("dummy", image_size=16), max_episode_steps=steps)
+        for steps in (3, 2)
+    ]
+    replay = Replay(capacity_steps=100, image_size=16, action_size=1, seed=0)
+    collector = Collector(envs, replay, seed=7)
+    records = [record for _ in range(6) for record in collector.step(RandomPolicy(1))]
+    assert [record.seed for record in records] == [episode_seed(7, number) for number in (1, 0, 3, 2)]
 
 
 def test_a_policy_keeps_the_episode_it_began() -> None:

@@ -137,6 +137,15 @@ def test_the_context_gap_compares_the_same_latents(model):
     assert (gap["difference"]["low"], gap["difference"]["high"]) == (0, 0)
 
 
+def test_a_scorecard_has_the_gap_where_there_is_another_videos_context(model):
+    for levels in ((100,), (100, 130)):
+        held_out = still_films(*levels)
+        protocol = make_protocol(ScoringConfig(observed_frames=3, horizon=3), held_out)
+        card, _, context = score(model, held_out, protocol)
+        gap = None if len(levels) == 1 else context_gap(model, held_out, protocol, context)
+        assert card.get("context_gap_psnr_db") == gap
+
+
 def test_a_foreign_window_is_the_next_of_another_video():
     films = [("a", "x"), ("a", "x"), ("a", "y"), ("b", "x")]
     assert foreign_windows(films) == [2, 2, 3, 0]

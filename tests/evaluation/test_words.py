@@ -2,7 +2,6 @@
 
 import pytest
 
-from cwm_hub.command_line import how_many
 from cwm_hub.config import to_dict
 from cwm_hub.evaluation import words
 from cwm_hub.evaluation.protocol import Protocol
@@ -141,10 +140,6 @@ def test_a_table_has_models_then_baselines_then_differences():
     ]
     assert table.rows["x"] == ["20.00 [19.00, 22.00]", "0.500 [-0.500, 2.500]", "-"]
     assert table.rows["y minus mean-frame"][0] == "+3.00 [+2.00, +5.00]"
-
-
-def test_numbers_of_things():
-    assert [how_many(count, "clip") for count in (0, 1, 1234)] == ["0 clips", "1 clip", "1,234 clips"]
 
 
 def test_lists():

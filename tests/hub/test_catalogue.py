@@ -180,7 +180,7 @@ def test_a_damaged_scorecard_is_one_sentence(tmp_path, capsys):
         assert cli.main(["compare", str(a), str(b)]) == 1
         said = capsys.readouterr().err
         assert said.count("\n") == 1 and (
-            "together is a int" in said or "the form that the recipes write" in said
+            "together is of type int" in said or "the form that the recipes write" in said
         )
 
 

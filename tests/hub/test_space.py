@@ -78,7 +78,8 @@ def test_a_publish_writes_the_folder_of_a_space(
     assert main(["publish", str(tmp_path / "run"), str(model), "--space", str(space), "--dry-run"]) == 0
     assert not space.exists() and capsys.readouterr().out.endswith(f"and the page of it to {space}\n")
     assert main(["publish", str(tmp_path / "run"), str(model), "--space", str(space)]) == 0
-    assert f"{space}: python {space}/app.py tries the page" in capsys.readouterr().out
+    published, page = capsys.readouterr().out.split(f"{space}: python {space}/app.py tries the page")
+    assert published.startswith(f"published to {model}; load it with") and page.count("\n") == 1
     header = yaml.safe_load((space / "README.md").read_text().split("---")[1])
     assert header == SPACE | {"title": "it's: a model"}
     assert (space / "requirements.txt").read_text() == f"cwm-hub[demo]=={cwm_hub.__version__}\n"
@@ -89,9 +90,20 @@ def test_a_publish_writes_the_folder_of_a_space(
     )
     assert next(files) == next(files)
 
-    code = "import sys; from cwm_hub.cli import main; begin = ['publish', sys.argv[1], 'hf://someone/wm']; "
-    code += "main([*begin, '--revision', 'v2', '--space', sys.argv[2]]); main([*begin, '--pr'])"
-    *_, proposed, _ = run_python(server, tmp_path, "-c", code, tmp_path / "run", tmp_path / "of-hub")
+    code = """
+import sys
+from cwm_hub.cli import main
+sys.stderr = sys.stdout
+begin = ["publish", sys.argv[1], "hf://someone/wm", "--name", "mine"]
+for more in (
+    ["--revision", "v2", "--tag", "v1", "--space", sys.argv[2]], ["--revision", "v1"], ["--tag", "v2"], ["--pr"]
+):
+    main([*begin, *more])
+"""
+    told = run_python(server, tmp_path, "-c", code, tmp_path / "run", tmp_path / "of-hub")
+    branch, tag = (line for line in told if line.startswith("error: "))
+    *_, proposed, _ = told
+    assert "'v1' is a tag of someone/wm, and" in branch and "'v2' is a branch of someone/wm: a tag" in tag
     where = f"{server.url}/someone/wm/discussions/1"
     assert proposed == f'proposed at {where}; load it with cwm_hub.from_pretrained("someone/wm@refs/pr/1")'
     commit = server.repos["model", "someone/wm"].branches["v2"]
@@ -111,7 +123,7 @@ def test_a_space_that_cannot_be_is_refused_before_anything_is_published(tmp_path
             place,
             "--space",
             free,
-        ): "a page shows a VideoWorldModel, not a ActionWorldModel",
+        ): "a page shows a VideoWorldModel, and this is of type ActionWorldModel",
         (
             run,
             "hf://a/b",

@@ -25,6 +25,7 @@ from cwm_hub.envs.table import make_env
 from cwm_hub.models.action_world_model import ActionWorldModel
 from recipes import finetune
 from recipes.run import folder
+from recipes.run.agent_checkpoint import Progress
 from recipes.run.finetune_settings import FinetuneConfig, check_same_config
 
 
@@ -428,8 +429,7 @@ def test_a_damaged_file_of_a_run_is_named_in_one_sentence(saved_run: Path, file:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ValueError, match=path.name) as error:
         main(arguments(saved_run))
-    assert "\n" not in str(error.value)
-    assert str(path.parent) in str(error.value)
+    assert "\n" not in str(error.value) and str(error.value).startswith(str(path.parent))
 
 
 @pytest.mark.parametrize(
@@ -457,6 +457,12 @@ def test_a_damaged_record_is_named_in_one_sentence(
     with pytest.raises(ValueError, match=sentence) as error:
         main(arguments(tmp_path / "run", agent_steps=150))
     assert "\n" not in str(error.value)
+
+
+def test_the_random_policys_evaluation_is_missed_before_the_first_step_too(tmp_path: Path) -> None:
+    finetune.cut_records(tmp_path, Progress())  # it is not due yet
+    with pytest.raises(folder.RecipeError, match=r"eval.jsonl lacks the random policy's evaluation"):
+        finetune.cut_records(tmp_path, Progress(evaluated_at=0))
 
 
 @pytest.mark.parametrize("damage", ["number", "empty", "state", "rows", "actions", "seed", "mark", "counter"])

@@ -531,6 +531,25 @@ def test_an_interval_of_skipped_updates_has_no_means(meter, capsys):
     assert measure(meter, [(0.0, 5.0)])["loss"] == 5.0
 
 
+def test_a_meter_knows_when_a_line_is_due_and_how_fast_this_session_is(monkeypatch):
+    """Ten seconds after a row or a line; what a session before a resume did is in the means and not in the rate."""
+    now = [0.0]
+    monkeypatch.setattr("recipes.run.meter.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    interval = {"first": 4, "skipped": 0.0, "sums": dict.fromkeys(("loss", "image_loss", "kl"), 12.0)}
+    state = SimpleNamespace(updates=7, interval=interval, seconds=100.0, skipped=0)
+    meter = Meter(state, torch.device("cpu"), times=["data_wait"])
+
+    def asked(at):
+        now[0] = at
+        return meter.is_silent()
+
+    assert [asked(at) for at in (9.0, 10.0, 19.0, 20.0)] == [False, True, False, True]
+    now[0] = 25.0
+    row = measure(meter, [(0.0, 8.0)])
+    assert (row["loss"], row["updates_per_second"], row["seconds"]) == (5.0, 1 / 25, 125.0)
+    assert [asked(at) for at in (34.0, 35.0)] == [False, True]
+
+
 @pytest.mark.parametrize("learning_rate", ["1e38", "1e12"])
 def test_too_many_bad_updates_name_the_last_good_checkpoint(learning_rate, train, finished, tmp_path):
     """The update that ruins the weights has a finite gradient itself, and its checkpoint is no good one."""

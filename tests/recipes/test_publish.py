@@ -74,7 +74,9 @@ def test_a_run_becomes_a_checkpoint_that_loads(run, tmp_path, monkeypatch, capsy
 def test_publishing_again_takes_the_new_scorecard(run, tmp_path, monkeypatch):
     call(monkeypatch, "--run", run, "--to", tmp_path / "out", "--name", "plainwm-debug")
     (run / "scorecard.json").write_text(json.dumps(SCORES))
-    call(monkeypatch, "--run", run, "--to", tmp_path / "out", "--name", "plainwm-debug")
+    again = ("--run", run, "--to", tmp_path / "out", "--name", "plainwm-debug", "--space", tmp_path / "space")
+    call(monkeypatch, *again)
+    assert (tmp_path / "space" / "app.py").is_file()
     assert json.loads((tmp_path / "out" / "scorecard.json").read_text()) == SCORES
     assert 'from_pretrained("plainwm-debug")' in (tmp_path / "out" / "README.md").read_text()
 
@@ -171,11 +173,11 @@ def test_records_of_another_form_are_one_sentence(file, content, run, capsys):
         ({"protocol": 3}, "it has no format_version, windows, sources, together"),
         (
             {"format_version": 2, "protocol": 3, "windows": [], "sources": {}, "together": {}},
-            "protocol is a int",
+            "protocol is of type int",
         ),
         (
             {"format_version": 2, "protocol": {}, "windows": 3, "sources": [], "together": {}},
-            "windows is a int, sources is a list",
+            "windows is of type int, sources is of type list",
         ),
     ],
 )
@@ -363,7 +365,7 @@ def with_steps(run) -> Path:
 @pytest.mark.slow
 def test_checkpoints_on_the_way_are_branches_of_the_repository(with_steps, server, tmp_path):
     command = ["-m", "cwm_hub.cli", "publish", with_steps, "hf://someone/wm", "--steps", "--tag", "v1"]
-    lines = run_python(server, tmp_path, *command)
+    lines = run_python(server, tmp_path, *command, "--space", tmp_path / "space")  # once, of the branch
     assert [line.rpartition("(")[2] for line in lines if "load it with" in line] == [
         '"someone/wm")',
         '"someone/wm@step-00000100")',

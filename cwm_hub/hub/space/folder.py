@@ -46,7 +46,9 @@ def check_space(checkpoint: Checkpoint, place: Path) -> None:
         CheckpointError: another kind of model than a video world model, or something is at `place`.
     """
     if not issubclass(checkpoint.model_class, VideoWorldModel):
-        raise CheckpointError(f"a page shows a VideoWorldModel, not a {checkpoint.model_class.__name__}")
+        raise CheckpointError(
+            f"a page shows a VideoWorldModel, and this is of type {checkpoint.model_class.__name__}"
+        )
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise CheckpointError(f"{place} is not empty: name a folder that is new")
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_scenes import SIDE, dissolve, gain, marked_videos, pan, real, scene, still
+from made_scenes import SIDE, add_noise, dissolve, gain, marked_videos, pan, real, scene, still
 from made_videos import write_video
 
 from cwm_hub.shards.cells import frame_cells
 from cwm_hub.shards.index import read_index
 from dataprep.__main__ import main
-from dataprep.decode.cuts import find_cuts
+from dataprep.decode.cuts import find_cuts, find_dissolves
 from dataprep.sharding.worker import join_cuts
 
 MARKED = marked_videos()
@@ -22,14 +22,39 @@ def test_the_cuts_of_a_marked_video(name: str) -> None:
     assert list(find_cuts(frame_cells(frames), 25)) == cuts
 
 
-@pytest.mark.parametrize("mixed", [4, 12, 25, 40])
 @pytest.mark.parametrize(
-    ("one", "other"),
-    [("hand_box_0.webm", "outdoor_0.webm"), ("outdoor_1.webm", "balance_multi_cam1.mp4")],
+    ("one", "other", "mixed"),
+    [
+        ("hand_box_0.webm", "outdoor_0.webm", 12),
+        ("hand_box_0.webm", "outdoor_0.webm", 40),
+        ("hand_cup_0.webm", "outdoor_0.webm", 4),
+        ("hand_cup_0.webm", "outdoor_0.webm", 12),
+        ("outdoor_0.webm", "outdoor_1.webm", 4),
+        ("outdoor_0.webm", "outdoor_1.webm", 25),
+        ("outdoor_1.webm", "balance_multi_cam1.mp4", 25),
+        ("outdoor_1.webm", "balance_multi_cam1.mp4", 40),
+    ],
 )
 def test_a_dissolve_is_two_cuts(one: str, other: str, mixed: int) -> None:
     frames, cuts = dissolve(real(one)[-mixed - 15 :], real(other, mixed + 15), mixed)
     assert list(find_cuts(frame_cells(frames), 25)) == cuts
+
+
+def test_a_dissolve_at_either_end_of_a_clip_is_one_cut() -> None:
+    frames, (first, after) = dissolve(real("hand_box_0.webm")[-27:], real("outdoor_0.webm", 27), 12)
+    assert find_cuts(frame_cells(frames[first:]), 25) == (12,)
+    assert find_cuts(frame_cells(frames[:after]), 25) == (first,)
+
+
+def test_into_black_and_of_a_small_part_there_is_no_dissolve() -> None:
+    """Noise that is nearly black is a mixture with anything; a bright thing that fades away and in elsewhere is none of all."""
+    black = add_noise(np.full((30, SIDE, SIDE, 3), 16, np.uint8), 1.5)
+    frames, _ = dissolve(real("outdoor_0.webm", 30), black, 12)
+    assert find_dissolves(frame_cells(frames)) == find_dissolves(frame_cells(frames[::-1])) == []
+    here = np.repeat(real("outdoor_0.webm", 1), 30, axis=0) // 4
+    there = here.copy()
+    here[:, 8:24, 8:24] = there[:, 36:52, 36:52] = 255
+    assert find_cuts(frame_cells(dissolve(here, there, 12)[0]), 25) == ()
 
 
 def test_what_keeps_its_contrast_or_its_picture_is_no_dissolve() -> None:

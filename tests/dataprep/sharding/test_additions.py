@@ -15,6 +15,7 @@ from cwm_hub.shards.manifest import Manifest, read_failures
 from cwm_hub.shards.measures import MEASURES_VERSION
 from dataprep.__main__ import main
 from dataprep.curation.verify import verify
+from dataprep.sharding.recordings import END_BYTES, digest_ends
 
 
 @pytest.fixture(scope="module")
@@ -216,11 +217,26 @@ def test_videos_that_were_replaced_or_removed_are_said_and_nothing_of_them_is_to
             f"2 videos of {out} changed since (ep0/front.mp4, ...) and 1 video of {out} is not listed any more (ep2/front.mp4): "
         )
     assert {name: data for name, data in tars(out).items() if name in old} == old and len(frames_of(out)) == 5
+    added = videos / "ep4/front.mp4"
+    added.write_bytes(added.read_bytes()[:-1] + b"!")
+    assert main(command(videos, out, "--append")) == 0
+    assert f"3 videos of {out} changed since (ep0/front.mp4, ...)" in capsys.readouterr().err
     (out / ".state/videos.json").unlink()  # as sets of before have it
     (out / ".state/videos-added-001.json").unlink()
     shutil.copytree(clips / "ep2", videos / "ep2", dirs_exist_ok=True)
     assert main(command(videos, out, "--append")) == 0
     assert "did not record its videos' sizes: a replaced one is not noticed" in capsys.readouterr().err
+
+
+def test_a_file_is_known_by_both_its_ends(tmp_path: Path) -> None:
+    path, whole = tmp_path / "long.mp4", bytes(5 * END_BYTES)
+
+    def digest(changed: int) -> str:
+        path.write_bytes(whole[:changed] + b"!" + whole[changed + 1 :])
+        return digest_ends(path)
+
+    ends, middle = {digest(0), digest(5 * END_BYTES - 1)}, {digest(at * END_BYTES) for at in (1, 2, 3)}
+    assert (len(ends), len(middle), len(ends | middle)) == (2, 1, 3)
 
 
 def test_a_video_of_the_same_size_in_place_of_another_is_told(
@@ -233,6 +249,7 @@ def test_a_video_of_the_same_size_in_place_of_another_is_told(
     assert "nothing was left to do" in capfd.readouterr().err
     video = videos / "ep1/front.mp4"
     video.write_bytes(video.read_bytes()[:-1] + b"!")
+    os.utime(video, (0, 0))  # as a copy that keeps the time of a file
     assert main(command(videos, out)) == 1
     told = (
         "1 source video is another file of the same size (ep1/front.mp4). Restore that, use --overwrite, or"

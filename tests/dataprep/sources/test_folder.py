@@ -10,7 +10,14 @@ from made_videos import FIXTURES, counting_frames, write_video
 
 from cwm_hub.shards.index import read_index
 from dataprep.__main__ import main
-from dataprep.sharding.recordings import recording
+from dataprep.sharding.recordings import (
+    DEFAULT_SHARE,
+    File,
+    choose_splits,
+    draw_held_out,
+    hold_out,
+    recording,
+)
 from dataprep.sources.folder import list_videos, video_id
 from dataprep.sources.labels import Label, Labels
 
@@ -180,6 +187,20 @@ def test_what_surely_gives_no_clip_is_no_recording_of_those_that_some_are_held_o
     assert held_out == "whole.mp4" or held_out.startswith("good/")
     assert listing.notes[-1] == "held out for validation: 1 of 4 recordings (--validation-share 0: none)"
     assert len(listing.sources) == 11 and listing.failures == ()
+
+
+def test_what_a_set_grows_by_is_drawn_as_it_would_have_been_at_the_beginning_of_a_large_one() -> None:
+    names = [f"{number}.mp4" for number in range(200)]
+    held = hold_out(names, DEFAULT_SHARE)
+    one_by_one = (draw_held_out([one], None, has_validation=False, grows=True) for one in names)
+    assert set().union(*one_by_one) == held and len(held) > 1
+    new = File(min(held), "", 0)
+    for given, settled, split in (
+        ({}, {"b": "validation"}, "validation"),
+        ({"b": "validation"}, {"c": "train"}, "train"),
+    ):
+        found = choose_splits([new], given, validation_share=None, settled=settled)
+        assert found.split == {new.shown: split}
 
 
 def test_the_index_names_recordings_of_several_files(tmp_path: Path) -> None:
