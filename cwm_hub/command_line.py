@@ -1,4 +1,4 @@
-"""What `cwm-hub` and `cwm-dataprep` have in common: a table of sub-commands, spelling, one sentence for what went wrong."""
+"""What `cwm-hub`, `cwm-dataprep` and the recipes have in common: sub-commands, spelling, one sentence for what went wrong, progress."""
 
 import argparse
 import importlib

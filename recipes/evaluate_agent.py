@@ -49,7 +49,7 @@ class EvaluateAgentConfig:
 
 if __name__ == "__main__":  # before torch is imported, so that --help and a typo answer at once
     CONFIG = parse_config(EvaluateAgentConfig, description=__doc__)
-    loading(f"{CONFIG.agent}")
+    loading(CONFIG.agent)
 
 from cwm_hub.agents.agent import Policy
 from cwm_hub.agents.rollout import EpisodeRecord, RandomPolicy, Seen, each_episode, evaluation_seeds

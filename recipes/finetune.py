@@ -116,7 +116,7 @@ def fine_tune(config: FinetuneConfig) -> int:
         if config.demonstrations is not None:
             size = {"action_size": action_size, "image_size": config.env.image_size}
             episodes, steps = seed_replay(replay, agent, config.demonstrations, **size)
-            print(f"the replay begins with {episodes} logged episodes of {steps:,} steps")
+            print(f"the replay begins with {how_many(episodes, 'logged episode')} of {steps:,} steps")
         write_text(run / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
     cut_records(run, progress)
     trackers = Trackers(config.trackers, run, (run / "config.yaml").read_text())

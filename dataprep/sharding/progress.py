@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TextIO
 
-from cwm_hub.command_line import how_many
+from cwm_hub.command_line import TERMINAL_SECONDS, how_many
 from dataprep.sharding.worker import Beat
 
-TERMINAL_SECONDS = 0.5
 PLAIN_SECONDS = 30.0
 FILE_SECONDS = 5.0
 

@@ -67,7 +67,8 @@ def test_a_run_becomes_a_checkpoint_that_loads(run, tmp_path, monkeypatch, capsy
     assert json.loads((target / "train.json").read_text()) == TRAIN
     hashes = [find_checkpoint(place).identity()["weights_sha256"] for place in (run / "model", target)]
     assert hashes[0] == hashes[1]
-    assert f'from_pretrained("{target}")' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f'from_pretrained("{target}")' in said and "app.py" not in said
     assert f'from_pretrained("{target}")' in (target / "README.md").read_text()
 
 
