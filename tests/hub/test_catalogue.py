@@ -121,11 +121,12 @@ def test_compare_shows_what_differs_and_the_scores_window_by_window(tmp_path, ca
     assert lines[-1].startswith(
         f"{b} is 2.00 dB ahead of {a} ({b} minus {a}: 95 % interval +1.00 to +3.00 dB"
     )
+    assert f"{a} (B) minus {a} (A)" in said(capsys, "compare", a, a)[-1]
 
 
 def test_compare_keeps_its_columns_apart_in_eighty_characters(tmp_path, capsys):
-    """A commit has 40 characters, a seed few: one is below the other, the other beside it."""
-    commits = ("c" * 40, "d" * 40)
+    """26 characters would touch the next column, a seed does not: one is below the other, the other beside it."""
+    commits = ("c" * 26, "d" * 24)
     a, b = (
         save(tmp_path / commit[0], "plainwm-debug", seed=seed, git_commit=commit)
         for seed, commit in enumerate(commits)

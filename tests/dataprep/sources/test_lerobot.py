@@ -159,6 +159,14 @@ def test_a_small_share_of_few_episodes_holds_one_out_and_a_growing_set_keeps_it(
     assert len(splits()) == 6 and splits() == {**dict.fromkeys(splits(), "train"), **first}
 
 
+def test_what_a_set_holds_of_an_episode_stands_before_any_draw() -> None:
+    repository = open_repository(str(V3), revision=None, folders=FOLDERS)
+    settled = {"episode_000000/observation.images.front": "train"}
+    listing = list_episodes(repository, read_info(repository), Request(validation_share=0.999), settled)
+    splits = {source.source_path[:14]: source.split for source in listing.sources}
+    assert splits.pop("episode_000000") == "train" and set(splits.values()) == {"validation"}
+
+
 def test_cameras_of_other_letters_have_keys_of_their_own(tmp_path: Path) -> None:
     write_pictures(tmp_path, "v2.1", [25])
     names = ("kamera.höhe", "kamera.hohe", "カメラ", "上", "top_cam", "top.cam", "Top-Cam")
@@ -178,7 +186,7 @@ def test_cameras_of_other_letters_have_keys_of_their_own(tmp_path: Path) -> None
     [
         ([25] * 3, {}, 1),
         ([25] * 20, {"splits": {"train": "0:20"}}, 2),
-        ([25] * 3, {"splits": {"train": "0:2", "val": "2:3"}}, 0),  # the set's own is enough
+        ([25] * 4, {"splits": {"train": "0:3", "val": "3:4"}}, 0),  # the set's own is enough
         ([25] * 3, {"splits": {"train": "0:3", "val": "3:3"}}, 1),  # an empty one is none
         ([25, 25], {}, 0),  # of two it would be half
         ([25, 25, 24], {}, 0),  # the third is too short
