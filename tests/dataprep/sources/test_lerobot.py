@@ -160,11 +160,13 @@ def test_a_small_share_of_few_episodes_holds_one_out_and_a_growing_set_keeps_it(
 
 
 def test_what_a_set_holds_of_an_episode_stands_before_any_draw() -> None:
+    """The others are drawn each by itself: all of a large share, and of a small one not at least one."""
     repository = open_repository(str(V3), revision=None, folders=FOLDERS)
     settled = {"episode_000000/observation.images.front": "train"}
-    listing = list_episodes(repository, read_info(repository), Request(validation_share=0.999), settled)
-    splits = {source.source_path[:14]: source.split for source in listing.sources}
-    assert splits.pop("episode_000000") == "train" and set(splits.values()) == {"validation"}
+    for share, split in ((0.999, "validation"), (0.001, "train")):
+        listing = list_episodes(repository, read_info(repository), Request(validation_share=share), settled)
+        splits = {source.source_path[:14]: source.split for source in listing.sources}
+        assert splits.pop("episode_000000") == "train" and set(splits.values()) == {split}
 
 
 def test_cameras_of_other_letters_have_keys_of_their_own(tmp_path: Path) -> None:
