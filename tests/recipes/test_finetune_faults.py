@@ -497,6 +497,8 @@ def test_a_malformed_state_is_named_in_one_sentence(whole_run: Path, tmp_path: P
 def test_a_random_policy_is_evaluated_once_on_the_evaluation_seeds(whole_run: Path) -> None:
     env = make_env("dummy", image_size=32)
     expected = evaluate(env, RandomPolicy(1), seeds=evaluation_seeds(2))
+    first = rows(whole_run / "episodes.jsonl")[0]  # of the prefill, which is its too
+    assert evaluate(env, RandomPolicy(1), seeds=[first["seed"]])[0].score == pytest.approx(first["score"])
     evaluation = rows(whole_run / "eval.jsonl")
     random = [row for row in evaluation if row["policy"] == "random"]
     assert [(row["agent_steps"], row["seed"], row["score"]) for row in random] == [
