@@ -201,7 +201,7 @@ def test_a_tenth_is_held_out_as_of_a_folder(
     write_v3(tmp_path, rows, frames=sum(lengths), **info)
     repository = open_repository(str(tmp_path), revision=None, folders=FOLDERS)
     listing = list_episodes(repository, read_info(repository), Request(), min_frames=25)
-    own = 1 if info.get("splits", {}).get("val") == "2:3" else 0
+    own = 1 if info.get("splits", {}).get("val") == "3:4" else 0
     assert sum(source.split == "validation" for source in listing.sources) == held_out + own
     said = f"held out for validation: {held_out} of {len(lengths)} episodes (--validation-share 0: none)"
     assert (said in listing.notes) == bool(held_out)
