@@ -3,9 +3,12 @@
 import argparse
 import importlib
 import os
+import re
 import select
 import shlex
+import shutil
 import sys
+import textwrap
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -138,9 +141,27 @@ def loading(what: str) -> None:
 def progress_line(text: str, *, last: bool) -> None:
     """Progress that rewrites its line on a terminal, and has a line each time elsewhere."""
     if sys.stdout.isatty():
+        text = fitted(text, shutil.get_terminal_size().columns)
         print(f"\r\x1b[K{text}", end="\n" if last else "", flush=True)
     else:
         print(text, flush=True)
+
+
+def fitted(text: str, columns: int) -> str:
+    """What fits a terminal's line, which rewriting needs: less of all but its last two columns, those in brackets first.
+
+    >>> fitted("10 / 99 steps  loss    1.50  success 33 %  2.0 steps/s (act 9 %  update 89 %)  left 1.0 min", 60)
+    '10 / 99 steps loss 1.50 success…  2.0 steps/s  left 1.0 min'
+    """
+    if len(text) < columns:
+        return text
+    text = re.sub(r" \([^)]*\)", "", text)
+    if len(text) < columns:
+        return text
+    head, *kept = text.rsplit("  ", 2)
+    tail = "".join(f"  {column}" for column in kept)
+    room = max(1, columns - 1 - len(tail))
+    return (textwrap.shorten(head, room, placeholder="…") + tail)[: max(1, columns - 1)]
 
 
 class Pace:

@@ -118,7 +118,7 @@ def fine_tune(config: FinetuneConfig) -> int:
             episodes, steps = seed_replay(replay, agent, config.demonstrations, **size)
             print(f"the replay begins with {how_many(episodes, 'logged episode')} of {steps:,} steps")
         write_text(run / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
-    cut_records(run, progress)
+    cut_records(config, progress)
     trackers = Trackers(config.trackers, run, (run / "config.yaml").read_text())
     print_header(config, agent, device, progress)
     stop = StopSignal()
@@ -412,12 +412,17 @@ def film_path(run: Path, agent_steps: int) -> Path:
     return run / "films" / f"step-{agent_steps:09d}.mp4"
 
 
-def cut_records(run: Path, progress: Progress) -> None:
+def cut_records(config: FinetuneConfig, progress: Progress) -> None:
     """Drop the rows that a resumed run writes again.
 
     Raises:
         RecipeError: what it goes on from is missing or damaged.
     """
+    run = Path(config.run)
+    written = {"metrics": progress.updates // config.log_every_updates, "episodes": progress.episodes}
+    for name, count in written.items():
+        if count and not (run / f"{name}.jsonl").is_file():
+            raise RecipeError(f"{run / name}.jsonl is missing: put back a copy of it, or begin a new run")
     truncate_rows(run / "metrics.jsonl", counter="updates", last=progress.updates)
     truncate_rows(run / "episodes.jsonl", counter="agent_steps", last=progress.agent_steps)
     truncate_rows(run / "eval.jsonl", counter="agent_steps", last=progress.evaluated_at)

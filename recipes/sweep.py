@@ -12,6 +12,7 @@ and prints the commands:
     sbatch --array=1-$(wc -l < lines.txt) --wrap 'eval "$(sed -n ${SLURM_ARRAY_TASK_ID}p lines.txt)"'
 """
 
+import contextlib
 import os
 import shlex
 import subprocess
@@ -29,7 +30,7 @@ from cwm_hub.config import to_dict
 from cwm_hub.provenance import usable_cores
 from cwm_hub.shards.storage import lock
 from recipes.run.command_line import parse_config
-from recipes.run.folder import StopSignal, one_sentence_errors, write_text
+from recipes.run.folder import RecipeError, StopSignal, one_sentence_errors, write_text
 from recipes.run.sweep_plan import PlannedRun, SweepConfig, plan
 from recipes.run.sweep_ray import Cluster
 from recipes.run.world import end_with_parent
@@ -42,10 +43,11 @@ def main(config: SweepConfig) -> int:
     runs, out = plan(config), Path(config.out)
     write_text(out / "sweep.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
     if config.slurm:  # for machines that may draw what this one cannot
-        for run in runs:
-            if not run.is_finished:
-                run.write_settings()
-                print(shlex.join(run.command))
+        to_do = [run for run in runs if not run.is_finished]
+        check_agents(to_do)
+        for run in to_do:
+            run.write_settings()
+            print(shlex.join(run.command))
         return 0
     held = hold(out)
     cluster = (
@@ -68,7 +70,7 @@ def main(config: SweepConfig) -> int:
         for one in [one for one in running if one.process.poll() is not None]:
             running.remove(one)
             slots.append(one.slot)
-            if one.process.returncode == 0:
+            if one.process.returncode == 0 or one.run.is_finished:  # a signal, or a driver, at the very end
                 finished.append(one.run)
                 say(f"finished {one.run.title}")
             elif not stop.received:
@@ -98,6 +100,23 @@ def sorted_out(runs: Sequence[PlannedRun]) -> tuple[list[PlannedRun], list[Plann
         except ValueError as error:
             failed[run.title] = " ".join(str(error).split())
     return waiting, finished, failed
+
+
+def check_agents(runs: Sequence[PlannedRun]) -> None:
+    """Refuse an agent that none of the jobs could make, for what can be known without its task and its checkpoint.
+
+    Raises:
+        ValueError: no such model, or a setting that it does not have.
+    """
+    from recipes.run.agent_setup import new_settings  # imports torch, which a sweep does not need
+
+    for run in runs:
+        if run.config.model is not None:
+            with contextlib.redirect_stdout(sys.stderr):  # what is left out is no line of the array
+                try:
+                    new_settings(run.config, action_size=1)
+                except ValueError as error:
+                    raise RecipeError(f"{run.title}: {error}") from error
 
 
 def refusals(failed: dict[str, str]) -> int:

@@ -299,4 +299,6 @@ def _read_episode(path: Path, like: Mapping[str, np.ndarray], length: int) -> Ep
         if (rows[name].dtype, rows[name].shape) != (of_name.dtype, (length, *of_name.shape[1:])):
             found, wanted = f"{rows[name].dtype} {rows[name].shape}", f"{of_name.dtype} {of_name.shape[1:]}"
             raise DamagedEpisodeError(path, f"damaged: {name} is {found}, expected {length} rows of {wanted}")
+    if not np.isfinite(rows["reward"]).all():
+        raise DamagedEpisodeError(path, "damaged: a reward is no finite number")
     return Episode(**rows, terminated=terminated)

@@ -7,6 +7,7 @@ are played at once are acted in one batch and draw each from their own generator
 last digits of sums that a matrix product of more rows adds up in another order.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -365,6 +366,10 @@ def _choose(running: Sequence[_Running], explore: bool) -> Float32[np.ndarray, "
 def _advance(running: _Running, action: Float32[np.ndarray, "A"]) -> bool:
     """Steps, notes the row, and says whether the episode ended."""
     frame, reward, terminated, truncated, info = running.env.step(action)
+    if not math.isfinite(reward):
+        raise ValueError(
+            f"the environment gave the reward {reward} at step {len(running.reward)} of an episode"
+        )
     running.image.append(_channels_first(frame))
     running.action.append(action)
     running.reward.append(float(reward))

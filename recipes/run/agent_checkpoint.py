@@ -16,11 +16,14 @@ import torch
 from cwm_hub.agents.agent import Agent
 from cwm_hub.agents.replay import DamagedEpisodeError, Replay
 from cwm_hub.agents.rollout import Collector, KeptEpisode, RandomPolicy, kept_episodes
-from cwm_hub.config import from_dict
+from cwm_hub.config import check_range, from_dict
 from cwm_hub.hub.pretrained import from_pretrained
 from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.shards.storage import commit_folder
 from recipes.run.folder import RecipeError, keep_newest, step_directory, writing
+
+INTERVAL = {"first", "skipped", "sums"}
+"""What a meter stores."""
 
 
 @dataclass
@@ -40,6 +43,14 @@ class Progress:
     seconds: float = 0.0
     interval: dict[str, Any] = field(default_factory=dict)
     """What the meter has summed since the last row of metrics.jsonl."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for counters that no run has, and for sums of another form."""
+        check_range(self, "agent_steps", "episodes", "updates", "due_updates", at_least=0)
+        check_range(self, "given_up_steps", "skipped", "seconds", at_least=0)
+        check_range(self, "evaluated_at", at_least=-1)
+        if self.interval and set(self.interval) != INTERVAL:
+            raise ValueError(f"interval has {', '.join(sorted(INTERVAL))}, got {', '.join(self.interval)}")
 
 
 def save_checkpoint(

@@ -154,7 +154,7 @@ def test_missing_episode_file_is_named(tmp_path: Path) -> None:
         make(directory=tmp_path).restore(state)
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "garbage", "empty", "array", "another", "short"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "garbage", "empty", "array", "another", "short", "nan"])
 def test_damaged_episode_file_is_named_in_one_sentence(tmp_path: Path, damage: str) -> None:
     replay = make(directory=tmp_path)
     replay.add(episode(0, 9))
@@ -166,6 +166,8 @@ def test_damaged_episode_file_is_named_in_one_sentence(tmp_path: Path, damage: s
     elif damage == "short":
         rows = dict(np.load(path))
         np.savez(path, **rows | {"action": rows["action"][:-1]})
+    elif damage == "nan":
+        np.savez(path, **dict(np.load(path)) | {"reward": np.full(9, np.nan, np.float32)})
     elif damage == "array":
         np.save(path.open("wb"), np.zeros(3))
     else:

@@ -246,6 +246,14 @@ def test_any_step_that_solved_the_task_makes_a_success_and_a_time_limit_is_no_te
         assert last == (0 if terminates else np.float32(0.99))
 
 
+def test_a_reward_that_is_no_number_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = make_env("dummy", image_size=32)
+    step = env.step
+    monkeypatch.setattr(env, "step", lambda action: (step(action)[0], float("nan"), False, False, {}))
+    with pytest.raises(ValueError, match="the environment gave the reward nan at step 1 of an episode"):
+        evaluate(env, RandomPolicy(1), seeds=[0])
+
+
 def test_collection_explores_and_evaluation_does_not() -> None:
     policy, env = Noting(), Fleeting(terminates=False)
     collector = Collector([env], Replay(capacity_steps=10, image_size=16, action_size=1, seed=0), seed=0)

@@ -196,6 +196,14 @@ def test_a_film_shows_episodes_side_by_side_under_their_captions(tmp_path, monke
     assert [file.name for file in path.parent.iterdir()] == ["film.mp4"]
 
 
+def test_the_same_film_has_the_same_bytes(tmp_path):
+    """Sides that are no multiples of 16, and blocks that move."""
+    blocks = np.random.default_rng(0).integers(0, 255, (12, 17, 3)).astype(np.uint8)
+    pictures = [Image.fromarray(np.roll(blocks, n, 1)).resize((130, 90), 0) for n in range(12)]
+    made = [films.write_mp4(tmp_path / f"{n}.mp4", pictures, frames_per_second=9.0) for n in range(4)]
+    assert len({path.read_bytes() for path in made}) == 1
+
+
 def test_a_title_that_is_too_long_is_broken():
     font = films.ImageFont.load_default(size=films.FONT_SIZE)
     title = "metaworld:button-press-topdown-wall-of-another-name-still, mode after 250,000 agent steps"

@@ -446,6 +446,8 @@ def test_a_damaged_file_of_a_run_is_named_in_one_sentence(saved_run: Path, file:
         ("metrics.jsonl", b'{"updates": "a"}', "metrics.jsonl: line 6 is no row .expected updates by name"),
         ("metrics.jsonl", b"\xff\xfe", "metrics.jsonl: line 6 is no row"),
         ("eval.jsonl", None, "eval.jsonl lacks the random policy's evaluation"),
+        ("metrics.jsonl", None, "metrics.jsonl is missing: put back a copy"),
+        ("episodes.jsonl", None, "episodes.jsonl is missing: put back a copy"),
     ],
 )
 def test_a_damaged_record_is_named_in_one_sentence(
@@ -453,7 +455,10 @@ def test_a_damaged_record_is_named_in_one_sentence(
 ) -> None:
     shutil.copytree(whole_run, tmp_path / "run")
     path = tmp_path / "run" / file
-    path.write_bytes(b"" if line is None else path.read_bytes() + line + b"\n")
+    if line is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes() + line + b"\n")
     with pytest.raises(ValueError, match=sentence) as error:
         main(arguments(tmp_path / "run", agent_steps=150))
     assert "\n" not in str(error.value)
@@ -465,9 +470,18 @@ def test_the_random_policys_evaluation_is_missed_before_the_first_step_too(tmp_p
         finetune.cut_records(tmp_path, Progress(evaluated_at=0))
 
 
-@pytest.mark.parametrize("damage", ["number", "empty", "state", "rows", "actions", "seed", "mark", "counter"])
+MALFORMED: dict[str, dict[str, Any]] = {
+    **{key: {} for key in ("number", "empty", "state", "rows", "actions", "seed")},
+    "mark": {"replay": {"slots": 5}},
+    "words": {"progress": {"agent_steps": "two"}},
+    "negative": {"progress": {"due_updates": -1}},
+    "sums": {"progress": {"interval": {"first": 1, "sum": {}}}},
+}
+"""What is damaged in training.pt, an episode under way that is none, or what in state.json is otherwise."""
+
+
+@pytest.mark.parametrize("damage", list(MALFORMED))
 def test_a_malformed_state_is_named_in_one_sentence(whole_run: Path, tmp_path: Path, damage: str) -> None:
-    """Episodes under way that are none, a place in the replay and a counter that are words."""
     shutil.copytree(whole_run, tmp_path / "run")
     (place,) = (tmp_path / "run" / "checkpoints").iterdir()
     training = torch.load(place / "training.pt", weights_only=True)
@@ -484,8 +498,8 @@ def test_a_malformed_state_is_named_in_one_sentence(whole_run: Path, tmp_path: P
         "seed": [episode | {"seed": -1}],
     }
     training["under_way"] = damages.get(damage, [])
-    state["progress"] |= {"agent_steps": "two"} if damage == "counter" else {}
-    state["replay"] |= {"slots": 5} if damage == "mark" else {}
+    for part, changes in MALFORMED[damage].items():
+        state[part] |= changes
     torch.save(training, place / "training.pt")
     (place / "state.json").write_text(json.dumps(state))
     file = "training.pt" if damage in damages else "state.json"

@@ -53,6 +53,8 @@ if kind == "waits":
 (run / "config.yaml").write_text(yaml.safe_dump(config))
 (run / "agent").mkdir()
 (run / "agent" / "train.json").write_text(json.dumps({"agent_steps": config["prefill_steps"] + config["agent_steps"]}))
+if kind == "late":
+    os.kill(os.getpid(), signal.SIGKILL)
 print("threads", os.environ["OMP_NUM_THREADS"], os.environ["LP_NUM_THREADS"], os.environ.get("CUDA_VISIBLE_DEVICES"))
 """
 
@@ -163,9 +165,9 @@ def test_an_agents_name_is_a_folders(tmp_path: Path, name: str, capsys: pytest.C
 
 
 def test_finished_runs_are_skipped_and_a_failed_one_stops_no_other(
-    tmp_path: Path, stand_in: None, capfd: pytest.CaptureFixture
+    tmp_path: Path, stand_in: None, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agents = {name: {"model": name} for name in ("broken", "good")}
+    agents = {name: {"model": name} for name in ("broken", "late")}  # the second is killed when all is done
     config = parse(tmp_path, agents=agents, seeds=[0, 1])
     assert sweep.main(config) == 1
     told = capfd.readouterr()
@@ -175,6 +177,7 @@ def test_finished_runs_are_skipped_and_a_failed_one_stops_no_other(
     assert told.err.splitlines() == failures and all(line in told.out for line in failures)
     assert yaml.safe_load((tmp_path / "out" / "sweep.yaml").read_text())["agents"] == agents
 
+    monkeypatch.setattr(sweep, "check_agents", lambda runs: None)  # no agents by name
     assert sweep.main(parse(tmp_path, "--slurm", agents=agents, seeds=[0, 1])) == 0
     lines = capfd.readouterr().out.splitlines()
     assert len(lines) == 2 and all(line.endswith("settings.yaml") and "/broken/" in line for line in lines)
@@ -317,6 +320,21 @@ def test_an_array_line_reads_the_settings_that_were_planned(
     assert Path(words[3]).is_absolute() and parse_config(FinetuneConfig, words[2:]) == run.config
 
 
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"model": "contextwm-minni"}, "dummy/a/0: no agent named .*did you mean 'contextwm-mini'"),
+        ({"model": "drqv2", "agent": {"frame_stak": 2}}, "dummy/a/0: .*'frame_stak'.*'frame_stack'"),
+    ],
+)
+def test_an_agent_that_no_job_could_make_is_no_array_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture, settings: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        sweep.main(parse(tmp_path, "--slurm", agents={"a": settings}))
+    assert capsys.readouterr().out == ""
+
+
 def test_array_lines_are_for_machines_that_may_draw_what_this_one_cannot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -337,6 +355,7 @@ def test_the_sweeps_that_come_along_can_be_planned(monkeypatch: pytest.MonkeyPat
     }
     assert {name: len(planned) for name, planned in runs.items()} == {
         "control_a": 12,
+        "control_gate": 12,
         "metaworld": 72,
         "scenes": 6,
     }
