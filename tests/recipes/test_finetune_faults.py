@@ -465,9 +465,10 @@ def test_a_damaged_record_is_named_in_one_sentence(
 
 
 def test_the_random_policys_evaluation_is_missed_before_the_first_step_too(tmp_path: Path) -> None:
-    finetune.cut_records(tmp_path, Progress())  # it is not due yet
+    config = FinetuneConfig(run=str(tmp_path))
+    finetune.cut_records(config, Progress())  # it is not due yet
     with pytest.raises(folder.RecipeError, match=r"eval.jsonl lacks the random policy's evaluation"):
-        finetune.cut_records(tmp_path, Progress(evaluated_at=0))
+        finetune.cut_records(config, Progress(evaluated_at=0))
 
 
 MALFORMED: dict[str, dict[str, Any]] = {
