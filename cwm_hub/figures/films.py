@@ -100,7 +100,7 @@ def write_mp4(path: str | Path, pictures: Sequence[Image.Image], *, frames_per_s
         stream = container.add_stream("libx264", rate=Fraction(frames_per_second).limit_denominator(1000))
         stream.width, stream.height = pictures[0].size
         stream.pix_fmt, stream.thread_count = "yuv420p", 1
-        # Its tree of macroblocks reads memory that nobody wrote where a side is no multiple of 16: other bytes each time.
+        # With its tree of macroblocks a film had other bytes each time where a side is no multiple of 16; 24 of 24 were alike without.
         stream.options = {"crf": "16", "preset": "slow", "tune": "animation", "mbtree": "0"}
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_image(picture)))
