@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from cwm_hub import command_line
-from cwm_hub.command_line import Pace, how_many, loading
+from cwm_hub.command_line import Pace, fitted, how_many, loading
 
 
 def test_counts_have_their_number() -> None:
@@ -34,3 +34,23 @@ def test_lines_of_progress_are_ten_seconds_apart_and_the_last_one_always_comes(
         "300 of 1,200 videos  25.00 a second  left 0.6 min",
         "1,200 of 1,200 videos",
     ]
+
+
+LINE = (
+    "  250,000 / 255,000 steps  loss  -70.46  imagined return   10.64  success 33 %  10.7 steps/s "
+    "(environment 1 %  act 9 %  update 89 %)  left 0.0 min"
+)
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (len(LINE) + 1, LINE),
+        (120, LINE.replace(" (environment 1 %  act 9 %  update 89 %)", "")),
+        (80, "250,000 / 255,000 steps loss -70.46 imagined…  10.7 steps/s  left 0.0 min"),
+        (41, "250,000 /…  10.7 steps/s  left 0.0 min"),
+        (5, "…  1"),
+    ],
+)
+def test_a_line_too_long_for_a_terminal_keeps_how_fast_and_how_long(columns: int, shown: str) -> None:
+    assert fitted(LINE, columns) == shown
