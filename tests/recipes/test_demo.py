@@ -73,7 +73,13 @@ def test_torchruns_report_ends_with_the_sentence(tmp_path, monkeypatch):
 
 
 def test_ctrl_c_is_one_word_and_the_exit_code_of_one(capsys):
-    with pytest.raises(SystemExit) as stopped, one_sentence_errors():
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1)
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # in the background a shell has it ignored
+    try:
+        with pytest.raises(SystemExit) as stopped, one_sentence_errors():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert stopped.value.code == 130 and capsys.readouterr().err == "\ninterrupted\n"
