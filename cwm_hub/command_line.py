@@ -138,6 +138,11 @@ def loading(what: str) -> None:
         print(f"loading {what}", flush=True)
 
 
+def line_seconds() -> float:
+    """Between lines of progress on standard output."""
+    return TERMINAL_SECONDS if sys.stdout.isatty() else LOG_SECONDS
+
+
 def progress_line(text: str, *, last: bool) -> None:
     """Progress that rewrites its line on a terminal, and has a line each time elsewhere."""
     if sys.stdout.isatty():
@@ -180,7 +185,7 @@ class Pace:
         """So many more are done."""
         self._done += more
         now, last = time.monotonic(), self._done == self._total
-        if last or now - self._told >= (TERMINAL_SECONDS if sys.stdout.isatty() else LOG_SECONDS):
+        if last or now - self._told >= line_seconds():
             self._told, rate = now, self._done / max(now - self._began, 1e-6)
             left = f"  {rate:.2f} a second  left {(self._total - self._done) / rate / 60:.1f} min"
             text = f"{self._done:,} of {self._total:,} {self._unit}"

@@ -1,10 +1,9 @@
 """What the recipes and `cwm-hub watch` print while episodes are played."""
 
-import sys
 import time
 
 from cwm_hub.agents.rollout import EpisodeRecord
-from cwm_hub.command_line import LOG_SECONDS, TERMINAL_SECONDS, progress_line
+from cwm_hub.command_line import line_seconds, progress_line
 
 
 class PlayProgress:
@@ -24,7 +23,7 @@ class PlayProgress:
     def step(self, steps: int) -> None:
         """So many agent steps were taken."""
         self._steps += steps
-        if time.monotonic() - self._told >= (TERMINAL_SECONDS if sys.stdout.isatty() else LOG_SECONDS):
+        if time.monotonic() - self._told >= line_seconds():
             self._tell("")
 
     def episode(self, policy: str, record: EpisodeRecord) -> None:

@@ -5,10 +5,7 @@
 # again it goes on. Ends in docs/evidence/gate.csv: a row for each scorecard.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-python=${PYTHON:-.venv/bin/python}
-out=runs/evidence/prediction
 read -ra seeds <<<"${1:-0 1}"
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONPATH=$PWD
 
 . docs/evidence/prediction_shards.sh
 for seed in "${seeds[@]}"; do

@@ -10,6 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from cwm_hub.figures.agent_curves import styles
+from docs.evidence.prediction_page import legend_below
 
 HERE = Path(__file__).parent
 PANELS = {
@@ -40,12 +41,7 @@ def main() -> None:
     copied = float(rows[0]["copy_last_frame"])
     figure.axes[0].axhline(copied, color="grey", linestyle=":", label="copy-last-frame")
     figure.axes[1].axhline(3, color="grey", linestyle="--", label="gate")
-    handles = {
-        label: handle
-        for axes in figure.axes
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
+    legend_below(figure, columns=3)
     figure.savefig(HERE / "gate.png", dpi=110)
 
     updates = sorted({int(row["updates"]) for row in rows})

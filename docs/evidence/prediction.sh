@@ -5,10 +5,7 @@
 # goes on. Ends in docs/evidence/prediction.csv, a row for each run, 5 frames seen and 20 predicted, docs/evidence/probes.csv and a picture of both.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-python=${PYTHON:-.venv/bin/python}
-out=runs/evidence/prediction
 read -ra seeds <<<"${1:-0 1 2}"
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONPATH=$PWD
 
 . docs/evidence/prediction_shards.sh
 

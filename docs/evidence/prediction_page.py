@@ -9,6 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from cwm_hub.figures.agent_curves import styles
@@ -30,6 +31,14 @@ def grouped(rows: list[dict[str, str]], value: str) -> dict[tuple[str, int], lis
         if row[value]:
             found[row["design"], int(row["backgrounds"])].append(float(row[value]))
     return found
+
+
+def legend_below(figure: Figure, *, columns: int) -> None:
+    """One legend for what all panels show."""
+    handles: dict[str, Artist] = {}
+    for axes in figure.axes:
+        handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
 
 
 def main() -> None:
@@ -61,12 +70,7 @@ def main() -> None:
         axes.minorticks_off()
     figure.axes[0].axhline(baseline, color="grey", linestyle=":", label="copy-last-frame")
     figure.axes[1].axhline(3, color="grey", linestyle="--", label="gate")
-    handles = {
-        label: handle
-        for axes in figure.axes
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
+    legend_below(figure, columns=5)
     figure.savefig(HERE / "prediction.png", dpi=110)
 
     lines = [

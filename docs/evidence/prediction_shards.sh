@@ -1,4 +1,8 @@
-# Sets of docs/evidence/prediction.sh and gate.sh, which read this with $python and $out set: nothing is made twice.
+# Settings and sets of docs/evidence/prediction.sh and gate.sh, which read this from the root: nothing is made twice.
+python=${PYTHON:-.venv/bin/python}
+out=runs/evidence/prediction
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONPATH=$PWD
+
 render() { "$python" recipes/render_clips.py --env scenes --image_size 32 --frames 25 "$@" >/dev/null; }
 shard() { "$python" -m dataprep folder "$1" --size 32 --licence MIT --redistributable --out "$2" "${@:3}"; }
 for backgrounds in 10 50 200; do

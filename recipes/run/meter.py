@@ -9,8 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-LINE_SECONDS = 10.0
-"""Without a row after which a line says how far it is."""
+from cwm_hub.command_line import LOG_SECONDS
 
 
 class Counters(Protocol):
@@ -138,9 +137,9 @@ class Meter:
         return rates | {"seconds": self.clock()}
 
     def is_silent(self) -> bool:
-        """Whether there was no row for `LINE_SECONDS`, nor a yes to this question."""
+        """Whether there was no row for `LOG_SECONDS`, nor a yes to this question."""
         now = time.perf_counter()
-        if now - self._told < LINE_SECONDS:
+        if now - self._told < LOG_SECONDS:
             return False
         self._told = now
         return True

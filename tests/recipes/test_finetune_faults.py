@@ -311,7 +311,7 @@ def test_a_signal_between_the_warm_up_updates_loses_nothing(
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
         signal_at_call(patch, DreamerAgent, "update", 1)
-        patch.setattr("recipes.run.meter.LINE_SECONDS", 0.0)  # a line of progress whenever there may be one
+        patch.setattr("recipes.run.meter.LOG_SECONDS", 0.0)  # a line of progress whenever there may be one
         assert main(arguments(run)) == 128 + signal.SIGTERM
     state = json.loads((run / "checkpoints" / "step-00000060" / "state.json").read_text())
     assert (state["progress"]["updates"], state["progress"]["due_updates"]) == (1, 1)

@@ -160,7 +160,7 @@ def contents(folder):
 @pytest.mark.parametrize("large", [10**9, 10])
 def test_a_run_says_what_it_uses_and_how_long_it_takes(train, shards, tmp_path, capsys, monkeypatch, large):
     monkeypatch.setattr("recipes.pretrain.LARGE_PARAMETERS", large)
-    monkeypatch.setattr("recipes.run.meter.LINE_SECONDS", 0.0)  # a line of progress whenever there may be one
+    monkeypatch.setattr("recipes.run.meter.LOG_SECONDS", 0.0)  # a line of progress whenever there may be one
     assert train(tmp_path / "run", "--updates", "2", "--log_every", "2", "--window_frames", "34") == 0
     told = capsys.readouterr().out
     assert (
