@@ -1,6 +1,6 @@
 """Speed of a fine-tuning update by stage, beside a pre-training update and beside the environment and the replay.
 
-    python benchmarks/bench_finetune.py [--model contextwm] [--sequences 50] [--steps 50] [--env metaworld:reach] [--json]
+    python benchmarks/bench_finetune.py [--model contextwm] [--sequences 50] [--steps 50] [--env metaworld:reach] [--compile] [--json]
 
     finetune_over_pretrain   an update on `--sequences` x `--steps` over a pre-training update on 2 x 25, in turns (pairs.py)
     replay_ms                sampling a batch of 50 x 50 at 64 pixels, or of what was asked for
@@ -83,7 +83,9 @@ def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
     clock: Clock = "wall" if device.type == "cuda" else "cpu"
     config = agent_preset(options.model, action_size=ACTION_SIZE)
     assert isinstance(config, DreamerConfig), "a model-free agent has no pre-training update beside it"
-    config = replace(config, batch_sequences=options.sequences, sequence_steps=options.steps)
+    config = replace(
+        config, batch_sequences=options.sequences, sequence_steps=options.steps, compile=options.compile
+    )
     torch.manual_seed(0)
     agent = DreamerAgent(config).to(device)
     replay = make_replay(config.world.frame.image_size)
@@ -156,9 +158,11 @@ def main() -> None:
     parser.add_argument("--env", default="metaworld:reach", help="empty for none")
     parser.add_argument("--env-steps", type=int, default=200)
     parser.add_argument("--most-seconds", type=float, default=180.0, help="of the two updates (default 180)")
+    parser.add_argument("--compile", action="store_true", help="on a GPU: compile the agent's update")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cudnn.benchmark = True  # as the recipe has it
     if device.type == "cpu":
         keep_memory()
     named = (

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.pairs import Clock, Pairs, time_pairs, timed, warning
 from cwm_hub import VideoWorldModel, create_model
-from cwm_hub.models.compiled import compile_images
+from cwm_hub.models.compiled import compile_parts
 from cwm_hub.models.cuda_graph import EAGER_CALLS, CudaGraph
 from cwm_hub.models.frame_model import image_loss
 from cwm_hub.models.rssm import balanced_kl
@@ -60,7 +60,7 @@ class Trainer:
         self.is_first = torch.zeros(shape[:2], dtype=torch.bool, device=self.device)
         self.is_first[:, 0] = True
         if self.compile:
-            compile_images(self.model.frame_model)
+            compile_parts(self.model)
         if self.cuda_graph:
             self.optimizer.param_groups[0]["capturable"] = True
             self.graph = CudaGraph(self.update_on, self.device)
@@ -278,6 +278,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cudnn.benchmark = True  # as the recipe has it
     if device.type == "cpu" and not arguments.system_memory:
         keep_memory()
     if not has_bf16(device):

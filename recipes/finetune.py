@@ -106,6 +106,7 @@ def fine_tune(config: FinetuneConfig) -> int:
     device = device_named(config.device)
     if device.type == "cpu":
         keep_memory()
+    torch.backends.cudnn.benchmark = True  # shapes stay: a GPU's fastest convolutions are found once
     replay = new_replay(config, action_size)
     random = RandomPolicy(action_size)
     earlier = [step_directory(checkpoints, steps) for steps in saved_steps(checkpoints)]

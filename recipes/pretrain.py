@@ -55,7 +55,7 @@ from cwm_hub.evaluation.predict import WorldModel
 from cwm_hub.hub.names import find_checkpoint
 from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig
-from cwm_hub.models.compiled import compile_images, eager
+from cwm_hub.models.compiled import compile_parts, eager
 from cwm_hub.models.cuda_graph import CudaGraph
 from cwm_hub.models.registry import create_model, model_config
 from cwm_hub.models.running_statistics import RunningStatistics
@@ -256,6 +256,7 @@ def make_accelerator(config: PretrainConfig) -> Accelerator:
     gpu = torch.cuda.is_available() and not config.cpu
     if not gpu:
         keep_memory()
+    torch.backends.cudnn.benchmark = True  # shapes stay: a GPU's fastest convolutions are found once
     precision = ("bf16" if gpu else "no") if config.mixed_precision == "auto" else config.mixed_precision
     if precision == "fp16" and not gpu:  # accelerate would train in float32 without a word
         raise RecipeError("--mixed_precision fp16 needs a GPU; a CPU trains in bf16 or no")
@@ -308,7 +309,7 @@ def make_model(
     init = start_from(config.init, model) if config.init is not None and not resuming else None
     model = model.to(memory_format=torch.channels_last)  # the form in which convolutions are fastest
     if config.compile:
-        compile_images(model.frame_model)
+        compile_parts(model)
     if accelerator.device.type == "cuda" and accelerator.num_processes > 1 and config.sync_batchnorm:
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model, init

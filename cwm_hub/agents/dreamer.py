@@ -12,6 +12,7 @@ without the entropy that the official code adds to it in place.
 """
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -27,6 +28,7 @@ from cwm_hub.agents.replay import Replay, SequenceBatch
 from cwm_hub.config import check_range
 from cwm_hub.models.action_world_model import ActionWorldModel, ActionWorldModelConfig, WorldState
 from cwm_hub.models.checks import check_images
+from cwm_hub.models.compiled import compile_parts, eager
 from cwm_hub.models.cuda_graph import CudaGraph
 from cwm_hub.models.published import Published
 from cwm_hub.models.rssm import RSSMState
@@ -67,6 +69,8 @@ class DreamerConfig:
     """Autocast of the forward passes; `auto` is bf16 on a GPU and float32 on a CPU."""
     cuda_graphs: bool = True
     """Record an update as one CUDA graph and replay it; on a CPU it says nothing."""
+    compile: bool = False
+    """Compile image networks and steps of the scans with torch.compile, which takes a minute or two; on a CPU it says nothing."""
 
     def __post_init__(self):
         check_range(self, "batch_sequences", "sequence_steps", at_least=1)
@@ -135,6 +139,7 @@ class DreamerAgent(Published, nn.Module):
             "critic": self._adam(self.behaviour.critic.parameters(), config.behaviour_lr),
         }
         self._graph: CudaGraph[tuple[dict[str, Tensor], Tensor]] | None = None
+        self._compiled = False
         self.updates = 0
         """Updates so far, skipped ones among them."""
         self.skipped_updates = 0
@@ -198,7 +203,7 @@ class DreamerAgent(Published, nn.Module):
         check_images(image, self.world_model.image_size)
         frames = torch.from_numpy(image).to(self.device)
         is_first = torch.zeros(len(image), dtype=torch.bool, device=self.device)
-        with self._autocast():
+        with self._autocast(), eager() if self._compiled else nullcontext():
             world = self.world_model.obs_step(
                 state.world, frames, state.action, is_first, generator=state.generators
             )
@@ -231,6 +236,9 @@ class DreamerAgent(Published, nn.Module):
             self.optimisers["pretrained"].param_groups[0]["lr"] = 0.0 if held else self.config.world_lr
         self.updates += 1
         rows = {name: torch.from_numpy(part).to(self.device) for name, part in vars(batch).items()}
+        if self.device.type == "cuda" and self.config.compile and not self._compiled:
+            compile_parts(self.world_model)
+            self._compiled = True
         if self.device.type == "cuda" and self.config.cuda_graphs:
             metrics, bad = self._recorded_update()(rows, key=held)
         else:

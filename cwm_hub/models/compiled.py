@@ -1,27 +1,34 @@
-"""Compile the image networks, which are most of an update's arithmetic, in place; names of weights do not change.
+"""Compile what an update spends its time in, in place: image networks, and a scan's step between its products. Names of weights
+do not change.
 
-The scan over frames is not compiled: unrolled, it takes many minutes to compile on a CPU, and what it costs on a GPU, the launches
+The scan over frames is not compiled as a whole: unrolled, it takes many minutes to compile, and what it costs on a GPU, the launches
 of thousands of small kernels, a CUDA graph saves without.
 """
 
 from typing import Any
 
 import torch
+from torch import nn
 
 from cwm_hub.models.frame_model import FrameModel
+from cwm_hub.models.rssm import RSSM
 
 
-def compile_images(frame_model: FrameModel) -> None:
-    """Compile encoder, context encoder and decoder. The draws stay eager's, so that losses do.
+def compile_parts(model: nn.Module) -> None:
+    """Compile encoder, context encoder, decoder and the steps of every RSSM. The draws stay eager's, so that losses do.
 
     Evaluation has other shapes and would compile anew for each: run it under `eager()`.
     """
     import torch._inductor.config
 
     torch._inductor.config.fallback_random = True
-    for part in (frame_model.encoder, frame_model.context_encoder, frame_model.decoder):
-        if part is not None:
-            part.compile(fullgraph=True)
+    for module in model.modules():
+        if isinstance(module, RSSM):
+            module.compile_steps()
+        if isinstance(module, FrameModel):
+            for part in (module.encoder, module.context_encoder, module.decoder):
+                if part is not None:
+                    part.compile(fullgraph=True)
 
 
 def eager() -> Any:

@@ -98,8 +98,11 @@ class GRUCell(nn.Module):
             deter: the old state.
             gates: `self.gates`, or a scan's own form of it.
         """
-        all_gates = (gates or self.gates)(torch.cat([inputs, deter], -1))
-        reset, candidate, update = self.norm(all_gates).chunk(3, -1)
+        return self.mix((gates or self.gates)(torch.cat([inputs, deter], -1)), deter)
+
+    def mix(self, gates: Float[Tensor, "B 3*D"], deter: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+        """The new state, from the gates' products and the old one."""
+        reset, candidate, update = self.norm(gates).chunk(3, -1)
         candidate = torch.tanh(torch.sigmoid(reset) * candidate)
         update = torch.sigmoid(update - 1)
         return update * candidate + (1 - update) * deter

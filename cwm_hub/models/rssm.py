@@ -160,6 +160,11 @@ class RSSM(nn.Module):
         ):
             init_xavier(layer)
 
+    def compile_steps(self) -> None:
+        """Compile what a step does between its matrix products, a few kernels in place of some thirty."""
+        for owner, name in ((self.cell, "mix"), (self, "_latent")):
+            setattr(owner, name, torch.compile(getattr(owner, name), fullgraph=True, dynamic=False))
+
     def initial(self, batch_size: int, *, device: torch.device | str | None = None) -> RSSMState:
         """All-zero state, as every episode and every clip begins with."""
         config = self.config

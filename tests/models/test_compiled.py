@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from benchmarks.bench_pretrain import Trainer
-from cwm_hub.models.compiled import compile_images
+from cwm_hub.agents.dreamer import DreamerAgent
+from cwm_hub.agents.presets import agent_preset
+from cwm_hub.models.compiled import compile_parts
 from cwm_hub.models.registry import create_model
 
 COUNT = """
@@ -52,7 +54,7 @@ def test_passes_and_scans_are_one_graph_each():
 EAGER_AND_COMPILED = """
 import functools, json, torch
 torch.compile = functools.partial(torch.compile, backend="eager")
-from cwm_hub.models.compiled import compile_images, eager
+from cwm_hub.models.compiled import compile_parts, eager
 from cwm_hub.models.registry import create_model
 
 losses = []
@@ -60,7 +62,7 @@ for compiled in (False, True):
     torch.manual_seed(0)
     model = create_model("contextwm-debug").train()
     if compiled:
-        compile_images(model.frame_model)
+        compile_parts(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     video = torch.randint(0, 256, (2, 4, 3, 32, 32), dtype=torch.uint8)
     is_first = torch.tensor([[True, False, False, False]] * 2)
@@ -78,16 +80,22 @@ print(json.dumps([losses[:3], losses[3:], names, graphs == torch._dynamo.utils.c
 """
 
 
-def test_every_image_network_is_compiled_with_the_draws_of_eager(monkeypatch):
+def test_image_networks_and_steps_are_compiled_with_the_draws_of_eager(monkeypatch):
     import torch._inductor.config as inductor
 
-    compiled = []
+    compiled, steps = [], []
     monkeypatch.setattr(inductor, "fallback_random", False)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda part, **how: compiled.append((part, how)))
-    frame_model = create_model("contextwm-debug").frame_model
-    compile_images(frame_model)
-    parts = [frame_model.encoder, frame_model.context_encoder, frame_model.decoder]
+    monkeypatch.setattr(torch, "compile", lambda step, **how: steps.append((step, how)) or step)
+    agent = DreamerAgent(agent_preset("contextwm-tiny", action_size=2))
+    compile_parts(agent)
+    world = agent.world_model
+    parts = [world.frame_model.encoder, world.frame_model.context_encoder, world.frame_model.decoder]
     assert compiled == [(part, {"fullgraph": True}) for part in parts]
+    how = {"fullgraph": True, "dynamic": False}
+    assert steps == [
+        (step, how) for rssm in (world.video_rssm, world.rssm) for step in (rssm.cell.mix, rssm._latent)
+    ]
     assert inductor.fallback_random
 
 
