@@ -100,7 +100,7 @@ class GRUCell(nn.Module):
         """
         return self.mix((gates or self.gates)(torch.cat([inputs, deter], -1)), deter)
 
-    def mix(self, gates: Float[Tensor, "B 3*D"], deter: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+    def mix(self, gates: Float[Tensor, "B G"], deter: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
         """The new state, from the gates' products and the old one."""
         reset, candidate, update = self.norm(gates).chunk(3, -1)
         candidate = torch.tanh(torch.sigmoid(reset) * candidate)
