@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Test files side by side, one process a core and at most four; `-n auto` counts cores and gives a machine of one core one.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo evidence test check docs format clean
@@ -27,14 +29,14 @@ evidence: $(STAMP)  ## the runs behind docs/EVIDENCE.md, which go on where they 
 	PYTHON=$(BIN)/python docs/evidence/control_gate.sh
 
 test: $(STAMP)  ## the fast tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: $(STAMP) docs  ## documentation, format, lint, types, import directions and every test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 docs: $(STAMP)  ## the documentation, to build/docs/index.html; a broken link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file docs/mkdocs/mkdocs.yml

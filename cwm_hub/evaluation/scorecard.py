@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from cwm_hub.config import to_dict
 from cwm_hub.evaluation.intervals import BOOTSTRAP_FIELDS, mean_interval
@@ -40,6 +39,8 @@ def psnr(
     prediction: UInt8[Tensor, "*batch 3 H W"], target: UInt8[Tensor, "*batch 3 H W"], *, cap_db: float = 60.0
 ) -> Float[Tensor, "*batch"]:
     """Peak signal-to-noise ratio of every frame in dB (peak 255), at most `cap_db`."""
+    from torchmetrics.functional.image import peak_signal_noise_ratio  # two seconds: not for who only trains
+
     value = peak_signal_noise_ratio(
         prediction.float(), target.float(), data_range=255.0, reduction="none", dim=(-3, -2, -1)
     )
@@ -50,6 +51,8 @@ def ssim(
     prediction: UInt8[Tensor, "*batch 3 H W"], target: UInt8[Tensor, "*batch 3 H W"]
 ) -> Float[Tensor, "*batch"]:
     """Structural similarity of every frame: Gaussian window 11x11, sigma 1.5, mean over the three channels."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     frames = prediction.flatten(0, -4).float(), target.flatten(0, -4).float()
     value = structural_similarity_index_measure(*frames, data_range=255.0, reduction="none")
     assert isinstance(value, Tensor)

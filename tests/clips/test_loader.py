@@ -567,8 +567,10 @@ def test_a_share_is_a_share(root):
 
 def _prepared_keys() -> None:
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from accelerate.utils import gather_object
 
+    AcceleratorState._reset_state(reset_partial_state=True)  # what the forked test process had made of it
     accelerator = Accelerator(cpu=True)
     plain = loader(Path(os.environ["SHARDS"]), rank=accelerator.process_index, world_size=2, batch_clips=6)
     prepared = accelerator.prepare(plain)
