@@ -61,6 +61,7 @@ CASES = {
     "pretrain --model dreamerv2-tiny --cpu true --data '[{root: TMP/shards}]'": "holds no actions beside its clips",
     "evaluate --checkpont x": "did you mean 'checkpoint'",
     "finetune --agent_step 3": "did you mean 'agent_steps'",
+    "finetune --env.name dummy --env.image_size 32 --model contextwm-debug --agent.batch_sequence 3 --run TMP/run": "did you mean 'batch_sequences'",
     # checkpoint of another class
     "pretrain --model plainwm-debug --cpu true --data '[{root: TMP/shards}]' --init TMP/action": "TMP/action",
     "evaluate --checkpoint TMP/action --data '[TMP/shards]' --split train --out TMP/out": "holds no actions beside its clips",

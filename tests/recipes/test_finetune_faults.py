@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import test_finetune
 import torch
 import yaml
-from test_finetune import arguments, assert_same_run, main, rows
+from test_finetune import assert_same_run, main, rows
 
 from cwm_hub.agents import rollout
 from cwm_hub.agents.batched_state import to_plain
@@ -37,18 +38,15 @@ def signals_as_before() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+def arguments(run: Path, **changes: Any) -> list[str]:
+    """With 60 steps after the prefill: evaluations at 0, 60 and 120, eight updates."""
+    return test_finetune.arguments(run, **{"agent_steps": 60} | changes)
+
+
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("whole") / "run"
     assert main(arguments(run)) == 0
-    return run
-
-
-@pytest.fixture
-def saved_run(tmp_path: Path) -> Path:
-    """A run of 80 steps, whose checkpoint a longer budget goes on from."""
-    run = tmp_path / "run"
-    assert main(arguments(run, agent_steps=20)) == 0
     return run
 
 
@@ -279,7 +277,7 @@ def test_an_interval_of_skipped_updates_has_no_means(
     monkeypatch.setattr(ActionWorldModel, "loss", sometimes_infinite)
     assert main(arguments(tmp_path / "run")) == 0
     metrics = rows(tmp_path / "run" / "metrics.jsonl")
-    assert [row["skipped_updates"] for row in metrics] == [0, 3, 6, 9, 12]
+    assert [row["skipped_updates"] for row in metrics] == [0, 3]
     assert metrics[0]["loss"] > 0 and metrics[0]["imagined_return"] is not None
     assert metrics[1]["loss"] is None and metrics[1]["imagined_return"] is None
     assert "loss       -  imagined return       -" in capsys.readouterr().out
@@ -317,8 +315,8 @@ def test_a_signal_between_the_warm_up_updates_loses_nothing(
     assert (state["progress"]["updates"], state["progress"]["due_updates"]) == (1, 1)
     told = capsys.readouterr().out
     assert "saved at step 60; the same command goes on" in told
-    assert re.search(r"\n +30 / 200 steps  [\d.]+ steps/s \(.*\)  prefill left 0.0 min\n", told)
-    assert re.search(r"\n +60 / 200 steps  [\d.]+ steps/s \(.*\)  left \d+.\d min\n", told)
+    assert re.search(r"\n +30 / 120 steps  [\d.]+ steps/s \(.*\)  prefill left 0.0 min\n", told)
+    assert re.search(r"\n +60 / 120 steps  [\d.]+ steps/s \(.*\)  left \d+.\d min\n", told)
     assert main(arguments(run)) == 0
     assert_same_run(whole_run, run)
 
@@ -412,23 +410,26 @@ def test_an_episode_that_an_environment_does_not_repeat_is_given_up_and_said(
         "dummy did not repeat itself: 7 steps of what was under way are given up" in capsys.readouterr().out
     )
     train = json.loads((run / "agent" / "train.json").read_text())
-    assert (train["agent_steps"], train["given_up_steps"]) == (200, 7)
+    assert (train["agent_steps"], train["given_up_steps"]) == (120, 7)
     assert [row["agent_steps"] for row in rows(run / "episodes.jsonl")][:4] == [20, 40, 60, 77]
 
 
 @pytest.mark.parametrize("file", ["training.pt", "state.json", "agent/model.safetensors", "replay"])
 @pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_a_damaged_file_of_a_run_is_named_in_one_sentence(saved_run: Path, file: str, damage: str) -> None:
+def test_a_damaged_file_of_a_run_is_named_in_one_sentence(
+    whole_run: Path, tmp_path: Path, file: str, damage: str
+) -> None:
+    run = shutil.copytree(whole_run, tmp_path / "run")
     if file == "replay":
-        path = min((saved_run / "replay").iterdir())
+        path = min((run / "replay").iterdir())
     else:
-        path = next((saved_run / "checkpoints").iterdir()) / file
+        path = next((run / "checkpoints").iterdir()) / file
     if damage == "gone":
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ValueError, match=path.name) as error:
-        main(arguments(saved_run))
+        main(arguments(run, agent_steps=70))
     assert "\n" not in str(error.value) and str(error.value).startswith(str(path.parent))
 
 
@@ -436,15 +437,15 @@ def test_a_damaged_file_of_a_run_is_named_in_one_sentence(saved_run: Path, file:
     ("file", "line", "sentence"),
     [
         ("agent/train.json", b"{junk", "delete .*agent and the run goes on"),
-        ("eval.jsonl", b"{junk", "eval.jsonl: line 19 is no row"),
+        ("eval.jsonl", b"{junk", "eval.jsonl: line 11 is no row"),
         (
             "eval.jsonl",
             b'{"agent_steps": 0, "policy": "random"}',
-            "line 19 is no row .expected agent_steps, score",
+            "line 11 is no row .expected agent_steps, score",
         ),
-        ("episodes.jsonl", b"[1]", "episodes.jsonl: line 11 is no row .expected agent_steps by name"),
-        ("metrics.jsonl", b'{"updates": "a"}', "metrics.jsonl: line 6 is no row .expected updates by name"),
-        ("metrics.jsonl", b"\xff\xfe", "metrics.jsonl: line 6 is no row"),
+        ("episodes.jsonl", b"[1]", "episodes.jsonl: line 7 is no row .expected agent_steps by name"),
+        ("metrics.jsonl", b'{"updates": "a"}', "metrics.jsonl: line 3 is no row .expected updates by name"),
+        ("metrics.jsonl", b"\xff\xfe", "metrics.jsonl: line 3 is no row"),
         ("eval.jsonl", None, "eval.jsonl lacks the random policy's evaluation"),
         ("metrics.jsonl", None, "metrics.jsonl is missing: put back a copy"),
         ("episodes.jsonl", None, "episodes.jsonl is missing: put back a copy"),
@@ -460,7 +461,7 @@ def test_a_damaged_record_is_named_in_one_sentence(
     else:
         path.write_bytes(path.read_bytes() + line + b"\n")
     with pytest.raises(ValueError, match=sentence) as error:
-        main(arguments(tmp_path / "run", agent_steps=150))
+        main(arguments(tmp_path / "run", agent_steps=70))
     assert "\n" not in str(error.value)
 
 
@@ -487,7 +488,7 @@ def test_a_malformed_state_is_named_in_one_sentence(whole_run: Path, tmp_path: P
     (place,) = (tmp_path / "run" / "checkpoints").iterdir()
     training = torch.load(place / "training.pt", weights_only=True)
     state = json.loads((place / "state.json").read_text())
-    episode: dict[str, Any] = {"number": 10, "seed": 1, "random": True}
+    episode: dict[str, Any] = {"number": 6, "seed": 1, "random": True}
     episode |= {"state": to_plain(RandomPolicy(1).initial_state(1, seed=1)), "reward": torch.zeros(2)}
     episode |= {"image": torch.zeros(2, 3, 32, 32, dtype=torch.uint8), "action": torch.zeros(2, 1)}
     damages: dict[str, Any] = {
@@ -505,7 +506,7 @@ def test_a_malformed_state_is_named_in_one_sentence(whole_run: Path, tmp_path: P
     (place / "state.json").write_text(json.dumps(state))
     file = "training.pt" if damage in damages else "state.json"
     with pytest.raises(ValueError, match=f"{place / file} is missing or damaged") as error:
-        main(arguments(tmp_path / "run", agent_steps=150))
+        main(arguments(tmp_path / "run", agent_steps=70))
     assert "\n" not in str(error.value)
 
 
