@@ -388,7 +388,9 @@ def wait_until_gone(session: int) -> None:
 
 
 def test_killed_workers_leave_no_temporary_files(tmp_path: Path) -> None:
-    with tempfile.TemporaryDirectory() as temporary:  # the fork server's socket in it takes no path above 107 bytes
+    with (
+        tempfile.TemporaryDirectory() as temporary
+    ):  # the fork server's socket in it takes no path above 107 bytes
         run = start_run(tmp_path / "out", "30", "segfault:30", "exit:30", "30", TMPDIR=temporary)
         assert run.wait() == 0, run.communicate()
         assert set(failures_of(tmp_path / "out")) == {"videos/1", "videos/2"}
