@@ -256,8 +256,7 @@ def test_kill_and_resume_equals_the_undisturbed_run(finished, shards, tmp_path):
     """kill -9 somewhere in the middle; a checkpoint every update, so that the kill may hit one being written."""
     run = tmp_path / "killed"
     options = ("--updates", "8", "--checkpoint_every", "1")
-    for updates in (2, 5):
-        kill_at(updates, command(run, shards, *options), run)
+    kill_at(3, command(run, shards, *options), run)
     result = launch(run, shards, *options)
     assert result.returncode == 0, result.stderr
     assert same_weights(run, finished)
