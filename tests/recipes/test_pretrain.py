@@ -457,9 +457,9 @@ def test_what_does_not_fit_is_one_sentence(options, sentence, train, tmp_path):
 
 def test_other_data_on_resume_is_refused(train, finished, tmp_path):
     other = write_shards(tmp_path / "other", [30, 40, 21], size=32)
-    with pytest.raises(RecipeError, match="cannot resume on another data stream"):
+    with pytest.raises(ValueError, match="cannot resume on another data stream"):
         train_here(other, finished, "--updates", "9")
-    with pytest.raises(RecipeError, match="seed was 0 and is 5"):
+    with pytest.raises(ValueError, match="seed was 0 and is 5"):
         train(finished, "--updates", "9", "--seed", "5")
 
 
