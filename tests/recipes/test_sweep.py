@@ -226,6 +226,8 @@ def test_a_signal_stops_every_run_and_starts_no_other(
 def cluster() -> Iterator[None]:
     ray = pytest.importorskip("ray")
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    # A shell has it ignored in the background; Ray's workers, started so, would not hear that a run is cancelled.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     ray.init(num_cpus=4, log_to_driver=False, include_dashboard=False)
     yield
     ray.shutdown()
