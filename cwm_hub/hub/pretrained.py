@@ -23,7 +23,7 @@ from cwm_hub.hub.model_card import FILM
 from cwm_hub.hub.names import find_checkpoint
 from cwm_hub.hub.saving import card_of, save_pretrained
 from cwm_hub.hub_client.cards import CARD, our_block
-from cwm_hub.hub_client.commit import Target, check_files, publish_files
+from cwm_hub.hub_client.commit import Published, Target, check_files, publish_files
 from cwm_hub.hub_client.names import hub_name
 
 
@@ -139,11 +139,19 @@ def push_to_hub(
             directory = save_pretrained(model_or_directory, Path(scratch) / "model", name=name.repo_id)
         else:
             directory = local_path(model_or_directory)
-        files = publishable(directory)
+        return push_directory(directory, target, message=message, token=token).url
+
+
+def push_directory(
+    directory: Path, target: Target, *, message: str = "Upload checkpoint", token: str | bool | None = None
+) -> Published:
+    """`push_to_hub` of a checkpoint directory, which says what came of it; errors are the same."""
+    files = publishable(directory)
+    with tempfile.TemporaryDirectory() as scratch:
         if CARD not in files:  # or the card that is there would go on telling of the weights before
             files[CARD] = Path(scratch) / CARD
-            files[CARD].write_text(card_of(directory, name=name.repo_id), encoding="utf-8")
-        return publish_files(target, files, stale=is_stale, message=message, token=token).url
+            files[CARD].write_text(card_of(directory, name=target.repo_id), encoding="utf-8")
+        return publish_files(target, files, stale=is_stale, message=message, token=token)
 
 
 def publishable(directory: Path) -> dict[str, Path]:

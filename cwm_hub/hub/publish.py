@@ -13,11 +13,11 @@ from cwm_hub.hub.checkpoint import SCORECARD, TRAIN, Checkpoint, CheckpointError
 from cwm_hub.hub.description import SCORED
 from cwm_hub.hub.files import form_of, read_json
 from cwm_hub.hub.names import RUN_RESULTS, find_checkpoint, measured_weights, run_folders
-from cwm_hub.hub.pretrained import publishable, push_to_hub
+from cwm_hub.hub.pretrained import publishable, push_directory
 from cwm_hub.hub.saving import checked_target, save_pretrained
 from cwm_hub.hub.space.folder import check_space, write_space
 from cwm_hub.hub_client.cards import CARD
-from cwm_hub.hub_client.commit import hub_api
+from cwm_hub.hub_client.commit import NOTHING_NEW, Target, hub_api
 from cwm_hub.hub_client.errors import HubError, hub_errors
 from cwm_hub.hub_client.names import PREFIXES, HubName, check_ref, hub_name
 
@@ -72,13 +72,16 @@ class Publication:
     """Whether a scorecard or an agent's evaluation went along."""
     space: Path | None
     """Folder of the Space with its page."""
+    changed: bool = True
+    """Whether the repository lacked any of it."""
 
     def lines(self) -> list[str]:
         """What a command says of it."""
         unmeasured = [] if self.measured else [UNMEASURED]
         if not self.dry_run:
             verb = "proposed at" if "@refs/pr/" in self.name else "published to"
-            done = f'{verb} {self.place}; load it with cwm_hub.from_pretrained("{self.name}")'
+            what = f"{verb} {self.place}" if self.changed else NOTHING_NEW.format(place=self.place)
+            done = f'{what}; load it with cwm_hub.from_pretrained("{self.name}")'
             return [
                 done,
                 *unmeasured,
@@ -113,7 +116,7 @@ def publish(
     _check_options(settings, to, on_hub=target is not None)
     branch = target.at(settings.revision).revision if target else None
     place = target.repo_id + (f"@{branch}" if branch else "") if target else to
-    name, published = settings.name or place, place
+    name, published, changed = settings.name or place, place, True
     with _staged(run, name, settings, on_hub=target is not None) as staged:
         files = {file: path.stat().st_size for file, path in publishable(staged).items()}
         card = (staged / CARD).read_text(encoding="utf-8")
@@ -125,20 +128,24 @@ def publish(
         elif target is None:
             place = str(_save(run, Path(to), name, settings, on_hub=False))
         else:
-            place = push_to_hub(
+            pushed = push_directory(
                 staged,
-                target.repo_id,
-                private=not settings.public,
-                revision=branch,
-                tag=settings.tag,
-                pull_request=settings.pull_request,
-                replace_card=settings.replace_card,
+                Target(
+                    target.repo_id,
+                    private=not settings.public,
+                    revision=branch,
+                    tag=settings.tag,
+                    pull_request=settings.pull_request,
+                    replace_card=settings.replace_card,
+                ),
             )
+            place, changed = pushed.url, pushed.changed
             number = place.partition("/discussions/")[2]
-            name = f"{target.repo_id}@refs/pr/{number}" if number else name
+            version = f"refs/pr/{number}" if number else settings.tag
+            name = f"{target.repo_id}@{version}" if version else name
     if settings.space is not None and not dry_run:
         write_space(published, settings.space)
-    return Publication(place, name, files, card, dry_run, measured, settings.space)
+    return Publication(place, name, files, card, dry_run, measured, settings.space, changed)
 
 
 def hub_target(to: str) -> HubName | None:

@@ -15,6 +15,9 @@ from cwm_hub.hub_client.secrets import secret_in
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+NOTHING_NEW = "nothing to commit: {place} holds just that already"
+"""Said of a publish that changed no file."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -50,6 +53,8 @@ class Published:
     """Page of the repository, of its branch, or of the pull request."""
     commit: str
     """Hash of the commit that holds it, of the pull request's where it is one."""
+    changed: bool
+    """Whether there was anything to commit or to propose; without it the repository is as it was but for a new tag."""
 
 
 def hub_api(token: str | bool | None = None) -> "HfApi":
@@ -127,7 +132,7 @@ def publish_files(
             api.create_tag(repo_id, repo_type=kind, tag=target.tag, revision=commit.oid)
     page = f"{api.endpoint}/{'datasets/' if kind == 'dataset' else ''}{repo_id}"
     branch = f"/tree/{target.revision}" if target.revision else ""
-    return Published(commit.pr_url or page + branch, commit.oid)
+    return Published(commit.pr_url or page + branch, commit.oid, changed=commit.oid != head)
 
 
 def check_files(files: Mapping[str, Path]) -> None:

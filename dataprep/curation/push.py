@@ -14,7 +14,7 @@ from typing import Literal
 
 from cwm_hub.command_line import how_many
 from cwm_hub.hub_client.cards import CARD, merged
-from cwm_hub.hub_client.commit import Target, check_files, publish_files
+from cwm_hub.hub_client.commit import NOTHING_NEW, Target, check_files, publish_files
 from cwm_hub.hub_client.names import hub_name
 from cwm_hub.shards.index import INDEX
 from cwm_hub.shards.manifest import FAILURES, MANIFEST, Manifest
@@ -163,7 +163,7 @@ def render(
 
 
 def upload(home: Path, target: Target, files: list[str]) -> str:
-    """Make the repository hold exactly these files, in one commit; returns its address. Run again, it resumes.
+    """Make the repository hold exactly these files, in one commit; returns its address, and whether they were all there already. Run again, it resumes.
 
     Raises:
         HubError: A tag in use, no right to write there, or no connection.
@@ -174,4 +174,4 @@ def upload(home: Path, target: Target, files: list[str]) -> str:
         stale=lambda path, card: path.startswith(("data/", "meta/")),
         message=f"Publish {Manifest.load(home).name}",
     )
-    return published.url
+    return published.url if published.changed else NOTHING_NEW.format(place=published.url)

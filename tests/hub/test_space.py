@@ -96,17 +96,22 @@ from cwm_hub.cli import main
 sys.stderr = sys.stdout
 begin = ["publish", sys.argv[1], "hf://someone/wm", "--name", "mine"]
 for more in (
-    ["--revision", "v2", "--tag", "v1", "--space", sys.argv[2]], ["--revision", "v1"], ["--tag", "v2"], ["--pr"]
+    ["--revision", "v2", "--tag", "v1", "--space", sys.argv[2]], ["--revision", "v1"], ["--tag", "v2"], ["--pr"],
+    [], ["--pr"], ["--tag", "v3"],
 ):
     main([*begin, *more])
 """
     told = run_python(server, tmp_path, "-c", code, tmp_path / "run", tmp_path / "of-hub")
     branch, tag = (line for line in told if line.startswith("error: "))
-    *_, proposed, _ = told
+    proposed, _, *unchanged = [line for line in told if "load it with" in line][1:]
     assert "'v1' is a tag of someone/wm, and" in branch and "'v2' is a branch of someone/wm: a tag" in tag
     where = f"{server.url}/someone/wm/discussions/1"
     assert proposed == f'proposed at {where}; load it with cwm_hub.from_pretrained("someone/wm@refs/pr/1")'
-    commit = server.repos["model", "someone/wm"].branches["v2"]
+    already = f"nothing to commit: {server.url}/someone/wm holds just that already; load it with cwm_hub.from_pretrained"
+    assert unchanged == [f'{already}("mine")', f'{already}("someone/wm@v3")']
+    repo = server.repos["model", "someone/wm"]
+    assert repo.pull_requests.keys() == {"refs/pr/1"} and repo.tags["v3"] == repo.branches["main"]
+    commit = repo.branches["v2"]
     app = (tmp_path / "of-hub" / "app.py").read_text()
     assert f"MODEL = 'someone/wm'\nmake_page(MODEL, revision='{commit}', title='wm')" in app
 

@@ -127,6 +127,8 @@ def test_the_real_client_publishes_privately_and_once(hub: HubServer, root: Path
     assert set(files) - {".gitattributes"} == expected
     assert files["data/train-00000-of-00001.tar"].sha256 == Manifest.load(root).shards[0].sha256
     assert set(repo.tags) == {f"manifest-{Manifest.load(root).hash[:12]}"}
+    again = push(hub, tmp_path / "home", root, "me/clips")
+    assert again.stdout == f"nothing to commit: {hub.url}/datasets/me/clips holds just that already\n"
 
     (root / "meta" / "failures.jsonl").unlink()  # an update: what is gone here goes there too
     result = push(hub, tmp_path / "home", root, "me/clips", "--tag", "second")
