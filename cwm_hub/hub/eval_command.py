@@ -22,7 +22,7 @@ def add_arguments(parser: "argparse.ArgumentParser") -> None:
         nargs="+",
         default=[],
         metavar="ROOT",
-        help="shard directories of the scorecard, in any order (default: where its training recorded them)",
+        help="shard directories of the scorecard, in any order, made again under their names where need be (default: where its training recorded them)",
     )
     parser.add_argument("--env", metavar="NAME", help="an agent's task (default: the recorded one)")
 
@@ -41,6 +41,7 @@ def run(args: Any) -> Iterator[str]:
         found = reproduce_episodes(checkpoint, env_name=args.env)
     else:
         found = reproduce_scorecard(checkpoint, args.data)
+    yield from found.remade
     yield f"{'':<40} {'published':>12} {'measured':>12} {'difference':>12}"
     for number in found.numbers:
         unit = f" {number.unit}" if number.unit else ""

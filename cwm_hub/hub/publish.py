@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -153,8 +154,13 @@ def hub_target(to: str) -> HubName | None:
 
     A repository is `hf://owner/name`, the address of its page, or `owner/name` where the Hub has it and nothing of the
     kind is on the disk: a misspelt folder must not become a repository.
+
+    Raises:
+        HubError: it begins as an address does, and is none of the Hub.
     """
     found = hub_name(to)
+    if found is None and re.match(r"\w{2,}:/", to):
+        raise HubError(f"a publish goes to a directory or to hf://owner/name, got {to}")
     if found is None or to.startswith(PREFIXES):
         return found
     if Path(to).exists() or Path(to).parent.is_dir():
@@ -224,7 +230,15 @@ def _read_json(run: Path, file: str) -> dict[str, Any] | None:
 
 
 def _place(run: Path, file: str) -> Path | None:
-    return next((folder / file for folder in run_folders(run) if (folder / file).is_file()), None)
+    found = next((folder / file for folder in run_folders(run) if (folder / file).is_file()), None)
+    return None if found is None else _inside(run, found)
+
+
+def _inside(run: Path, path: Path) -> Path:
+    """The path, where it does not lead out of the run folder."""
+    if not path.resolve().is_relative_to(run.resolve()):
+        raise CheckpointError(f"{path} is a link out of the run folder: put the file there")
+    return path
 
 
 def _with_intervals(run: Path, train: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -258,9 +272,7 @@ def _pictures(run: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in run_folders(run):
         for path in (*sorted(folder.glob("*.mp4")), *sorted(folder.glob("*.png"))):
-            if not path.resolve().is_relative_to(run.resolve()):
-                raise CheckpointError(f"{path} is a link out of the run folder: put the file there")
-            found.setdefault(path.name, path)
+            found.setdefault(path.name, _inside(run, path))
     return found
 
 

@@ -2,11 +2,11 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from cwm_hub.config import from_dict, to_dict
-from cwm_hub.evaluation.protocol import ScoringConfig, check_same_protocol, check_scorecard
+from cwm_hub.evaluation.protocol import Protocol, ScoringConfig, check_same_protocol, check_scorecard
 from cwm_hub.hub.checkpoint import SCORECARD, TRAIN, Checkpoint
 from cwm_hub.hub.description import SCORED
 from cwm_hub.hub.files import form_of
@@ -33,18 +33,24 @@ class Reproduction:
     """Means, in the order of the card."""
     largest: Number | None
     """The window whose published and measured scores are furthest apart; None of an agent, whose episodes are not published."""
+    remade: tuple[str, ...] = ()
+    """A sentence for each data set whose shards are other files than those of the scorecard, with the same windows."""
 
 
 def reproduce_scorecard(checkpoint: Checkpoint, roots: Sequence[str] = ()) -> Reproduction:
     """Predicts and scores the windows of the published scorecard again, and measures again what else it has.
 
+    The manifest of shards that somebody made from the same videos has another hash, for it names the versions that made
+    them: such a set is taken where it is called as in the scorecard and has the same windows, and it is said.
+
     Args:
         checkpoint: of a world model, of video or with actions.
-        roots: shard directories in any order, found out by their hashes; where training recorded them by default.
+        roots: shard directories in any order, found out by their hashes, or else by their folders' names; where training
+            recorded them by default.
 
     Raises:
         HubError: no scorecard, or a shard directory that is not one of those that it was measured on.
-        ProtocolError: the same settings give other windows or another mean frame.
+        ProtocolError: the same settings give other windows or, of the same shards, another mean frame.
     """
     from cwm_hub.evaluation import perceptual
     from cwm_hub.evaluation.held_out import make_protocol, read_held_out
@@ -79,7 +85,10 @@ def reproduce_scorecard(checkpoint: Checkpoint, roots: Sequence[str] = ()) -> Re
         with_actions=with_actions,
     )
     now = make_protocol(settings, held_out)
-    check_same_protocol(to_dict(now), protocol)
+    with form_of(where):
+        remade = _remade(now, protocol)
+    of_the_shards = ("data", "mean_frames", "recordings") if remade else ()
+    check_same_protocol(to_dict(now) | {key: protocol.get(key, {}) for key in of_the_shards}, protocol)
     probed = {
         data_set: read_probe_data(settings, places[data_set], train_windows=asked, with_actions=with_actions)
         for data_set, asked in probes.items()
@@ -88,7 +97,22 @@ def reproduce_scorecard(checkpoint: Checkpoint, roots: Sequence[str] = ()) -> Re
     again |= probe_scores(model, probed, now)
     if "planning_error" in card and isinstance(model, ActionWorldModel):
         again["planning_error"] = planning_error(model, held_out, now)
-    return _compared(published, _numbers(again))
+    return replace(_compared(published, _numbers(again)), remade=remade)
+
+
+def _remade(now: Protocol, published: Mapping[str, Any]) -> tuple[str, ...]:
+    """A sentence for each data set with another manifest than the published one."""
+    same = {name: now.mean_frames[name] == published["mean_frames"].get(name) for name in now.data}
+    return tuple(
+        f"{name}: shards made again (manifest {digest[:12]}, published of {published['data'][name][:12]}), "
+        + (
+            "with the same mean frame"
+            if same[name]
+            else "with another mean frame: the pictures are not quite the same"
+        )
+        for name, digest in now.data.items()
+        if digest != published["data"][name]
+    )
 
 
 def reproduce_episodes(checkpoint: Checkpoint, *, env_name: str | None = None) -> Reproduction:
@@ -174,10 +198,14 @@ def _places(checkpoint: Checkpoint, data: Mapping[str, str], roots: Sequence[str
             with contextlib.suppress(ShardError, OSError):  # moved, or another machine's
                 known[Manifest.load(root).hash] = root
         said = "where training had them there is not, or no more,"
-    missing = [f"{name} (manifest {digest[:12]})" for name, digest in data.items() if digest not in known]
+    named = {root.rstrip("/").rpartition("/")[2]: root for root in known.values()}
+    found = {name: known.get(digest, named.get(name)) for name, digest in data.items()}
+    missing = [f"{name} (manifest {data[name][:12]})" for name, root in found.items() if root is None]
     if missing:
-        raise HubError(f"{said} {', '.join(missing)}, which the scorecard was measured on: give it by --data")
-    return {name: known[digest] for name, digest in data.items()}
+        raise HubError(
+            f"{said} {', '.join(missing)}, which the scorecard was measured on: give it by --data, made again in a folder of that name where the shards are gone"
+        )
+    return {name: root for name, root in found.items() if root is not None}
 
 
 def _probe_windows(card: Mapping[str, Any]) -> dict[str, int]:

@@ -79,13 +79,9 @@ def _sentence(error: Exception, repo_id: str, revision: str | None, unreached: s
     if disk is not None:
         place = f" at {disk.filename}" if disk.filename else ""
         return HubError(f"{repo_id}: the disk or the Hub's cache{place} cannot be used: {disk.strerror}")
-    network = (
-        errors.RevisionResolutionError,
-        errors.EntryNotFoundError,
-        ConnectionError,
-        httpx.TransportError,
-    )
-    if isinstance(error, network):
+    network = (ConnectionError, httpx.TransportError)
+    unfound = (errors.RevisionResolutionError, errors.EntryNotFoundError)
+    if isinstance(error, unfound) or any(isinstance(cause, network) for cause in _causes(error)):
         return HubError(f"{repo_id} {unreached}")
     if isinstance(error, errors.HFValidationError | errors.LocalTokenNotFoundError):
         return HubError(f"{repo_id}: {_one_line(error)}")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-USER_INFO = re.compile(r"(?<=://)[^/\s@'\"]+@")
+USER_INFO = re.compile(r"(?<=://)[^/?#\s'\"]+@")  # up to the last @: a password may hold one
 HOME = re.compile(r"(?:/home|/Users)/[^/\s'\",:;\]})]+|[A-Za-z]:\\Users\\[^\\\s'\",:;\]})]+")
 SIGNED = re.compile(
     r"(?P<key>[?&](?:X-Amz-[\w-]+|AWSAccessKeyId|Signature|sig|access_token|token|api_key|key)=)[^&\s'\"]+",

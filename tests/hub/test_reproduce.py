@@ -1,6 +1,8 @@
 """`cwm-hub eval`: published numbers come out again, and numbers that were changed do not."""
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +184,32 @@ def test_what_cannot_be_reproduced_is_one_sentence(published, capsys, tmp_path):
     save_pretrained(create_model("plainwm-debug"), tmp_path / "bare")
     assert cli.main(["eval", str(tmp_path / "bare")]) == 1
     assert "has no scorecard.json: there is nothing to reproduce" in capsys.readouterr().err
+
+
+def test_shards_made_again_are_known_by_their_folders_name_and_it_is_said(published, capsys, tmp_path):
+    """By another version of a library, which the manifest names: its hash is another, and the clips are the same."""
+    place = tmp_path / "squares"
+    shutil.copytree(published / "squares", place)
+    before = Manifest.load(place)
+    dataclasses.replace(before, versions={"av": "0"}).save(place)
+    hashes = f"(manifest {Manifest.load(place).hash[:12]}, published of {before.hash[:12]})"
+    said, _, *lines = run(capsys, published / "model", "--data", place, published / "moved")
+    assert said == f"squares: shards made again {hashes}, with the same mean frame"
+    assert all(line.split()[-1] == "+0.0000" for line in lines[:-1])
+    card = json.loads((published / "model" / "scorecard.json").read_text())
+    card["protocol"]["mean_frames"]["squares"] = "another"
+    save_pretrained(from_pretrained(published / "model"), tmp_path / "model", scorecard=card)
+    assert run(capsys, tmp_path / "model", "--data", place, published / "moved")[0].endswith(
+        "), with another mean frame: the pictures are not quite the same"
+    )
+    card["protocol"]["windows"][0][3] += 1
+    save_pretrained(from_pretrained(published / "model"), tmp_path / "model", scorecard=card)
+    assert cli.main(["eval", str(tmp_path / "model"), "--data", str(place), str(published / "moved")]) == 1
+    assert "do not compare: windows" in capsys.readouterr().err
+    place.rename(tmp_path / "other")
+    other = (str(tmp_path / "other"), str(published / "moved"))
+    assert cli.main(["eval", str(published / "model"), "--data", *other]) == 1
+    assert "none of the directories given is squares (manifest" in capsys.readouterr().err
 
 
 def test_an_agents_episodes_are_played_again(tmp_path, capsys):

@@ -2,6 +2,9 @@
 
 import pytest
 from hub_process import run_python
+from huggingface_hub.utils import httpx
+
+from cwm_hub.hub_client.errors import HubError, hub_errors
 
 PUBLISH = """
 import sys
@@ -12,6 +15,15 @@ files = {f"data/{path.name}": path for path in folder.glob("data/*")}
 done = publish_files(Target("someone/clips", "dataset", tag="v1"), files, stale=lambda path, card: True, message="m")
 print(done.commit)
 """
+
+
+def test_a_connection_that_breaks_off_in_an_upload_is_no_fault_of_the_client():
+    """The client wraps it once more."""
+    with (
+        pytest.raises(HubError, match=r"^someone/wm was not pushed$"),
+        hub_errors("someone/wm", unreached="was not pushed"),
+    ):
+        raise RuntimeError("Error while uploading") from httpx.RemoteProtocolError("Server disconnected")
 
 
 @pytest.mark.slow

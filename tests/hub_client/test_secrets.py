@@ -14,7 +14,7 @@ TOKEN = "hf_" + "a1B2" * 9
 def test_users_signatures_and_homes_are_taken_out(monkeypatch):
     monkeypatch.setenv("HOME", "/srv/anna")
     content = {
-        "command": "pretrain.py --data https://anna:geheim@example.org/clips?a=1 --run /srv/anna/runs/x",
+        "command": "pretrain.py --data https://anna:geh@im@example.org/clips?a=1 --run /srv/anna/runs/x",
         "roots": [
             "s3://key@bucket/x",
             "/home/anna/clips",
@@ -25,6 +25,7 @@ def test_users_signatures_and_homes_are_taken_out(monkeypatch):
         "signed": "https://b.example/x?X-Amz-Signature=abc123&X-Amz-Date=now&plain=1",
         "number": 3,
         "hub": "hf://datasets/anna/clips@v1",
+        "asked": "https://example.org?to=anna@example.org",
     }
     assert without_secrets(content) == {
         "command": "pretrain.py --data https://example.org/clips?a=1 --run ~/runs/x",
@@ -32,6 +33,7 @@ def test_users_signatures_and_homes_are_taken_out(monkeypatch):
         "signed": "https://b.example/x?X-Amz-Signature=...&X-Amz-Date=...&plain=1",
         "number": 3,
         "hub": "hf://datasets/anna/clips@v1",
+        "asked": "https://example.org?to=anna@example.org",
     }
 
 

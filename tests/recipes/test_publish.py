@@ -251,17 +251,29 @@ def test_a_run_that_nobody_evaluated_is_published_and_it_says_so(run, tmp_path, 
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
+@pytest.mark.parametrize("to", ["s3://bucket/model", "hf:/owner/name"])
+def test_another_kind_of_address_is_no_directory(to, run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["publish", str(run), to]) == 1
+    assert (
+        capsys.readouterr().err == f"error: a publish goes to a directory or to hf://owner/name, got {to}\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_a_malformed_tag_is_refused_before_the_work(run, capsys):
     """A dry run too, which never asks the Hub."""
     assert cli.main(["publish", str(run), "hf://someone/model", "--dry-run", "--tag", "a b"]) == 1
     assert "'a b' cannot be the name of a tag" in capsys.readouterr().err
 
 
-def test_a_picture_that_leads_out_of_the_run_is_refused(run, tmp_path, monkeypatch):
-    (tmp_path / "private.png").write_bytes(b"private")
-    (run / "evaluation" / "look.png").symlink_to(tmp_path / "private.png")
-    with pytest.raises(SystemExit, match=r"look\.png is a link out of the run folder"):
+@pytest.mark.parametrize("name", ["evaluation/look.png", "train.json", "evaluation/scorecard.json"])
+def test_a_file_that_leads_out_of_the_run_is_refused(name, run, tmp_path, monkeypatch):
+    (tmp_path / "private").write_text("{}")
+    (run / name).symlink_to(tmp_path / "private")
+    with pytest.raises(SystemExit, match=rf"{name} is a link out of the run folder"):
         call(monkeypatch, "--run", run, "--to", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_agent_goes_with_its_episode_and_its_parent(server, tmp_path):
