@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import argparse
 
 EXAMPLES = (
-    "cwm-hub eval contextwm-tiny --data shards/samples",
+    "cwm-hub eval contextwm-tiny --data runs/embedded/real runs/embedded/metaworld",
     "cwm-hub eval owner/agent --env scenes",
 )
 

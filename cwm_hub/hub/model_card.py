@@ -87,7 +87,7 @@ def model_card(directory: Path, *, name: str, parameters: int, licence: str | No
             library_name="cwm-hub",
             license=licence,
             pipeline_tag=usage.pipeline_tag,
-            tags=["cwm-hub", "contextwm", "arxiv:2305.18499", *usage.tags],
+            tags=["cwm-hub", *usage.tags],
             datasets=[shard["hub_id"] for shard in shards if shard["hub_id"]] or None,
             base_model=init["name"]
             if HUB_ID.fullmatch(str(init.get("name", ""))) and init.get("revision")

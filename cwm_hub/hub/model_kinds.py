@@ -21,10 +21,13 @@ class Usage:
     """Python that loads and runs it; `NAME` stands for the checkpoint."""
 
 
+CONTEXTWM = ("contextwm", "arxiv:2305.18499")
+"""Tags of the paper's kinds of model."""
+
 USAGE = {
     "video_world_model": Usage(
         pipeline_tag="video-to-video",
-        tags=("world-model", "video-prediction"),
+        tags=(*CONTEXTWM, "world-model", "video-prediction"),
         summary="An action-free video world model: it sees a few frames and imagines how they go on.",
         inputs="`video`: uint8, RGB, `[batch, time, 3, height, width]`; frames seen: the first `observed_frames`.",
         outputs="uint8 of the same shape: the frames seen as the model reconstructs them, then its open-loop prediction.",
@@ -41,7 +44,7 @@ assert prediction.shape == video.shape and prediction.dtype == torch.uint8
     ),
     "action_world_model": Usage(
         pipeline_tag="reinforcement-learning",
-        tags=("world-model", "model-based-rl"),
+        tags=(*CONTEXTWM, "world-model", "model-based-rl"),
         summary="An action-conditional world model: it follows images and actions and predicts rewards from its state.",
         inputs="`image`: uint8, RGB, `[batch, 3, height, width]`; `action`: float, the one that led to the image, in "
         "the units in which it was learned ([-1, 1] of an environment).",
@@ -61,7 +64,7 @@ assert reward.shape == (1,)
     ),
     "dreamer_agent": Usage(
         pipeline_tag="reinforcement-learning",
-        tags=("world-model", "model-based-rl", "deep-reinforcement-learning"),
+        tags=(*CONTEXTWM, "world-model", "model-based-rl", "deep-reinforcement-learning"),
         summary="A model-based agent: a world model and an actor trained in its imagination.",
         inputs="`image`: uint8 array, RGB, `[batch, 3, height, width]`, and the agent's own state.",
         outputs="`action`: float32 array in [-1, 1], `[batch, action_size]`, and the next state.",
@@ -78,7 +81,7 @@ assert action.shape == (1, agent.config.world.action_size)
     ),
     "drqv2_agent": Usage(
         pipeline_tag="reinforcement-learning",
-        tags=("model-free-rl", "deep-reinforcement-learning"),
+        tags=("arxiv:2107.09645", "model-free-rl", "deep-reinforcement-learning"),
         summary="A model-free agent (DrQ-v2): an actor-critic on stacked frames.",
         inputs="`image`: uint8 array, RGB, `[batch, 3, height, width]`, and the agent's own state.",
         outputs="`action`: float32 array in [-1, 1], `[batch, action_size]`, and the next state.",

@@ -65,9 +65,8 @@ class VideoWorldModel(Published, nn.Module):
     def encode(self, frames: UInt8[Tensor, "*N 3 H W"]) -> Float[Tensor, "*N E"]:
         """Embeddings of single frames, each seen alone; no graph is built."""
         check_frames(frames, self.image_size)
-        leading = frames.shape[:-3]
         flat = frames.reshape(-1, 1, *frames.shape[-3:])
-        return self.frame_model.encode(flat).flatten(0, 1).unflatten(0, leading or (1,))
+        return self.frame_model.encode(flat).reshape(*frames.shape[:-3], -1)
 
     def initial(self, batch_size: int) -> RSSMState:
         """State before a clip's first frame."""

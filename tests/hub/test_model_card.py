@@ -187,6 +187,16 @@ def test_the_card_of_an_agent_shows_its_task_and_episodes(tmp_path):
         result.metric_type: (result.dataset_name, result.metric_value) for result in card.data.eval_results
     }
     assert results == {"score": ("metaworld:reach", 12.345), "success_rate": ("metaworld:reach", 0.4)}
+    assert "the task and the camera" in card.text and "kind of video" not in card.text
+
+
+def test_a_model_free_agent_is_not_said_to_be_the_papers(tmp_path):
+    agent = DrQV2Agent(DrQV2Config(action_size=1, image_size=32, channels=4, feature_units=4, hidden_units=8))
+    card = ModelCard.load(save_pretrained(agent, tmp_path / "agent") / "README.md")
+    assert "arxiv:2107.09645" in card.data.tags and not {"contextwm", "arxiv:2305.18499"} & set(
+        card.data.tags
+    )
+    assert "predictions blur" not in card.text and "Limits\n\n- It knows the task" in card.text
 
 
 def test_a_card_claims_nothing_that_was_not_measured(model, tmp_path):

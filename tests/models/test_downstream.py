@@ -56,6 +56,7 @@ def test_embeddings_do_not_depend_on_the_axes_in_front(model):
     video = clips(2, 3)
     assert torch.equal(model.encode(video), model.frame_model.encode(video))
     torch.testing.assert_close(model.encode(video[0]), model.encode(video)[0])
+    torch.testing.assert_close(model.encode(video[0, 0]), model.encode(video)[0, 0])
 
 
 def test_the_horizon_may_be_any(model):

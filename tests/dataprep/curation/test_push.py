@@ -160,7 +160,9 @@ def test_a_tag_in_use_is_refused_and_what_people_wrote_stays(
 
 
 @pytest.mark.slow
-def test_a_published_set_verifies_from_afar(hub: HubServer, root: Path, tmp_path: Path) -> None:
+def test_a_published_set_verifies_from_afar_and_its_card_reads_it(hub: HubServer, tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set", [(still(30, 90), 4), (blinking(60), -1)], codec="h264")
+    relicense(root, FREE, redistributable=True)
     assert push(hub, tmp_path / "home", root, "me/clips").returncode == 0
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
 
@@ -179,6 +181,11 @@ def test_a_published_set_verifies_from_afar(hub: HubServer, root: Path, tmp_path
         assert result.returncode == 0, result.stdout + result.stderr
     repo = hub.repos["dataset", "me/clips"]
     files = repo.commits[repo.branches["main"]]
+    _, snippet = files["README.md"].content.decode().split("```python\nfrom datasets import")
+    code = "from datasets import" + snippet.partition("```")[0] + "print(clip['mp4']['bytes'][4:8])"
+    environment = clean | hub.environment(tmp_path / "home")
+    shown = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
+    assert shown.stdout == b"b'ftyp'\n", shown.stderr
     tar = files["data/train-00000-of-00001.tar"]
     spoiled = bytearray(tar.content)
     spoiled[1000] ^= 1

@@ -14,7 +14,12 @@ from dataprep.curation.stats import as_text, measure, near_duplicates
 
 
 def write_set(
-    root: Path, videos: list[tuple[np.ndarray, int]], *, name: str = "tiny", clip_frames: int = 40
+    root: Path,
+    videos: list[tuple[np.ndarray, int]],
+    *,
+    name: str = "tiny",
+    clip_frames: int = 40,
+    codec: str = "raw",
 ) -> Path:
     """One source per (frames, label), cut into clips without overlap; 10 frames a second, and one failure."""
     clips = []
@@ -30,7 +35,7 @@ def write_set(
             }
             clips.append((frames[start : start + clip_frames], facts))
     Root.parse(root).write("meta/failures.jsonl", b'{"source_path": "a", "reason": "crash", "detail": ""}\n')
-    return write_data_set(root, {"train": clips}, name=name)
+    return write_data_set(root, {"train": clips}, name=name, codec=codec)
 
 
 def still(length: int, level: int) -> np.ndarray:
