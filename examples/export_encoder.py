@@ -7,6 +7,7 @@ The input is uint8 RGB [N, 3, H, W] with any N: the division by 255 is in the gr
 """
 
 import argparse
+import importlib.util
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,8 @@ def main() -> None:
     parser.add_argument("checkpoint", help="of a video world model")
     parser.add_argument("file", help="ends in .pt2 or .onnx")
     args = parser.parse_args()
+    if args.file.endswith(".onnx") and importlib.util.find_spec("onnxscript") is None:
+        parser.error("a .onnx file needs: pip install onnx onnxscript")
     model = VideoWorldModel.from_pretrained(args.checkpoint)
     side = model.image_size
     image = torch.randint(0, 256, (3, 3, side, side), dtype=torch.uint8)

@@ -87,6 +87,13 @@ def test_the_exported_encoder_computes_what_the_model_does(monkeypatch, capsys, 
     )
 
 
+def test_without_onnxscript_it_is_one_sentence(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(SystemExit):
+        run(monkeypatch, capsys, "export_encoder.py", "contextwm-tiny", "encoder.onnx")
+    assert capsys.readouterr().err.endswith("error: a .onnx file needs: pip install onnx onnxscript\n")
+
+
 def test_the_exported_encoder_runs_in_onnx(monkeypatch, capsys, tmp_path):
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
