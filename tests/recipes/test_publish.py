@@ -380,7 +380,7 @@ def test_checkpoints_on_the_way_are_branches_of_the_repository(with_steps, serve
     command = ["-m", "cwm_hub.cli", "publish", with_steps, "hf://someone/wm", "--steps", "--tag", "v1"]
     lines = run_python(server, tmp_path, *command, "--space", tmp_path / "space")  # once, of the branch
     assert [line.rpartition("(")[2] for line in lines if "load it with" in line] == [
-        '"someone/wm")',
+        '"someone/wm@v1")',
         '"someone/wm@step-00000100")',
         '"someone/wm@step-00000200")',
     ]
