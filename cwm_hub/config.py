@@ -22,6 +22,20 @@ MOST_LAYERS = 256
 MOST_UNITS = 65_536
 """Far above any model of this library: what a file says beyond them would only exhaust the machine."""
 
+ELSEWHERE = {
+    "lr learning_rate": "learning_rate world_lr agent.world_lr",
+    "actor_lr critic_lr": "behaviour_lr agent.behaviour_lr",
+    "gamma": "discount behaviour.discount",
+    "horizon": "imagined_steps behaviour.imagined_steps",
+    "batch_size": "batch_clips batch_sequences agent.batch_sequences",
+    "num_envs n_envs envs": "collect_envs",
+    "frame_skip": "env.action_repeat",
+    "task env_id": "env.name",
+    "checkpoint pretrained": "init agent",
+    "out output out_dir output_dir logdir": "out run",
+}
+"""What settings are called in other code -> what such a one is called here, by some config or another."""
+
 ConfigT = TypeVar("ConfigT", bound="DataclassInstance")
 
 
@@ -110,12 +124,15 @@ def check_range(
 def nearest(word: str, words: Iterable[str]) -> str:
     """`"; did you mean 'deter'?"` for the closest of `words`, or an empty string when none is close.
 
-    A slip of a letter comes first, then one that has every part of the word, as `env.episode_frames` has those of `env_frames`.
+    A name that the same thing has elsewhere comes first, then a slip of a letter, then one that has every part of the word, as
+    `env.episode_frames` has those of `env_frames`.
     """
     known, parts = list(words), set(re.split("[._-]", word))
+    same = (ours.split() for theirs, ours in ELSEWHERE.items() if word in theirs.split())
     fuller = [one for one in known if parts <= set(re.split("[._-]", one))]
     matches = (
-        difflib.get_close_matches(word, known, n=1, cutoff=0.85)
+        [one for names in same for one in names if one in known]
+        or difflib.get_close_matches(word, known, n=1, cutoff=0.85)
         or difflib.get_close_matches(word, fuller, n=1, cutoff=0.0)
         or difflib.get_close_matches(word, known, n=1)
     )
@@ -152,12 +169,26 @@ def _field_types(cls: type) -> dict[str, Any]:
 def _check_key(cls: type, key: Any, where: str) -> None:
     names = _field_types(cls)
     if key not in names:
-        raise ConfigError(f"{where}: unknown key {key!r} in {cls.__name__}{nearest(str(key), names)}")
+        hint = nearest(str(key), names) or nearest(str(key), _deep_names(cls))
+        raise ConfigError(f"{where}: unknown key {key!r} in {cls.__name__}{hint}")
+
+
+def _deep_names(cls: type, path: str = "") -> Iterator[str]:
+    """Dotted names of all fields of a config's parts, of those too that may be None."""
+    for name, hint in _field_types(cls).items():
+        if path:
+            yield f"{path}{name}"
+        part = without_none(hint)
+        if dataclasses.is_dataclass(part):
+            assert isinstance(part, type)
+            yield from _deep_names(part, f"{path}{name}.")
 
 
 def _build(cls: type[ConfigT], data: Any, where: str, path: str) -> ConfigT:
     if not isinstance(data, Mapping):
-        raise _mismatch(cls, data, where, path)
+        error = _mismatch(cls, data, where, path)
+        part = _join(path, dataclasses.fields(cls)[0].name)
+        raise ConfigError(f"{error}: it has parts, such as {part}") if isinstance(data, str) else error
     for key in data:
         _check_key(cls, key, where)
     for field in dataclasses.fields(cls):

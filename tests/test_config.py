@@ -98,6 +98,14 @@ def test_whole_numbers_are_floats_where_a_float_is_expected():
             "run.yaml: where.motion expects tuple[float, ...], got 1 (int)",
         ),
         ({"depth": 1, "frame": None}, "run.yaml: frame expects a mapping (Frame), got None (NoneType)"),
+        (
+            {"depth": 1, "frame": "small"},
+            "run.yaml: frame expects a mapping (Frame), got 'small' (str): it has parts, such as frame.widths",
+        ),
+        (
+            {"depth": 1, "heads": 2},
+            "run.yaml: unknown key 'heads' in Model; did you mean 'frame.context.heads'?",
+        ),
         ({"depth": 1, "frame": {"widths": []}}, "run.yaml: frame: widths is empty"),
     ],
 )

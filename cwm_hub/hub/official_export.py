@@ -94,6 +94,7 @@ def _check_frame(frame: FrameModelConfig) -> None:
     context = frame.context
     foreign = {
         f"norm {frame.norm!r}": frame.backbone == "resnet" and frame.norm != "batch",
+        "plain convolutions at other than 64 pixels": frame.backbone == "cnn" and frame.image_size != 64,
         "this context encoder": context is not None and context.encoder != "resnet",
         "this mixing of the context": context is not None and context.mixing != "attention",
         "several context frames": context is not None and context.frames != 1,

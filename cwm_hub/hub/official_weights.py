@@ -32,7 +32,6 @@ from cwm_hub.hub.official_names import (
     to_ours,
 )
 from cwm_hub.models.action_world_model import ActionWorldModelConfig
-from cwm_hub.models.cnn import CNN_IMAGE_SIZE
 from cwm_hub.models.context import ContextConfig
 from cwm_hub.models.frame_model import FrameModelConfig
 from cwm_hub.models.heads import HeadConfig
@@ -172,7 +171,7 @@ def _agent_config(weights: StateDict, *, stoch: int, classes: int) -> DreamerCon
 
 def _frame_config(encoder: StateDict, decoder: StateDict) -> FrameModelConfig:
     if "conv0.weight" in encoder:
-        return FrameModelConfig(backbone="cnn", depth=len(encoder["conv0.weight"]), image_size=CNN_IMAGE_SIZE)
+        return FrameModelConfig(backbone="cnn", depth=len(encoder["conv0.weight"]))
     depth = len(encoder["convin.weight"])
     side = (len(decoder["convin.weight"]) // (4 * depth)) ** 0.5
     contextual = any(name.startswith("cond_") for name in encoder)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from cwm_hub.config import MOST_LAYERS, MOST_UNITS, check_range
 from cwm_hub.models.augment import augment
 from cwm_hub.models.checks import check_frames
-from cwm_hub.models.cnn import CNN_IMAGE_SIZE, CNNDecoder, CNNEncoder
+from cwm_hub.models.cnn import CNN_KERNELS, CNNDecoder, CNNEncoder
 from cwm_hub.models.context import (
     CONTEXT_STRIDES,
     ContextConcat,
@@ -53,15 +53,15 @@ class FrameModelConfig:
     """`batch` as in the paper, or `group`, which is alike in training and evaluation and on any number of ranks.
     A timm context encoder is left out of this: it keeps the normalisation of its own, mostly BatchNorm."""
     backbone: Literal["resnet", "cnn"] = "resnet"
-    """The paper's residual networks, or DreamerV2's plain convolutions (64 pixels, no context)."""
+    """The paper's residual networks, or DreamerV2's plain convolutions (64 or 32 pixels, no context)."""
     context: ContextConfig | None = None
     """What the decoder is told of the clip's appearance; None is the plain world model."""
 
     def __post_init__(self):
         if self.image_size % LATENT_STRIDE or self.image_size < LATENT_STRIDE:
             raise ValueError(f"image_size is a positive multiple of {LATENT_STRIDE}, got {self.image_size}")
-        if self.backbone == "cnn" and (self.context is not None or self.image_size != CNN_IMAGE_SIZE):
-            raise ValueError(f"backbone 'cnn' takes {CNN_IMAGE_SIZE} pixel images and no context")
+        if self.backbone == "cnn" and (self.context is not None or self.image_size not in CNN_KERNELS):
+            raise ValueError("backbone 'cnn' takes images of 64 or 32 pixels and no context")
         check_range(self, "image_size", at_most=MOST_UNITS)
         check_range(self, "depth", at_least=2)  # the decoder's last stage has half as many channels
         check_range(self, "depth", at_most=MOST_UNITS)
@@ -172,8 +172,8 @@ class FrameModel(nn.Module):
         self.encoder: nn.Module
         self.decoder: nn.Module
         if config.backbone == "cnn":
-            self.encoder = CNNEncoder(depth=config.depth)
-            self.decoder = CNNDecoder(feature_size, depth=config.depth)
+            self.encoder = CNNEncoder(depth=config.depth, image_size=config.image_size)
+            self.decoder = CNNDecoder(feature_size, depth=config.depth, image_size=config.image_size)
         else:
             sizes = {"image_size": config.image_size, "depth": config.depth, "layers": config.layers}
             self.encoder = ResNetEncoder(**sizes, norm=config.norm)  # type: ignore[arg-type]

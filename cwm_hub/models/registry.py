@@ -85,7 +85,7 @@ PRESETS: Mapping[str, VideoWorldModelConfig | ActionWorldModelConfig] = {
     ),
     "dreamerv2-cnn-tiny": ActionWorldModelConfig(
         action_size=4,
-        frame=FrameModelConfig(backbone="cnn", depth=16),  # its kernels fit 64 pixels alone
+        frame=replace(TINY_FRAME, backbone="cnn"),
         video_rssm=None,
         rssm=TINY_RSSM,
         heads=HeadConfig(layers=2, units=128),

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeVar
 
 import yaml
 
-from cwm_hub.config import from_dict, merged, nearest, to_dict, without_none
+from cwm_hub.config import ELSEWHERE, from_dict, merged, nearest, to_dict, without_none
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -303,6 +303,13 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Says what is wrong and where help is; exit code 1."""
         names = [option[2:] for action in self._actions for option in action.option_strings]
+        free = [
+            option[2:]
+            for action in self._actions
+            if action.metavar == "MAPPING"
+            for option in action.option_strings
+        ]
+        names += [one for ours in ELSEWHERE.values() for one in ours.split() if one.partition(".")[0] in free]
         unknown = re.search(r"unrecognized arguments: --([\w.-]+)", message)
         hint = ""
         if unknown:  # of a free mapping only the first word is known

@@ -123,6 +123,7 @@ def test_a_plain_cnn_of_dreamerv2_has_the_official_names_and_comes_back(tmp_path
     config = override(
         agent_preset("dreamerv2-cnn-tiny", action_size=3),
         {
+            "world.frame.image_size": 64,
             "world.frame.depth": 4,
             "world.rssm": {"stoch": 4, "classes": 4, "deter": 16, "hidden": 16, "action_size": 3},
             "world.heads": {"layers": 1, "units": 8},
@@ -246,6 +247,7 @@ def test_an_export_that_cannot_be_written_is_one_sentence_and_leaves_nothing(tmp
         ({"frame.norm": "group"}, "have no norm 'group'"),
         ({"frame.context.heads": 2}, "have no other than 4 attention heads"),
         ({"objective.kind": "contrastive"}, "no objective 'contrastive'"),
+        ({"frame.backbone": "cnn", "frame.context": None}, "no plain convolutions at other than 64 pixels"),
     ],
 )
 def test_what_the_official_code_cannot_hold_is_not_exported(overrides, sentence, tmp_path):

@@ -605,13 +605,35 @@ def test_a_value_out_of_range_is_one_sentence(key, value, sentence):
         ("kl_balance", -0.5, "kl_balance is at least 0 and at most 1, got -0.5"),
         ("video_kl_scale", -1, "video_kl_scale is at least 0, got -1.0"),
         ("action_size", 0, "action_size is at least 1 and at most 50, got 0"),
-        ("frame.backbone", "cnn", "frame: backbone 'cnn' takes 64 pixel images and no context"),
+        (
+            "frame",
+            {"image_size": 48, "backbone": "cnn"},
+            "frame: backbone 'cnn' takes images of 64 or 32 pixels and no context",
+        ),
     ],
 )
 def test_a_value_out_of_range_is_one_sentence_with_actions_too(key, value, sentence):
     with pytest.raises(ConfigError) as error:
         create_model("dreamerv2-tiny", overrides={key: value})
     assert str(error.value) == f"model dreamerv2-tiny: {sentence}"
+
+
+def test_plain_convolutions_at_32_pixels_are_those_of_64_without_the_innermost_layer():
+    """By hand: 32, 15, 6, 2 pixels a side in and 1, 5, 14, 32 out."""
+    model = create_model("dreamerv2-cnn-tiny", overrides={"frame.depth": 4}).frame_model
+    shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters() if weight.dim() == 4}
+    assert shapes == {
+        "encoder.layers.0.weight": (4, 3, 4, 4),
+        "encoder.layers.1.weight": (8, 4, 4, 4),
+        "encoder.layers.2.weight": (16, 8, 4, 4),
+        "decoder.layers.0.weight": (64, 8, 5, 5),
+        "decoder.layers.1.weight": (8, 4, 6, 6),
+        "decoder.layers.2.weight": (4, 3, 6, 6),
+    }
+    embed = model.encode(torch.zeros(2, 3, 3, 32, 32, dtype=torch.uint8))
+    assert embed.shape == (2, 3, 64) == (2, 3, model.embed_size)
+    feature = torch.zeros(2, 3, model.decoder.input.in_features)
+    assert model.decode(feature, None).shape == (2, 3, 3, 32, 32)
 
 
 def test_a_window_too_short_for_the_objective_is_one_sentence(clips, is_first):

@@ -257,6 +257,12 @@ def test_a_mistake_is_one_line(arguments, sentence, capsys):
         ("seeds", "seed"),
         ("agnet_steps", "agent_steps"),
         ("eval_every", "evaluate_every_steps"),
+        ("lr", "agent.world_lr"),
+        ("num_envs", "collect_envs"),
+        ("batch-size", "agent.batch_sequences"),
+        ("checkpoint", "init"),  # and not checkpoint_every_steps
+        ("out", "run"),
+        ("task", "env.name"),
     ],
 )
 def test_the_name_that_was_meant_is_suggested(word, meant, capsys):

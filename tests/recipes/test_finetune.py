@@ -18,6 +18,7 @@ import torch
 
 from cwm_hub.agents.dreamer import DreamerAgent
 from cwm_hub.agents.drqv2 import DrQV2Agent
+from cwm_hub.agents.presets import agent_preset
 from cwm_hub.agents.rollout import evaluation_seeds
 from cwm_hub.envs.table import list_envs, make_env
 from cwm_hub.hub.pretrained import from_pretrained
@@ -430,3 +431,18 @@ def test_the_paper_configuration_serves_every_baseline_and_says_what_it_leaves_o
     assert ("as the bonus needs a video RSSM: intrinsic.beta" in told) == scratch
     with pytest.raises(ValueError, match="did you mean 'batch_sequences'"):
         new_settings(replace(config, agent={"batch_sequence": 3}), 4)
+    for elsewhere, here in (
+        ("dual_reward", "world.dual_reward"),
+        ("gamma", "behaviour.discount"),
+        ("lr", "world_lr"),
+    ):
+        with pytest.raises(ValueError, match=f"did you mean '{here}'"):
+            new_settings(replace(config, agent={elsewhere: 1}), 4)
+
+
+def test_every_agent_has_a_tiny_form_that_sees_the_same_frames() -> None:
+    """One YAML key apart on a CPU too."""
+    names = ["contextwm", "plainwm", "dreamerv2", "dreamerv2-cnn", "drqv2"]
+    for name in names:
+        agent = agent_preset(f"{name}-tiny", action_size=2)
+        assert (agent.image_size if name == "drqv2" else agent.world.frame.image_size) == 32
