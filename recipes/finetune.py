@@ -97,7 +97,7 @@ def fine_tune(config: FinetuneConfig) -> int:
     # The task more than once: evaluation must not disturb the training episodes under way.
     at_once = min(config.evaluation_episodes_at_once, config.evaluation_episodes)
     envs = collecting_envs(config)
-    evaluation_envs = [make_env(**asdict(config.env)) for _ in range(at_once)]
+    evaluation_envs = [make_env(**asdict(config.evaluation_env)) for _ in range(at_once)]
     assert envs[0].action_space.shape is not None
     action_size = envs[0].action_space.shape[0]
 
@@ -186,7 +186,7 @@ def fine_tune(config: FinetuneConfig) -> int:
         for step in range(at, progress.agent_steps):
             progress.due_updates += updates_after(config, step + 1)
         for record in finished_episodes:
-            append_row(run / "episodes.jsonl", counters(config, progress) | asdict(record))
+            append_row(run / "episodes.jsonl", counters(config, progress) | record.row())
         if finished_episodes and not told_short:
             told_short = tell_short(replay, agent)
         if meter.is_silent():

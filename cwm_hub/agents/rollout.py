@@ -56,6 +56,12 @@ class EpisodeRecord:
     episode_steps: int
     terminated: bool
     """Whether the task itself ended it, as against a time limit."""
+    visual_seed: int | None = None
+    """Of its look, where the environment has looks (`dmcr`)."""
+
+    def row(self) -> dict[str, Any]:
+        """The fields by name, of which there is something to say."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 class Seen(NamedTuple):
@@ -83,10 +89,11 @@ class _Running:
     success: list[float] = field(default_factory=lambda: [0.0])
     """Whether any step up to there solved the task."""
     terminated: bool = False
+    visual_seed: int | None = None
 
     def record(self) -> EpisodeRecord:
         score, steps = float(sum(self.reward)), len(self.reward) - 1
-        return EpisodeRecord(self.seed, score, self.success[-1], steps, self.terminated)
+        return EpisodeRecord(self.seed, score, self.success[-1], steps, self.terminated, self.visual_seed)
 
     def rows(self) -> dict[str, np.ndarray]:
         """Frames, actions and rewards up to now."""
@@ -347,10 +354,11 @@ def evaluation_seeds(episodes: int) -> list[int]:
 
 
 def _begin(env: "gymnasium.Env[Any, Any]", policy: Policy, seed: int) -> _Running:
-    frame, _ = env.reset(seed=seed)
+    frame, info = env.reset(seed=seed)
     zero = np.zeros(env.action_space.shape or (), np.float32)
     state = policy.initial_state(1, seed=seed)
-    return _Running(env, policy, state, seed, [_channels_first(frame)], [zero], [0.0])
+    look = info.get("visual_seed")
+    return _Running(env, policy, state, seed, [_channels_first(frame)], [zero], [0.0], visual_seed=look)
 
 
 def _choose(running: Sequence[_Running], explore: bool) -> Float32[np.ndarray, "N A"]:

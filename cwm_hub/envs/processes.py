@@ -22,6 +22,8 @@ from jaxtyping import Float, UInt8
 
 THREADS = ("OMP_NUM_THREADS", "LP_NUM_THREADS")
 """Of which a process has one unless the machine says otherwise: the processes share the cores."""
+TOLD = ("success", "visual_seed")
+"""What of the info comes back."""
 
 
 def make_process_envs(count: int, **settings: Any) -> "list[ProcessEnv]":
@@ -86,7 +88,7 @@ class ProcessEnv(gymnasium.Env[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "A"
     def step(
         self, action: Float[np.ndarray, "A"]
     ) -> tuple[UInt8[np.ndarray, "H W 3"], float, bool, bool, dict[str, Any]]:
-        """The answer to the step that was begun, or else to one with this action; of the info, `success` alone."""
+        """The answer to the step that was begun, or else to one with this action; of the info, `TOLD` alone."""
         if not self._asked:
             self._ask("step", action)
         return self._answer()
@@ -137,7 +139,7 @@ def serve(connection: Connection) -> None:
                 word, argument = connection.recv()
                 answer: Any = env.reset(seed=argument) if word == "reset" else env.step(argument)
                 *rest, info = answer
-                connection.send((None, (*rest, {name: info[name] for name in ("success",) if name in info})))
+                connection.send((None, (*rest, {name: info[name] for name in TOLD if name in info})))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ when one of its tasks is made. A name is `suite` or `suite:task`; the suites are
 
 import importlib
 import importlib.util
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from cwm_hub import missing_extra
@@ -50,6 +50,11 @@ class EnvConfig:
         lengths = () if self.episode_frames is None else ("episode_frames",)
         check_range(self, "image_size", "action_repeat", *lengths, at_least=1)
         check_range(self, "image_size", at_most=MOST_PIXELS)
+
+
+def evaluation_env(env: EnvConfig, options: Mapping[str, Any]) -> EnvConfig:
+    """A task of training as evaluations play it, which may have options of their own."""
+    return replace(env, options={**env.options, **options})
 
 
 @dataclass(frozen=True)

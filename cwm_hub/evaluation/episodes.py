@@ -52,7 +52,7 @@ def differences(env: EnvConfig, trained: EnvConfig) -> dict[str, list[Any]]:
 def episode_rows(records: Mapping[str, Sequence[EpisodeRecord]], *, task: str) -> list[dict[str, Any]]:
     """A row for each episode of each policy."""
     return [
-        {"task": task, "policy": policy} | asdict(record)
+        {"task": task, "policy": policy} | record.row()
         for policy, of_policy in records.items()
         for record in of_policy
     ]

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from cwm_hub.agents.agent import Agent, device_named
-from cwm_hub.config import from_dict, override
-from cwm_hub.envs.table import EnvConfig, names_code
+from cwm_hub.config import ConfigError, from_dict, override
+from cwm_hub.envs.table import EnvConfig, evaluation_env, names_code
 from cwm_hub.hub.checkpoint import CONFIG, TRAIN, Checkpoint, CheckpointError
 from cwm_hub.hub.files import local_path
 from cwm_hub.hub.names import find_checkpoint
@@ -31,13 +31,12 @@ class SavedAgent:
 
     @property
     def trained_on(self) -> EnvConfig | None:
-        """The task of its training, None where nothing is recorded.
+        """The task of its training as the evaluations had it, None where nothing is recorded.
 
         Raises:
             ConfigError: the record names something that `EnvConfig` does not have.
         """
-        env = self.settings.get("env")
-        return None if env is None else from_dict(EnvConfig, env, where=f"{self.checkpoint}'s environment")
+        return recorded_env(self.settings, where=f"{self.checkpoint}'s environment")
 
     def environment(
         self, task: str | None = None, *, image_size: int, changes: Mapping[str, Any] | None = None
@@ -83,6 +82,20 @@ class SavedAgent:
         agent = self.checkpoint.load(device=device_named(device))
         assert isinstance(agent, Agent)
         return agent
+
+
+def recorded_env(settings: Mapping[str, Any], *, where: str) -> EnvConfig | None:
+    """The task of a run's evaluations by its settings, None where they have none.
+
+    Raises:
+        ConfigError: they name something that `EnvConfig` does not have.
+    """
+    if settings.get("env") is None:
+        return None
+    options = settings.get("evaluation_options") or {}
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"{where}: evaluation_options expects a mapping, got {options!r}")
+    return evaluation_env(from_dict(EnvConfig, settings["env"], where=where), options)
 
 
 def find_agent(name_or_path: str | os.PathLike[str]) -> SavedAgent:

@@ -127,26 +127,27 @@ def reproduce_episodes(checkpoint: Checkpoint, *, env_name: str | None = None) -
         HubError: no evaluation recorded, or a task that is not one of this library's.
     """
     from cwm_hub.agents.rollout import evaluate, evaluation_seeds
-    from cwm_hub.envs.table import EnvConfig, make_env, names_code
+    from cwm_hub.envs.table import make_env, names_code
     from cwm_hub.evaluation.episodes import check_fits
+    from cwm_hub.hub.agents import recorded_env
 
     train, where = checkpoint.read(TRAIN) or {}, f"{checkpoint}/{TRAIN}"
     with form_of(where):
         published, settings = train.get("evaluation") or {}, train.get("config")
-        env = settings.get("env") if isinstance(settings, Mapping) else None
-        if not isinstance(env, Mapping) or not {"score", "episodes"} <= published.keys():
+        env = recorded_env(settings, where=where) if isinstance(settings, Mapping) else None
+        if env is None or not {"score", "episodes"} <= published.keys():
             raise HubError(
                 f"{checkpoint} records no evaluation in an environment: there is nothing to reproduce"
             )
         scores = {key: float(published[key]) for key in ("score", "success_rate") if key in published}
         seeds = evaluation_seeds(published["episodes"])
-    recorded = str(env.get("name"))
+    recorded = env.name
     name = env_name or recorded
     if env_name is None and names_code(name):
         raise HubError(
             f"{checkpoint} was evaluated on {name}, which is code of its own: --env {name} says to run it"
         )
-    played = make_env(**vars(from_dict(EnvConfig, {**env, "name": name}, where=where)))
+    played = make_env(**vars(replace(env, name=name)))
     try:
         agent: Any = checkpoint.load()
         check_fits(agent, played, task=name)

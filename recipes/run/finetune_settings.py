@@ -9,7 +9,7 @@ import yaml
 
 from cwm_hub.config import check_range
 from cwm_hub.envs.rendering import gl_problem, resolve_quality
-from cwm_hub.envs.table import EnvConfig, check_several, find_suite
+from cwm_hub.envs.table import EnvConfig, check_several, evaluation_env, find_suite
 from recipes.run.folder import RecipeError, saved_steps
 
 MAY_CHANGE = {
@@ -76,6 +76,9 @@ class FinetuneConfig:
     evaluation_episodes_at_once: int = 1
     """Episodes of an evaluation that are acted in one batch, each in an environment of its own. Each goes as it would alone,
     but for rounding: a latent may be drawn otherwise where two classes are as good as equal."""
+    evaluation_options: dict[str, Any] = field(default_factory=dict)
+    """What the evaluations' environments take in place of `env.options` of the same names: `{looks: 0}` of `dmcr`, or the
+    `{port: 2010}` of CARLA's second server."""
     evaluate_sampled: bool = True
     """Evaluate samples of the policy beside its mode, which early in training may saturate in a corner."""
     checkpoint_every_steps: int = 10_000
@@ -104,9 +107,19 @@ class FinetuneConfig:
             raise ValueError("collect_while_updating needs collect_processes, which are what works meanwhile")
         if self.fallback_env is not None:
             find_suite(self.fallback_env)
+        if not find_suite(self.env.name)[0].several and self.evaluation_env == self.env:
+            raise ValueError(
+                f"{self.env.name} plays one episode at a time on its server, where training has one under way: give evaluation a "
+                "server of its own, such as evaluation_options={port: 2010}"
+            )
         for setting in ("evaluation_episodes_at_once", "collect_envs"):
             if getattr(self, setting) > 1:
                 check_several(self.env.name, setting)
+
+    @property
+    def evaluation_env(self) -> EnvConfig:
+        """The task as evaluations play it."""
+        return evaluation_env(self.env, self.evaluation_options)
 
     @property
     def last_step(self) -> int:

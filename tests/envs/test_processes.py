@@ -28,7 +28,7 @@ class Uneven:
     def reset(self, seed):
         self.draws = np.random.default_rng(seed)
         self.left, self.level = int(self.draws.integers(3, 9)), 128.0
-        return {}
+        return {"visual_seed": self.left, "what": self}
 
     def step(self, action):
         self.left, self.steps = self.left - 1, self.steps + 1
@@ -73,6 +73,7 @@ def test_the_replay_has_the_rows_of_environments_in_this_process() -> None:
         os.kill(pid, signal.SIGTERM)
         os.kill(pid, signal.SIGINT)
     there, records = collect(envs, 40)
+    assert all(one.visual_seed == one.episode_steps for one in records)  # as its reset said
     assert records == expected and len(records) > 12 and len({one.episode_steps for one in records}) > 3
     assert {one.success for one in records} == {0.0, 1.0} and all(one.terminated for one in records)
     ours, theirs = (replay.sample_transitions(200, n_step=1, frame_stack=1) for replay in (here, there))

@@ -156,6 +156,20 @@ def test_a_scorecard_or_a_record_of_another_form_is_one_sentence(published, tmp_
             {"evaluation": {"score": 1, "episodes": 1}, "config": {"env": {"name": "dummy", "sight": 3}}},
             "unknown key 'sight'",
         ),
+        (
+            {
+                "evaluation": {"score": 1, "episodes": 1},
+                "config": {"env": {"name": "dummy"}, "evaluation_options": {"sight": 3}},
+            },
+            "environment dummy takes no option sight",
+        ),
+        (
+            {
+                "evaluation": {"score": 1, "episodes": 1},
+                "config": {"env": {"name": "dummy"}, "evaluation_options": 3},
+            },
+            "evaluation_options expects a mapping, got 3",
+        ),
     ):
         (agent / "train.json").write_text(json.dumps(train))
         assert cli.main(["eval", str(agent)]) == 1

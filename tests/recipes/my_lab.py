@@ -14,10 +14,13 @@ class Lamp(gymnasium.Env):
     action_space = gymnasium.spaces.Box(-3.0, 3.0, (2,), np.float32)
     render_mode = "rgb_array"
 
+    def __init__(self, look: int = 1):
+        self.look = look
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         super().reset(seed=seed)
         self.steps, self.level = 0, int(self.np_random.integers(256))
-        return self.render(), {}
+        return self.render(), {"visual_seed": self.look}
 
     def step(self, action):
         self.steps += 1
@@ -28,9 +31,9 @@ class Lamp(gymnasium.Env):
         return np.full((20, 20, 3), self.level, np.uint8)
 
 
-def lamp(task: str, *, image_size: int, quality: str) -> gymnasium.Env:
+def lamp(task: str, *, image_size: int, quality: str, look: int = 1) -> gymnasium.Env:
     """The maker."""
-    return Lamp()
+    return Lamp(look)
 
 
 def nothing(task: str, *, image_size: int, quality: str) -> list:

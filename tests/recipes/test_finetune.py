@@ -21,6 +21,7 @@ from cwm_hub.agents.drqv2 import DrQV2Agent
 from cwm_hub.agents.presets import agent_preset
 from cwm_hub.agents.rollout import evaluation_seeds
 from cwm_hub.envs.table import list_envs, make_env
+from cwm_hub.hub.agents import find_agent
 from cwm_hub.hub.pretrained import from_pretrained
 from cwm_hub.hub.saving import save_pretrained
 from cwm_hub.models.registry import create_model, model_config
@@ -178,9 +179,15 @@ def test_an_environment_that_is_not_ours_runs_through_the_recipe(
         "evaluation_episodes": 1,
     }
     quick = {"env__render_quality": "flat", "update_every_steps": steps, "log_every_updates": 1}
-    assert main(arguments(tmp_path / "run", **short, **quick)) == 0
-    assert {row["episode_steps"] for row in rows(tmp_path / "run" / "episodes.jsonl")} == {steps}
-    policies = [row["policy"] for row in rows(tmp_path / "run" / "eval.jsonl")]
+    other = {"evaluation_options__look": 2} if name == "my_lab:lamp" else {}
+    assert main(arguments(tmp_path / "run", **short, **quick, **other)) == 0
+    trained, evaluated = (rows(tmp_path / "run" / f"{file}.jsonl") for file in ("episodes", "eval"))
+    assert {row["episode_steps"] for row in trained} == {steps}
+    looks = [{row.get("visual_seed", "none") for row in played} for played in (trained, evaluated)]
+    assert looks == ([{1}, {2}] if other else [{"none"}, {"none"}])
+    found = find_agent(tmp_path / "run").environment(image_size=32)  # what evaluate_agent and watch play
+    assert (found.name, found.options) == (name, {"look": 2} if other else {})
+    policies = [row["policy"] for row in evaluated]
     assert policies == ["random"] + ["mode", "sampled"] * 2
     agent = from_pretrained(tmp_path / "run" / "agent", expect=DreamerAgent)
     assert agent.config.world.action_size == make_env(name, image_size=32).action_space.shape[0]

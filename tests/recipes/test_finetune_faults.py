@@ -92,7 +92,15 @@ def test_zero_is_refused_before_the_work(tmp_path: Path, capfd: pytest.CaptureFi
         ({"env.image_size": 5000}, "image_size is at most 4096, got 5000"),
         ({"fallback_env": "dumy"}, "unknown environment 'dumy'; did you mean 'dummy'"),
         (
-            {"env.name": "carla:highway", "evaluation_episodes_at_once": 2},
+            {"env.name": "carla:highway", "env.options.port": 3, "evaluation_options.port": 3},
+            r"carla:highway plays one episode .* a server of its own, such as evaluation_options=\{port: 2010\}",
+        ),
+        (
+            {
+                "env.name": "carla:highway",
+                "evaluation_options.port": 3,
+                "evaluation_episodes_at_once": 2,
+            },
             "carla:highway plays one episode at a time on its server: set evaluation_episodes_at_once to 1",
         ),
         ({"collect_envs": 0}, "collect_envs .*at least 1, got 0"),

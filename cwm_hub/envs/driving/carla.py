@@ -1,7 +1,7 @@
 """`carla:highway`: the paper's task on a CARLA server, through CARLA's own client (>= 0.9.13, extra `[carla]`).
 
 Town04's highway, 20 other cars under the traffic manager, synchronous steps of 0.05 s. Start a server of the client's version,
-`./CarlaUE4.sh -RenderOffScreen`, and a second one on another port for evaluation: `--env.options '{port: 2000}'`. Deviations from
+`./CarlaUE4.sh -RenderOffScreen`, and a second one for evaluation: `--env.options.port 2000 --evaluation_options.port 2010`. Deviations from
 the official environment: lanes come from the client's map, so that no file of the server is replaced; the other cars are asked for
 once; every draw follows from the seed of the episode. Tested against a server only where one runs (`CARLA_PORT`).
 """
