@@ -18,6 +18,7 @@ the last film as replay.mp4.
 """
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -208,26 +209,31 @@ def collecting_envs(config: FinetuneConfig) -> Sequence[Env[Any, Any]]:
 
 
 def new_replay(config: FinetuneConfig, action_size: int) -> Replay:
-    """The run's replay, empty, whose memory is not more than the run can fill: an episode has a row more than steps.
+    """The run's replay, empty, whose room is not more than the run can fill: an episode has a row more than steps.
 
     Raises:
-        RecipeError: what it will hold is more than this machine's memory.
+        RecipeError: what it will hold is more than this machine's memory, or than is free on the disk.
     """
     size = {"image_size": config.env.image_size, "action_size": action_size}
     fills = config.last_step + config.collect_envs
     capacity = config.replay_steps if config.demonstrations else min(config.replay_steps, 2 * fills)
     held = min(capacity, fills) * bytes_of_a_row(**size) / 2**30
-    have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    folder, mapped = Path(config.run) / "replay", config.replay_on_disk
+    if mapped:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = sum(path.stat().st_size for path in folder.iterdir())
+        have, where = (shutil.disk_usage(folder).free + kept) / 2**30, f"for {folder}"
+        held *= 2  # every episode is a file too
+    else:
+        have, where = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, "of memory"
     too_large = (
-        f"a replay of {config.replay_steps:,} steps takes {held:.1f} GiB in this run, and this machine has {have:.1f} GiB of memory: "
-        "lower replay_steps or agent_steps"
+        f"a replay of {config.replay_steps:,} steps takes {held:.1f} GiB in this run, and this machine has {have:.1f} GiB {where}: "
+        f"lower replay_steps or agent_steps{'' if mapped else ', or set replay_on_disk'}"
     )
     if held > have:
         raise RecipeError(too_large)
     try:
-        return Replay(
-            capacity_steps=capacity, seed=config.seed, directory=Path(config.run) / "replay", **size
-        )
+        return Replay(capacity_steps=capacity, seed=config.seed, directory=folder, mapped=mapped, **size)
     except MemoryError as error:
         raise RecipeError(too_large) from error
 

@@ -52,6 +52,9 @@ class DreamerConfig:
     """Steps in a sequence."""
     favour_ends: bool = True
     """Replay draws episode ends more often (paper: on Meta-world only)."""
+    repeat_short: bool = False
+    """Fill a sequence with an episode shorter than it, which begins anew until it is full; otherwise such episodes are never
+    drawn, as in the official code."""
     world_lr: float = 3e-4
     """Adam's learning rate of both groups of the world model."""
     behaviour_lr: float = 8e-5
@@ -176,8 +179,8 @@ class DreamerAgent(Published, nn.Module):
 
     @property
     def episode_rows(self) -> int:
-        """Rows of a sequence: shorter episodes are never drawn."""
-        return self.config.sequence_steps
+        """Rows of a sequence: shorter episodes are never drawn, unless they are repeated."""
+        return 1 if self.config.repeat_short else self.config.sequence_steps
 
     @property
     def learns_termination(self) -> bool:
@@ -216,7 +219,10 @@ class DreamerAgent(Published, nn.Module):
         """One update of world model, actor and critic on a batch from the replay; detached scalars to log."""
         config = self.config
         batch = replay.sample_sequences(
-            config.batch_sequences, config.sequence_steps, favour_ends=config.favour_ends
+            config.batch_sequences,
+            config.sequence_steps,
+            favour_ends=config.favour_ends,
+            repeat_short=config.repeat_short,
         )
         return self.update_on(batch)
 

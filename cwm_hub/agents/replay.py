@@ -9,7 +9,9 @@ is the reset, with zero action and reward. An episode always lies in one piece, 
     reward    0       r1      r2
 """
 
+import math
 import operator
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +92,8 @@ class Replay:
     """The newest episodes, up to a capacity in agent steps.
 
     With a directory every episode is also written there, so that `restore` rebuilds the ring as it was at a
-    checkpoint: `state()` is the high-water mark, and episodes collected after it are dropped.
+    checkpoint: `state()` is the high-water mark, and episodes collected after it are dropped. With `mapped`, frames
+    are in a memory-mapped file of the directory in place of memory; it has no name and is gone with the process.
     """
 
     def __init__(
@@ -101,9 +104,13 @@ class Replay:
         action_size: int,
         seed: int,
         directory: Path | None = None,
+        mapped: bool = False,
     ):
-        # np.zeros takes memory page by page as rows are written.
-        self._image = np.zeros((capacity_steps, 3, image_size, image_size), np.uint8)
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True)
+        frames = (capacity_steps, 3, image_size, image_size)
+        # Either takes room page by page as rows are written.
+        self._image = _mapped(frames, directory) if mapped else np.zeros(frames, np.uint8)
         self._action = np.zeros((capacity_steps, action_size), np.float32)
         self._reward = np.zeros(capacity_steps, np.float32)
         self._slots: list[_Slot] = []
@@ -111,8 +118,6 @@ class Replay:
         self._added = 0
         self._rng = np.random.default_rng(seed)
         self._directory = directory
-        if directory is not None:
-            directory.mkdir(parents=True, exist_ok=True)
 
     @property
     def steps(self) -> int:
@@ -149,36 +154,39 @@ class Replay:
         self._write(slot, episode)
         self._head, self._added = slot.stop, self._added + 1
 
-    def sample_sequences(self, batch: int, steps: int, *, favour_ends: bool = False) -> SequenceBatch:
+    def sample_sequences(
+        self, batch: int, steps: int, *, favour_ends: bool = False, repeat_short: bool = False
+    ) -> SequenceBatch:
         """Slices of `steps` rows: an episode uniformly, then a start uniformly.
 
-        Episodes shorter than `steps` are never drawn. With ends favoured the start is drawn from `steps` more values
+        Episodes shorter than `steps` are never drawn, or begin anew until the sequence is full. With ends favoured the start is drawn from `steps` more values
         and clipped to the last valid one, as the official code does on Meta-world: a 501-row episode's last 50
         rows come up in 10% of the draws.
 
         Raises:
             ValueError: no episode is long enough.
         """
-        slots = [slot for slot in self._slots if slot.length >= steps]
+        slots = [slot for slot in self._slots if slot.length >= (1 if repeat_short else steps)]
         if not slots:
             raise ValueError(f"the replay holds no episode of {steps} rows yet ({self.episodes} episodes)")
         drawn = [slots[i] for i in self._rng.integers(len(slots), size=batch)]
-        last = np.array([slot.length - steps for slot in drawn])
+        last = np.array([max(slot.length - steps, 0) for slot in drawn])
         start = self._rng.integers(last + 1 + (steps if favour_ends else 0))
-        rows = [
-            slice(s.start + i, s.start + i + steps)
-            for s, i in zip(drawn, np.minimum(start, last), strict=True)
-        ]
+        rows: list[slice] = []
         is_first, is_terminal = np.zeros((2, batch, steps), bool)
-        is_first[:, 0] = True
-        is_terminal[:, -1] = [s.terminated and r.stop == s.stop for s, r in zip(drawn, rows, strict=True)]
-        return SequenceBatch(
-            np.stack([self._image[r] for r in rows]),
-            np.stack([self._action[r] for r in rows]),
-            np.stack([self._reward[r] for r in rows]),
-            is_first,
-            is_terminal,
+        for one, (slot, skipped) in enumerate(zip(drawn, np.minimum(start, last), strict=True)):
+            length = min(steps, slot.length)
+            for at in range(0, steps, length):
+                piece = slice(slot.start + skipped, slot.start + skipped + min(length, steps - at))
+                rows.append(piece)
+                is_first[one, at] = True
+                end = at + piece.stop - piece.start - 1
+                is_terminal[one, end] = slot.terminated and piece.stop == slot.stop
+        image, action, reward = (
+            np.concatenate([ring[r] for r in rows]).reshape(batch, steps, *ring.shape[1:])
+            for ring in (self._image, self._action, self._reward)
         )
+        return SequenceBatch(image, action, reward, is_first, is_terminal)
 
     def sample_transitions(
         self, batch: int, *, n_step: int = 3, frame_stack: int = 3, discount: float = 0.99
@@ -272,6 +280,12 @@ class Replay:
     def _path(self, number: int) -> Path:
         assert self._directory is not None
         return self._directory / f"episode-{number:08d}.npz"
+
+
+def _mapped(shape: tuple[int, ...], directory: Path | None) -> UInt8[np.ndarray, "..."]:
+    with tempfile.TemporaryFile(dir=directory) as file:
+        file.truncate(math.prod(shape))
+        return np.asarray(np.memmap(file, np.uint8, "r+", shape=shape))
 
 
 def _write_episode(path: Path, episode: Episode) -> None:

@@ -19,6 +19,7 @@ MAY_CHANGE = {
     "name",
     "evaluation_episodes_at_once",
     "collect_processes",
+    "replay_on_disk",
     "trackers",
 }
 """What a resuming command may say otherwise: the budget, where, what it is called, and what costs time alone."""
@@ -68,6 +69,8 @@ class FinetuneConfig:
     `update_every_steps`."""
     replay_steps: int = 1_000_000
     """Capacity of the replay in agent steps."""
+    replay_on_disk: bool = False
+    """Have the replay's frames in a memory-mapped file in the run folder, for more steps than memory has room for."""
     evaluate_every_steps: int = 10_000
     """Agent steps between evaluations, the first at the end of the prefill (officially 5k, 15k, ..., 255k), one more at
     the end. A random policy is evaluated once, before everything."""

@@ -54,6 +54,38 @@ def test_short_episodes_are_stored_but_never_drawn_whole_batches_need_one_long_e
     assert replay.steps == 3 + 8
 
 
+def test_a_short_episode_begins_anew_until_its_sequence_is_full() -> None:
+    replay = make()
+    replay.add(episode(0, 4, terminated=True))
+    replay.add(episode(1, 9, terminated=True))
+    batch = replay.sample_sequences(100, 6, repeat_short=True)
+    short = batch.reward[:, 0] // 100 == 0
+    assert 20 < short.sum() < 80
+    assert (batch.reward[short] == [0, 1, 2, 3, 0, 1]).all() and (
+        batch.image[short, :, 0, 0, 0] == batch.reward[short]
+    ).all()
+    assert (batch.is_first[short] == [1, 0, 0, 0, 1, 0]).all()
+    assert (batch.is_terminal[short] == [0, 0, 0, 1, 0, 0]).all()
+    assert (np.diff(batch.reward[~short], axis=1) == 1).all() and not batch.is_first[~short, 1:].any()
+    assert np.array_equal(batch.is_terminal[~short], batch.reward[~short] == 108)
+
+
+def test_frames_in_a_file_are_those_in_memory_and_leave_no_file_behind(tmp_path: Path) -> None:
+    settings = {"capacity_steps": 50, "image_size": SIZE, "action_size": 1, "seed": 0}
+    memory = Replay(**settings)
+    file = Replay(**settings, directory=tmp_path, mapped=True)
+    for number in range(9):  # twice round the ring
+        memory.add(episode(number, 12)), file.add(episode(number, 12))
+    again = Replay(**settings, directory=tmp_path, mapped=True)
+    again.restore(file.state())
+    expected = memory.sample_sequences(40, 5)
+    for replay in (file, again):
+        drawn = replay.sample_sequences(40, 5)
+        assert type(drawn.image) is np.ndarray
+        assert all(np.array_equal(vars(drawn)[name], part) for name, part in vars(expected).items())
+    assert {path.suffix for path in tmp_path.iterdir()} == {".npz"}
+
+
 def test_favoured_ends_come_up_as_often_as_the_official_rule_says() -> None:
     replay = make()
     replay.add(episode(0, 21))

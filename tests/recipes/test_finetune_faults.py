@@ -168,7 +168,11 @@ def test_a_task_that_terminates_is_refused_before_the_prefill(
         ({"device": "cuda"}, "torch sees no GPU here"),
         (
             {"replay_steps": 10**12, "agent_steps": 10**9},
-            r"a replay of 1,000,000,000,000 steps takes [\d.]+ GiB in this run, and this machine has [\d.]+ GiB",
+            r"a replay of 1,000,000,000,000 steps takes [\d.]+ GiB in this run, and this machine has [\d.]+ GiB of memory",
+        ),
+        (
+            {"replay_steps": 10**12, "agent_steps": 10**9, "replay_on_disk": True},
+            r"takes [\d.]+ GiB in this run, and this machine has [\d.]+ GiB for .*run/replay: lower replay_steps or agent_steps$",
         ),
     ],
 )
