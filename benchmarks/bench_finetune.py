@@ -3,7 +3,7 @@
     python benchmarks/bench_finetune.py [--model contextwm] [--sequences 50] [--steps 50] [--env metaworld:reach] [--compile] [--json]
 
     finetune_over_pretrain   an update on `--sequences` x `--steps` over a pre-training update on 2 x 25, in turns (pairs.py)
-    replay_ms                sampling a batch of 50 x 50 at 64 pixels, or of what was asked for
+    replay_ms                sampling a batch of 50 x 50 at 64 pixels, whatever the update's
     updates_per_second       of fine-tuning, with the share of world model and behaviour
     frames_per_second        of the environment by render quality, a random policy, drawing included
     evaluation_row_ms        acting in 10 episodes at once, for each, and alone
@@ -124,7 +124,7 @@ def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
     ratio = pairs.ratio("finetune", "pretrain", clock)
     if said := warning("finetune_over_pretrain", ratio):
         print(said)
-    sample = lambda: replay.sample_sequences(options.sequences, options.steps, favour_ends=True)  # noqa: E731
+    sample = lambda: replay.sample_sequences(50, 50, favour_ends=True)  # noqa: E731
     world_share = shares.median("1 world", clock)
     world_share /= world_share + shares.median("2 behaviour", clock)
     agent.eval()

@@ -368,6 +368,23 @@ def test_paper_configuration_says_what_the_paper_says() -> None:
     assert scratch.world.video_rssm is None and scratch.intrinsic is None and not scratch.world.dual_reward
 
 
+@pytest.mark.parametrize(
+    ("name", "budget", "repeat"), [("dmcr", (500_000, 10_000, 10), 2), ("driving", (150_000, 5000, 5), 1)]
+)
+def test_the_papers_other_domains_differ_from_meta_world_as_it_says(
+    name: str, budget: tuple[int, ...], repeat: int
+) -> None:
+    config = parse_config(FinetuneConfig, ["--config", str(CONFIGS / f"{name}.yaml")])
+    assert (config.agent_steps, config.evaluate_every_steps, config.evaluation_episodes) == budget
+    assert (config.prefill_steps, config.warmup_updates, config.update_every_steps) == (1000, 100, 5)
+    assert (config.env.image_size, config.env.action_repeat, config.env.episode_frames) == (64, repeat, None)
+    assert config.context_augmentation == "none" and config.agent["held_updates"] == 0
+    agent = new_settings(replace(config, model="contextwm"), 2)
+    assert (agent.batch_sequences, agent.sequence_steps, agent.favour_ends) == (16, 50, False)
+    assert (agent.world.free_nats, agent.world.concat_embed, agent.intrinsic.beta) == (1.0, True, 0.1)
+    assert agent.world.continue_head == (name == "driving")  # which ends episodes by itself
+
+
 @pytest.mark.parametrize("option", ["--help", "--sede=1"])
 def test_help_and_a_typo_answer_without_torch(option: str) -> None:
     code = (
