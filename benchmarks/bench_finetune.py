@@ -4,6 +4,7 @@
 
     finetune_over_pretrain   an update on `--sequences` x `--steps` over a pre-training update on 2 x 25, in turns (pairs.py)
     replay_ms                sampling a batch of 50 x 50 at 64 pixels, whatever the update's
+    replay_over_copy         the same over copying as many rows of the replay
     updates_per_second       of fine-tuning, with the share of world model and behaviour
     frames_per_second        of the environment by render quality, a random policy, drawing included
     evaluation_row_ms        acting in 10 episodes at once, for each, and alone
@@ -51,6 +52,20 @@ def median_seconds(work: Any, clock: Clock, rounds: int = 20) -> float:
     """Median of `rounds` calls after one to warm up."""
     work()
     return statistics.median(getattr(timed(work), clock) for _ in range(rounds))
+
+
+def replaying(replay: Replay) -> dict[str, float]:
+    """Milliseconds of a batch of 50 x 50, and what they are over a plain copy of as many rows, in turns."""
+    draw = np.random.default_rng(0)
+
+    def copy() -> np.ndarray:
+        start = draw.integers(len(replay._image) - 50 * 50)
+        return replay._image[start : start + 50 * 50].copy()
+
+    ways = {"sample": lambda: replay.sample_sequences(50, 50, favour_ends=True), "copy": copy}
+    pairs = time_pairs(ways, compared={("sample", "copy"): "cpu"}, most_seconds=20, least_rounds=60)
+    ratio = pairs.ratio("sample", "copy", "cpu")
+    return {"replay_ms": 1e3 * pairs.median("sample", "cpu"), "replay_over_copy": ratio.median}
 
 
 def acting(agent: DreamerAgent, clock: Clock) -> dict[str, float]:
@@ -124,7 +139,6 @@ def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
     ratio = pairs.ratio("finetune", "pretrain", clock)
     if said := warning("finetune_over_pretrain", ratio):
         print(said)
-    sample = lambda: replay.sample_sequences(50, 50, favour_ends=True)  # noqa: E731
     world_share = shares.median("1 world", clock)
     world_share /= world_share + shares.median("2 behaviour", clock)
     agent.eval()
@@ -134,7 +148,7 @@ def measure(options: argparse.Namespace, device: torch.device) -> dict[str, Any]
         "rounds": ratio.rounds,
         "updates_per_second": 1 / pairs.median("finetune", "wall"),
         "world_model_share": world_share,
-        "replay_ms": 1e3 * median_seconds(sample, "cpu"),
+        **replaying(replay),
         "evaluation_row_ms": acting(agent, clock),
         "frames_per_second": env_rates(options.env, options.env_steps) if options.env else None,
         "seconds": pairs.seconds(),
