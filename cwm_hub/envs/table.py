@@ -180,6 +180,12 @@ def find_suite(name: str) -> tuple[Suite, str]:
     )
 
 
+def plays_several(name: str) -> bool:
+    """Whether several environments of this name may be played at once: all but those that are one server's."""
+    suite = (SUITES | _registered).get(name.partition(":")[0])
+    return suite is None or suite.several
+
+
 def check_several(name: str, setting: str) -> None:
     """Refuse to play several environments of a task at once where they would be one server's.
 
@@ -190,7 +196,7 @@ def check_several(name: str, setting: str) -> None:
     Raises:
         ValueError: it cannot be.
     """
-    if not find_suite(name)[0].several:
+    if not plays_several(name):
         raise ValueError(f"{name} plays one episode at a time on its server: set {setting} to 1")
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from cwm_hub.config import check_range
 from cwm_hub.envs.rendering import gl_problem, resolve_quality
-from cwm_hub.envs.table import EnvConfig, check_several, evaluation_env, find_suite
+from cwm_hub.envs.table import EnvConfig, check_several, evaluation_env, find_suite, plays_several
 from recipes.run.folder import RecipeError, saved_steps
 
 MAY_CHANGE = {
@@ -110,7 +110,7 @@ class FinetuneConfig:
             raise ValueError("collect_while_updating needs collect_processes, which are what works meanwhile")
         if self.fallback_env is not None:
             find_suite(self.fallback_env)
-        if not find_suite(self.env.name)[0].several and self.evaluation_env == self.env:
+        if not plays_several(self.env.name) and self.evaluation_env == self.env:
             raise ValueError(
                 f"{self.env.name} plays one episode at a time on its server, where training has one under way: give evaluation a "
                 "server of its own, such as evaluation_options={port: 2010}"
