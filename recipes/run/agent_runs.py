@@ -14,7 +14,7 @@ from recipes.run.folder import RecipeError, read_rows
 
 APART = {"run", "device", "seed", "name", "fallback_env"}
 """Settings in which runs of one agent may differ."""
-DESIGN = ("init", "model", "agent", "context_augmentation")
+DESIGN = ("init", "load", "model", "agent", "context_augmentation")
 """Settings, with all their parts, that make one agent another."""
 
 

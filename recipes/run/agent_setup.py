@@ -18,6 +18,12 @@ from recipes.run.folder import RecipeError
 
 PRETRAINED_HELD_UPDATES = 100
 """The paper's for Meta-world, as are all defaults."""
+PREFIXES = {
+    "encoder": ("frame_model.encoder.", "frame_model.context_encoder."),
+    "video_rssm": ("video_rssm.",),
+    "decoder": ("frame_model.decoder.",),
+}
+"""Part of `load` -> how its tensors' names begin."""
 WITHOUT_VIDEO_RSSM = {
     "held_updates": "nothing is pre-trained",
     "intrinsic": "the bonus needs a video RSSM",
@@ -52,10 +58,16 @@ def new_agent(
     model = checkpoint.load()
     assert isinstance(model, (VideoWorldModel, ActionWorldModel))
     settings = pretrained_settings(config, model, action_size)
-    if isinstance(model, VideoWorldModel):
+    left = tuple(
+        prefix for part, prefixes in PREFIXES.items() if part not in config.load for prefix in prefixes
+    )
+    if isinstance(model, VideoWorldModel) and not left:
         return DreamerAgent.from_video_world_model(model, settings).to(device), checkpoint.identity()
     agent = DreamerAgent(settings)
-    agent.world_model.take_over(model)
+    world = agent.world_model
+    new = {name: tensor.clone() for name, tensor in world.state_dict().items() if name.startswith(left)}
+    world.take_over(model)
+    world.load_state_dict(world.state_dict() | new)
     return agent.to(device), checkpoint.identity()
 
 

@@ -1,6 +1,7 @@
 """Settings of a fine-tuning run, and what a run folder says of them. No torch."""
 
 import json
+import typing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,11 @@ MAY_CHANGE = {
 """What a resuming command may say otherwise: the budget, where, what it is called, and what costs time alone."""
 
 
+Part = Literal["encoder", "video_rssm", "decoder"]
+PARTS: tuple[Part, ...] = typing.get_args(Part)
+"""Of a pre-trained model; the context encoder goes with the encoder."""
+
+
 @dataclass(frozen=True)
 class FinetuneConfig:
     """Settings of a fine-tuning run; the defaults are the paper's for Meta-world (arXiv 2305.18499)."""
@@ -38,6 +44,9 @@ class FinetuneConfig:
     model: str | None = None
     """Agent that starts from new weights in place of `init`: contextwm, plainwm, dreamerv2, dreamerv2-cnn or drqv2,
     each also as -tiny, and all but dreamerv2-cnn and drqv2 as -mini."""
+    load: list[Part] = field(default_factory=lambda: list(PARTS))
+    """Parts of `init` that are taken over; the others begin with new weights. Encoder and video RSSM are frozen by an
+    `agent.held_updates` of more updates than the run makes."""
     demonstrations: str | None = None
     """Shards of logged episodes (actions and rewards, of one camera) that the replay begins with, before the prefill."""
     env: EnvConfig = field(default_factory=EnvConfig)
@@ -108,6 +117,8 @@ class FinetuneConfig:
         check_range(self, "seed", at_least=0, at_most=2**63 - 1)  # what torch takes
         if self.collect_while_updating and not self.collect_processes:
             raise ValueError("collect_while_updating needs collect_processes, which are what works meanwhile")
+        if self.model is not None and set(self.load) != set(PARTS):
+            raise ValueError("load says which parts of init are taken over, and model has none")
         if self.fallback_env is not None:
             find_suite(self.fallback_env)
         if not plays_several(self.env.name) and self.evaluation_env == self.env:

@@ -20,7 +20,7 @@ from cwm_hub.agents.dreamer import DreamerAgent
 from cwm_hub.agents.drqv2 import DrQV2Agent
 from cwm_hub.agents.presets import agent_preset
 from cwm_hub.agents.rollout import evaluation_seeds
-from cwm_hub.envs.table import list_envs, make_env
+from cwm_hub.envs.table import EnvConfig, list_envs, make_env
 from cwm_hub.hub.agents import find_agent
 from cwm_hub.hub.pretrained import from_pretrained
 from cwm_hub.hub.saving import save_pretrained
@@ -28,7 +28,7 @@ from cwm_hub.models.registry import create_model, model_config
 from recipes import finetune
 from recipes.demo import Loop, act
 from recipes.run import trackers
-from recipes.run.agent_setup import new_settings, pretrained_settings
+from recipes.run.agent_setup import new_agent, new_settings, pretrained_settings
 from recipes.run.command_line import parse_config
 from recipes.run.finetune_settings import FinetuneConfig
 
@@ -274,6 +274,28 @@ def test_pretrained_checkpoint_is_named_as_the_parent_by_hash(tmp_path: Path) ->
     parent = json.loads((run / "agent" / "train.json").read_text())["parents"]["init"]
     assert parent["model_type"] == "video_world_model"
     assert len(parent["weights_sha256"]) == 64
+
+
+@pytest.mark.parametrize("load", [["video_rssm"], ["encoder", "decoder"], []])
+def test_only_the_parts_that_are_named_come_from_the_pretrained_model(
+    tmp_path: Path, load: list[str]
+) -> None:
+    video = create_model("contextwm-debug", overrides={"rssm.deter": 8})
+    save_pretrained(video, tmp_path / "video")
+    env = EnvConfig("dummy", image_size=32)
+    config = FinetuneConfig(
+        init=str(tmp_path / "video"), load=load, env=env, agent={"intrinsic.queue_size": 64}
+    )
+    agent, _ = new_agent(config, 1, torch.device("cpu"))
+    theirs = {f"frame_model.{name}": tensor for name, tensor in video.frame_model.state_dict().items()}
+    theirs |= {f"video_rssm.{name}": tensor for name, tensor in video.rssm.state_dict().items()}
+    ours = agent.world_model.state_dict()
+    for part in ("encoder", "decoder", "video_rssm"):
+        names = [n for n in theirs if part in n or (part == "encoder" and "context_encoder" in n)]
+        same = [torch.equal(ours[name], theirs[name]) for name in names]
+        assert all(same) if part in load else not all(same), part
+    with pytest.raises(ValueError, match="load says which parts of init"):
+        replace(config, init=None, model="contextwm-debug")
 
 
 @pytest.mark.parametrize(
