@@ -78,6 +78,7 @@ def test_frames_in_a_file_are_those_in_memory_and_leave_no_file_behind(tmp_path:
         memory.add(episode(number, 12)), file.add(episode(number, 12))
     again = Replay(**settings, directory=tmp_path, mapped=True)
     again.restore(file.state())
+    assert isinstance(file._image.base, np.memmap)
     expected = memory.sample_sequences(40, 5)
     for replay in (file, again):
         drawn = replay.sample_sequences(40, 5)
