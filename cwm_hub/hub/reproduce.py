@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from cwm_hub.config import from_dict, to_dict
+from cwm_hub.config import to_dict
 from cwm_hub.evaluation.protocol import Protocol, ScoringConfig, check_same_protocol, check_scorecard
 from cwm_hub.hub.checkpoint import SCORECARD, TRAIN, Checkpoint
 from cwm_hub.hub.description import SCORED
