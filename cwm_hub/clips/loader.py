@@ -33,7 +33,7 @@ from cwm_hub.clips.local_shards import BrokenCount
 from cwm_hub.clips.retries import FetchConfig
 from cwm_hub.clips.sampling import Sampling
 from cwm_hub.clips.window_stream import ClipSet, Window, open_clip_set
-from cwm_hub.shards.arrays import MEMBERS
+from cwm_hub.shards.arrays import row_type
 from cwm_hub.shards.codecs import ShardError
 
 KEPT_BATCHES = 4
@@ -346,7 +346,6 @@ class _Batches(Dataset[ClipBatch | ShardError]):
                 number=number,
                 fetch=fetch,
                 max_broken_share=max_broken_share,
-                arrays=arrays,
             )
             for number, source in enumerate(sources)
         ]
@@ -359,6 +358,9 @@ class _Batches(Dataset[ClipBatch | ShardError]):
                     "a mixture needs one size"
                 )
         self.logged = common_arrays([clips.index for clips in self.sets], arrays)
+        self._logged_row = row_type(self.logged)
+        for clips in self.sets:
+            clips.logged_row = self._logged_row
 
     def __getitem__(self, batch: int) -> ClipBatch | ShardError:
         """The batch, or the error in its place: raised in a worker it would reach the user with two tracebacks."""
@@ -385,13 +387,16 @@ class _Batches(Dataset[ClipBatch | ShardError]):
             start=tuple(window.start for window in windows),
             label=torch.from_numpy(np.array([window.label for window in windows], np.int64)),
             broken=tuple(pair for window in windows for pair in window.broken.items()),
-            **{name: self._rows(name, windows) for name in self.logged},
+            **self._columns(windows),
         )
 
-    def _rows(self, name: str, windows: Sequence[Window]) -> Tensor:
-        """What was logged beside the frames, [B, T, ...]."""
-        rows = np.frombuffer(bytearray().join(window.logged[name] for window in windows), MEMBERS[name][0])
-        return torch.from_numpy(rows.reshape(len(windows), self.window_frames, *self.logged[name]))
+    def _columns(self, windows: Sequence[Window]) -> dict[str, Tensor]:
+        """What was logged beside the frames, [B, T, ...] of each array."""
+        if not self.logged:
+            return {}
+        rows = np.frombuffer(b"".join(window.logged for window in windows), self._logged_row)
+        rows = rows.reshape(len(windows), self.window_frames)
+        return {name: torch.from_numpy(rows[name].copy()) for name in self.logged}
 
     def fingerprint(self) -> dict[str, Any]:
         """See `ClipLoader.fingerprint`; roots may move, so they are not part of it."""

@@ -2,7 +2,7 @@
 
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -73,9 +73,11 @@ class OpenFiles:
     def __getstate__(self) -> dict[str, Any]:
         return {"limit": self.limit, "_files": OrderedDict()}
 
-    def __del__(self) -> None:
+    def __del__(
+        self, close: Callable[[int], None] = os.close
+    ) -> None:  # bound: when Python ends, `os` goes first
         for descriptor in self._files.values():
-            os.close(descriptor)
+            close(descriptor)
 
 
 class LocalShards:

@@ -6,7 +6,7 @@ in order, ahead of its use, and never waits for its whole.
 """
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,7 +18,7 @@ from cwm_hub.clips.local_shards import BrokenCount, BrokenShardError, LocalShard
 from cwm_hub.clips.remote_shards import RemoteShards, pin_revision
 from cwm_hub.clips.retries import FetchConfig, with_retries
 from cwm_hub.clips.sampling import Ints, Sampling
-from cwm_hub.shards.arrays import MAGIC, find_members
+from cwm_hub.shards.arrays import MAGIC, Member, find_members, row_type
 from cwm_hub.shards.codecs import Frames, ShardError, decode_clip, raw_byte_range
 from cwm_hub.shards.index import INDEX, read_index_table
 from cwm_hub.shards.manifest import MANIFEST, Manifest
@@ -47,17 +47,8 @@ class Window(NamedTuple):
     """Of the clip, -1 where unknown."""
     broken: dict[str, str]
     """Shards or clips that could not be read and were passed over, with the reason."""
-    logged: dict[str, bytes]
-    """Rows of what was logged beside the frames, as they lie in the shard; empty where it was not asked for."""
-
-
-class _Logged(NamedTuple):
-    """What was logged beside a clip."""
-
-    data: bytes
-    """Its npz."""
-    members: list[tuple[str, int, int]]
-    """(name, offset, bytes of a row) of each array that is asked for."""
+    logged: bytes
+    """What was logged beside the frames, a record of `ClipSet.logged_row` for each; empty where it was not asked for."""
 
 
 class _Epoch(NamedTuple):
@@ -82,14 +73,12 @@ class ClipSet:
         seed: int,
         block_shards: int,
         max_broken_share: float,
-        arrays: Collection[str],
     ) -> None:
         self.index = index
-        self._arrays = arrays
-        self._members: dict[
-            tuple[int, int], list[tuple[str, int, int]]
-        ] = {}  # by bytes and frames of the clip
-        self._logged: dict[int, _Logged] = {}
+        self.logged_row = row_type({})
+        """Of what was logged beside a frame, as far as it is asked for."""
+        self._members: dict[tuple[int, int], list[Member]] = {}  # by bytes and frames of the clip
+        self._logged: dict[int, bytes] = {}
         self._logged_bytes = 0
         self._files, self._unit, self._seed, self._block_shards = files, unit, seed, block_shards
         self._window_frames = window_frames
@@ -126,7 +115,7 @@ class ClipSet:
             row, first = self._locate(plan, at)
             try:
                 self._read(row, first, out)
-                logged = self._read_arrays(row, first) if self._arrays else {}
+                logged = self._read_logged(row, first) if self.logged_row.names else b""
             except BrokenShardError as error:
                 passed[error.name] = error.reason
                 broken.add(error.name, error.reason)
@@ -236,40 +225,40 @@ class ClipSet:
             raise BrokenShardError(self._clip_name(row), difference)
         out[:] = frames
 
-    def _read_arrays(self, row: int, first: int) -> dict[str, bytes]:
-        """The bytes of what was logged beside the window."""
-        logged = self._logged.get(row) or self._load_arrays(row)
+    def _read_logged(self, row: int, first: int) -> bytes:
+        """What was logged beside the window."""
+        rows = self._logged.get(row) or self._load_logged(row)
         last = first + self._window_frames
-        return {
-            name: logged.data[at + first * width : at + last * width] for name, at, width in logged.members
-        }
+        return rows[first * self.logged_row.itemsize : last * self.logged_row.itemsize]
 
-    def _load_arrays(self, row: int) -> "_Logged":
+    def _load_logged(self, row: int) -> bytes:
         """What was logged beside a clip, kept for its next windows; where arrays lie, clips of one length share."""
         descriptor = self._files.open(int(self.index.shard[row]))
-        offset, size, rows = self.index.arrays[row].tolist()
+        offset, size, count = self.index.arrays[row].tolist()
         data = self._from_disk(row, lambda: os.pread(descriptor, size, offset))
+        rows = np.empty(count, self.logged_row)
         try:
-            members = self._members.get((size, rows))
+            members = self._members.get((size, count))
             if members is None or len(data) != size or not data.startswith(MAGIC):
-                members = self._members[size, rows] = self._find_members(data, rows=rows)
+                members = self._members[size, count] = self._find_members(data, rows=count)
+            for member in members:
+                rows[member.name] = member.read(data, 0, count)
         except ShardError as error:
             raise BrokenShardError(self._clip_name(row), str(error)) from error
-        self._logged_bytes += size
+        self._logged_bytes += rows.nbytes
         while self._logged and self._logged_bytes > LOGGED_BYTES:
-            self._logged_bytes -= len(self._logged.pop(next(iter(self._logged))).data)
-        logged = self._logged[row] = _Logged(data, members)
+            self._logged_bytes -= len(self._logged.pop(next(iter(self._logged))))
+        logged = self._logged[row] = rows.tobytes()
         return logged
 
-    def _find_members(self, data: bytes, *, rows: int) -> list[tuple[str, int, int]]:
-        """(name, offset, bytes of a row) of each array; raises ShardError where they are not those of the manifest."""
-        members = [one for one in find_members(data) if one.name in self._arrays]
-        facts = self.index.manifest.arrays
-        expected = {name: (rows, facts[name].shape) for name in self._arrays if name in facts}
+    def _find_members(self, data: bytes, *, rows: int) -> list[Member]:
+        """The arrays that are asked for; raises ShardError where they are not those of the manifest."""
+        members = [one for one in find_members(data) if one.name in (self.logged_row.names or ())]
         found = {one.name: (one.rows, one.shape) for one in members}
+        expected = {name: (rows, self.logged_row[name].shape) for name in self.logged_row.names or ()}
         if found != expected:
             raise ShardError(f"its arrays are {found}, the manifest says {expected}")
-        return [(one.name, one.offset, one.row_bytes) for one in members]
+        return members
 
 
 def open_clip_set(
@@ -281,7 +270,6 @@ def open_clip_set(
     number: int,
     fetch: FetchConfig,
     max_broken_share: float,
-    arrays: Collection[str],
 ) -> ClipSet:
     """Open source `number` of a mixture: its manifest and index, read once, and its tars, local or behind a URL.
 
@@ -312,5 +300,4 @@ def open_clip_set(
         seed=own_seed,
         block_shards=block_shards,
         max_broken_share=max_broken_share,
-        arrays=arrays,
     )

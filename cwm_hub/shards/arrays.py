@@ -161,6 +161,11 @@ def _npy_header(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
     return dtype, shape
 
 
+def row_type(shapes: Mapping[str, tuple[int, ...]]) -> np.dtype[Any]:
+    """A row of several arrays as one record, from the shapes of theirs."""
+    return np.dtype([(name, MEMBERS[name][0], shape) for name, shape in shapes.items()])
+
+
 def _place(name: str) -> int:
     if name not in MEMBERS:
         raise ShardError(f"unknown array {name!r}, expected some of {', '.join(MEMBERS)}")

@@ -19,7 +19,7 @@ from synthetic_shards import numbered_frames, write_data_set, write_shards
 from cwm_hub.clips import sampling
 from cwm_hub.clips.clip_index import ClipSource
 from cwm_hub.clips.loader import ClipBatch, ClipLoader, validation_windows
-from cwm_hub.clips.local_shards import LocalShards
+from cwm_hub.clips.local_shards import LocalShards, OpenFiles
 from cwm_hub.clips.sampling import WindowTable, resume_batch
 from cwm_hub.shards.codecs import ShardError, decode_clip
 from cwm_hub.shards.extra_columns import add_columns
@@ -662,3 +662,14 @@ def test_512_shards_with_8_ranks_of_4_workers_start_in_seconds(tmp_path):
 def test_blocks_of_fewer_than_no_shards_are_refused():
     with pytest.raises(ValueError, match="block_shards is at least 0, got -1"):
         ClipSource("somewhere", block_shards=-1)
+
+
+def test_open_tars_are_closed_though_python_ends(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = OpenFiles()
+    descriptor = files.put(0, next((root / "data").iterdir()))
+    with monkeypatch.context() as ending:
+        ending.setattr("cwm_hub.clips.local_shards.os", None)
+        files.__del__()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    files._files.clear()

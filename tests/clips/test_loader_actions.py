@@ -57,7 +57,7 @@ def test_rows_that_no_longer_fit_into_memory_are_read_again(
     for _, batch in zip(range(30), loader, strict=False):
         check(batch, 9)
     (clips,) = loader._batches.sets
-    held = [len(logged.data) for logged in clips._logged.values()]
+    held = [len(rows) for rows in clips._logged.values()]
     assert 1 <= len(held) < 5 and (len(held) == 1 or sum(held) <= kept) and sum(held) == clips._logged_bytes
 
 
