@@ -4,7 +4,9 @@ A set appears under its name whole: it is written beside it, and renamed when it
 """
 
 import contextlib
+import glob
 import hashlib
+import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,7 +35,7 @@ class Clip(NamedTuple):
 
 @contextlib.contextmanager
 def new_set(out: Root) -> Iterator[Path]:
-    """A folder to write to, which becomes `out` where nothing is raised.
+    """A folder to write to, which becomes `out` where nothing is raised; those of processes that were killed go.
 
     Raises:
         ValueError: `out` is remote, or holds something.
@@ -44,13 +46,27 @@ def new_set(out: Root) -> Iterator[Path]:
         held = "a data set" if out.files("data") or out.files("meta") else "something"
         raise ValueError(f"{out} already holds {held}: choose another --out")
     staging = temporary_name(out.home.absolute())
-    shutil.rmtree(staging, ignore_errors=True)
+    for left in staging.parent.glob(f"{glob.escape(staging.stem)}.*"):
+        process = left.suffix[1:]
+        if process.isdecimal() and not _is_another_process(int(process)):
+            shutil.rmtree(left, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
         yield staging
         commit_folder(staging, out.home.absolute())
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _is_another_process(number: int) -> bool:
+    """One that runs here, of whichever user."""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return number != os.getpid()
 
 
 def write_copy(

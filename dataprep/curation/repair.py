@@ -52,6 +52,16 @@ def repair(root: Root, shards: Collection[str]) -> None:
             _run(root, words, recorded["folder"], how_many(len(markers), "shard"))
 
 
+def interrupted(root: Root) -> set[str]:
+    """Shards whose commit marker a repair took back that was killed then: they may be whole, and cannot be added to."""
+    if root.home is None or read_plan(root, PLAN) is None:
+        return set()
+    there = root.files(STATES)
+    names = [name for plan in read_plans(root) for _, name in expected_states(plan) if name in there]
+    states = {name: read_state(root, f"{STATES}/{name}") for name in names}
+    return {f"data/{Path(name).stem}.tar" for name, state in states.items() if state and not state.plan_hash}
+
+
 def _by_plan(root: Root, shards: Collection[str]) -> dict[int, list[str]]:
     """Commit markers of these shards by the plan that they are of: 0 of the set's beginning, 1, 2, ... of an addition."""
     markers = {Path(shard).stem + ".json" for shard in shards}

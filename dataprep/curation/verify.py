@@ -68,12 +68,14 @@ def run(args: argparse.Namespace) -> int:
     """Print every problem; exit code 0 or 3, and 1 where there is no shard directory at all."""
     problems = _problems(args)
     shards = {record.file for record in Manifest.load(args.root).shards}
-    broken = sorted({problem.where for problem in problems} & shards)
-    if args.repair and broken:
-        from dataprep.curation.repair import repair
+    if args.repair:
+        from dataprep.curation.repair import interrupted, repair
 
-        repair(Root.parse(args.root), broken)
-        problems = _problems(args)
+        root = Root.parse(args.root)
+        broken = {problem.where for problem in problems} & shards | interrupted(root)
+        if broken:
+            repair(root, broken)
+            problems = _problems(args)
     if problems:
         print(f"{args.root}: {how_many(len(problems), 'problem')} at level {args.level}", file=sys.stderr)
         return EXIT_VERIFY

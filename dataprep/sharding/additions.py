@@ -9,8 +9,8 @@ configuration, under `additions`. What of it is lost is written again from the v
 was added since.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,14 @@ from cwm_hub.shards.index import read_index_table
 from cwm_hub.shards.manifest import Manifest, read_failures
 from cwm_hub.shards.storage import Root
 from dataprep.sharding.changes import refuse_other_options
-from dataprep.sharding.ledger import STATES, library_versions, read_extents, read_plans, read_state
+from dataprep.sharding.ledger import (
+    STATES,
+    library_versions,
+    read_extents,
+    read_plans,
+    read_state,
+    read_states,
+)
 from dataprep.sharding.plan import (
     SKIPS,
     SPLITS,
@@ -66,6 +73,8 @@ def plan_addition(
     manifest, plans = Manifest.load(root), read_plans(root)
     refuse_other_options(root, plans[0]["config"], to_dict(config))
     number = len(manifest.config.get("additions", [])) + 1
+    for one in plans[:number]:
+        deque(read_states(root, one), maxlen=0)  # what finalising refuses is refused before the work
     there = _paths(root)
     reasons = {failure["source_path"]: failure["reason"] for failure in read_failures(root)}
     chosen = []
@@ -81,7 +90,7 @@ def plan_addition(
         *_changed(root, plans, there, listing.sources),
     )
     if number < len(plans):
-        begun = plan_again(root, listing, config, number)
+        begun = plan_again(root, listing, config, number, set())
         later = len({source.id for source in chosen} - {source.id for source in begun.sources})
         on = f"an addition of {how_many(len(begun.sources), 'video')} was begun and goes on"
         then = f"; {how_many(later, 'more video')} can be added when it has ended: give the command again"
@@ -99,8 +108,12 @@ def plan_addition(
     return Addition(number, _number_on(plan, plans[:number]), (*notes, added))
 
 
-def plan_again(root: Root, listing: Listing, config: ShardConfig, number: int) -> Plan:
+def plan_again(
+    root: Root, listing: Listing, config: ShardConfig, number: int, retried: Collection[str]
+) -> Plan:
     """The plan of addition `number` (0: of the beginning) from the videos that it had, whatever is listed beside them.
+
+    `retried` are `added_later`: they may have been mended since.
 
     Raises:
         ValueError: there is no such addition, or its videos were not recorded.
@@ -114,7 +127,7 @@ def plan_again(root: Root, listing: Listing, config: ShardConfig, number: int) -
     split = {
         video: (name, size) for name, videos in (recorded or {}).items() for video, size in videos.items()
     }
-    had, retried = [], _added_later(root, number)
+    had = []
     for source in listing.sources:
         if recorded is None:
             had.append(source)
@@ -127,14 +140,13 @@ def plan_again(root: Root, listing: Listing, config: ShardConfig, number: int) -
     return _number_on(plan, plans[:number])
 
 
-def left_out(root: Root, tasks: Iterable[ShardTask], number: int) -> dict[str, Failure]:
-    """Videos of addition `number` (0: of the beginning) that gave no clip when these shards were written, by id.
+def left_out(root: Root, tasks: Iterable[ShardTask], retried: Collection[str]) -> dict[str, Failure]:
+    """Videos that gave no clip when these shards were written, by id.
 
     A shard that is written again has none of them either: a video that was mended since is in the addition that tried it
-    again. Without a commit marker only those are known.
+    again. Without a commit marker only those are known (`retried`: `added_later`).
     """
-    there, retried = root.files(STATES), _added_later(root, number)
-    found = {}
+    there, found = root.files(STATES), {}
     for task in tasks:
         state = read_state(root, task.state_file) if Path(task.state_file).name in there else None
         failed = {failure.source_path: failure for failure in state.failures} if state else {}
@@ -146,7 +158,7 @@ def left_out(root: Root, tasks: Iterable[ShardTask], number: int) -> dict[str, F
     return found
 
 
-def _added_later(root: Root, number: int) -> set[str]:
+def added_later(root: Root, number: int) -> set[str]:
     """Ids of the videos of every addition after this one."""
     later = range(number + 1, len(read_plans(root)))
     return {video for one in later for videos in (read_extents(root, one) or {}).values() for video in videos}

@@ -21,7 +21,7 @@ from cwm_hub.shards.storage import Root
 from dataprep.command_line import EXIT_DONE, add_options, option, read_options
 from dataprep.decode.frames import DecodeSettings
 from dataprep.sharding import ledger
-from dataprep.sharding.additions import left_out, plan_addition, plan_again
+from dataprep.sharding.additions import added_later, left_out, plan_addition, plan_again
 from dataprep.sharding.dry_run import estimate
 from dataprep.sharding.ledger import Origin
 from dataprep.sharding.plan import Listing, Plan, ShardConfig, count_reasons, make_plan, plain_letters
@@ -126,7 +126,8 @@ def make_shards(
     """
     options, run_options = read_options(SourceOptions, args), read_options(RunOptions, args)
     root = Root.parse(options.out)
-    plan, number = _plan(options, root, listing, config)
+    retried = set() if options.mend is None else added_later(root, options.mend)
+    plan, number = _plan(options, root, listing, config, retried)
     if plan is None:
         say("there is nothing to add")
         return EXIT_DONE
@@ -153,7 +154,7 @@ def make_shards(
         run = run_jobs
         if options.engine == "ray":
             from dataprep.sharding.ray_engine import run_on_ray as run
-        failed = None if options.mend is None else left_out(root, tasks, number)
+        failed = None if options.mend is None else left_out(root, tasks, retried)
         jobs = make_jobs(tasks, plan, root=root, opener=opener, left_out=failed)
         _run(run, run_options, jobs, root, PROGRESS.format(f"-{part}-of-{parts}" if parts > 1 else ""))
         if parts > 1:
@@ -169,11 +170,11 @@ def make_shards(
 
 
 def _plan(
-    options: SourceOptions, root: Root, listing: Listing, config: ShardConfig
+    options: SourceOptions, root: Root, listing: Listing, config: ShardConfig, retried: Collection[str]
 ) -> tuple[Plan | None, int]:
     """What is to be written, and the number of the addition that it is: 0 for a set's beginning."""
     if options.mend is not None:
-        return plan_again(root, listing, config, options.mend), options.mend
+        return plan_again(root, listing, config, options.mend, retried), options.mend
     if not (options.append or options.retry_failures):
         return make_plan(listing, config), 0
     addition = plan_addition(

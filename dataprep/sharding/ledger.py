@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import json
 import platform
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -243,7 +244,7 @@ def finalize(root: Root) -> Outcome:
     sums: dict[str, list[Sums]] = {}
     sources: set[str] = set()
     paths: set[str] = set()
-    for split, state in (found for one in (plan, *added) for found in _read_states(root, one)):
+    for split, state in (found for one in (plan, *added) for found in read_states(root, one)):
         failures.extend(state.failures)
         if state.record is not None:
             splits.setdefault(split, []).append(state.record)
@@ -360,7 +361,12 @@ def expected_states(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _read_states(root: Root, plan: dict[str, Any]) -> Iterator[tuple[str, ShardState]]:
+def read_states(root: Root, plan: dict[str, Any]) -> Iterator[tuple[str, ShardState]]:
+    """(split, commit marker) of every shard of a recorded plan.
+
+    Raises:
+        ValueError: one is missing, damaged, of another plan, or taken back by a repair that was interrupted.
+    """
     present, expected = root.files(STATES), expected_states(plan)
     missing = [name.removesuffix(".json") for _, name in expected if name not in present]
     if missing:
@@ -373,6 +379,11 @@ def _read_states(root: Root, plan: dict[str, Any]) -> Iterator[tuple[str, ShardS
         if state is None:
             raise ValueError(
                 f"{root}/{STATES}/{name} is damaged: run the same command again, it mends the shard"
+            )
+        if not state.plan_hash:
+            raise ValueError(
+                f"a repair of {root} was interrupted at {name.removesuffix('.json')}: "
+                f"cwm-dataprep verify {shlex.quote(str(root))} --repair ends it"
             )
         if state.plan_hash != plan["plan_hash"]:
             raise ValueError(

@@ -1,5 +1,8 @@
 """Sets that are put together hold the clips of all, and a licence can be changed without touching one."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +65,17 @@ def test_a_merged_set_holds_the_clips_of_both(
     assert [one["manifest"] for one in manifest.config["merged"]] == [
         Manifest.load(root).hash for root in (here, there)
     ]
+
+
+def test_what_a_killed_one_left_beside_the_new_set_goes(here: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    kept = tmp_path / f".tmp-out.{os.getppid()}", tmp_path / ".tmp-out.tar", tmp_path / ".tmp-other.1"
+    for folder in (tmp_path / f".tmp-out.{process.pid}/data", *kept):
+        folder.mkdir(parents=True)
+    there = make(tmp_path / "there", {"d": 4}, {})
+    assert main(["merge", str(here), str(there), "--out", str(tmp_path / "out")]) == 0
+    assert {*tmp_path.iterdir()} == {here, there, tmp_path / "out", *kept}
 
 
 def test_videos_of_one_name_are_told_apart_by_their_set(

@@ -299,6 +299,29 @@ def test_a_damaged_commit_marker_is_a_shard_to_write_again(
     assert main(command(finished.parent / "in", out)) == 0 and marker.read_bytes() == whole
 
 
+def test_a_repair_that_was_killed_is_ended_before_anything_is_added(
+    clips: Path,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, videos = tmp_path / "out", tmp_path / "in"
+    shutil.copytree(finished, out)
+    shutil.copytree(finished.parent / "in", videos)
+    shutil.copytree(clips / "ep4", videos / "ep4")
+    (marker,) = (out / ".state/shards").iterdir()
+    whole, shards = marker.read_bytes(), tars(out)
+    marker.write_text(json.dumps({**json.loads(whole), "plan_hash": ""}))  # the tar is whole again
+    assert main(command(videos, out, "--append")) == 1
+    told = f"a repair of {out} was interrupted at {marker.stem}: cwm-dataprep verify {out} --repair ends it"
+    assert told in capsys.readouterr().err and tars(out) == shards
+    monkeypatch.setattr("dataprep.curation.repair.subprocess.run", run_here)
+    assert main(["verify", str(out), "--repair"]) == 0
+    assert marker.read_bytes() == whole and tars(out) == shards
+    assert main(command(videos, out, "--append")) == 0
+
+
 def test_other_measures_of_what_is_added_are_told(
     clips: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
