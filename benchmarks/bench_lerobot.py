@@ -4,9 +4,10 @@
 
 The set is of format v3.0 as LeRobot's own writer lays it out: one camera at 10 a second, GOP 2, crf 30, many episodes one
 after another in a file, seven numbers of an action. The episodes are stretches of 60 to 140 frames of the sample clips, there
-and back, with a little sensor noise so that the decoder has real work. All ways write every frame once, in this process, which
-has loaded everything before: `folder` in clips of 100 frames, about as many as there are episodes; `long` in clips of 256, of
-which there are fewer and each has an encoder; `lerobot` a clip an episode.
+and back, with a little sensor noise so that the decoder has real work. All ways run in this process, which has loaded everything
+before. `lerobot` writes a clip an episode, `folder` what it does by itself: clips of 256 frames that overlap by 24. Fewer clips
+(each has an encoder) and more frames; beside it stand `once`, the same without overlap, and `alike`, clips of 100 frames without
+overlap, about as many as there are episodes.
 """
 
 import argparse
@@ -23,12 +24,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.pairs import time_pairs, warning
+from benchmarks.pairs import Clock, Pairs, time_pairs, warning
 from dataprep.__main__ import main as dataprep
 from dataprep.decode.frames import DecodeSettings, open_video
 
 SAMPLES = Path(__file__).parents[1] / "dataprep/samples"
 KEY, FPS = "observation.images.front", 10
+WAYS = {
+    "lerobot": ("lerobot",),
+    "folder": ("folder",),
+    "once": ("folder", "--overlap-frames", "0"),
+    "alike": ("folder", "--overlap-frames", "0", "--max-clip-frames", "100"),
+}
+SPREAD = 0.02
 ENCODERS = {
     "h264": ("libx264", {"g": "2", "crf": "30", "preset": "veryfast"}),
     "av1": ("libsvtav1", {"g": "2", "crf": "30", "preset": "12"}),
@@ -82,7 +90,7 @@ def write_set(root: Path, *, episodes: int, files: int, size: int, codec: str) -
 def shard(place: Path, out: Path, *words: str) -> None:
     """Shard a set in this process, without a word."""
     shutil.rmtree(out, ignore_errors=True)
-    fixed = ["--workers", "0", "--validation-share", "0", "--overlap-frames", "0", "--out", str(out)]
+    fixed = ["--workers", "0", "--validation-share", "0", "--out", str(out)]
     with contextlib.redirect_stderr(io.StringIO()) as told:
         assert dataprep([words[0], str(place), *words[1:], *fixed]) == 0, told.getvalue()
 
@@ -103,22 +111,25 @@ def main() -> None:
         plain.mkdir()
         for path in robot.rglob("*.mp4"):
             shutil.copy(path, plain)
-        ways = {
-            "folder": partial(shard, plain, out, "folder", "--max-clip-frames", "100"),
-            "long": partial(shard, plain, out, "folder"),
-            "lerobot": partial(shard, robot, out, "lerobot"),
-        }
-        for way in ways.values():
-            way()
-        names = ("lerobot", "folder")
-        pairs = time_pairs(ways, compared={names: "cpu"}, spread=0.02, most_seconds=args.most_seconds)
+        pairs = time_ways(robot, plain, out, most_seconds=args.most_seconds)
     print(f"{args.episodes} episodes, {frames:,} frames of {args.size} pixels, {args.codec}")
-    for name in ways:
-        print(f"{name:<8}{frames / pairs.median(name, 'cpu'):>8.0f} frames a CPU second")
-    print(f"CPU seconds of lerobot over folder: {pairs.ratio(*names, 'cpu')}")
-    print(f"over clips of 256 frames: {pairs.ratio('lerobot', 'long', 'cpu')}")
-    told = warning("the ratio", pairs.ratio(*names, "cpu"), spread=0.02)
-    print(told or "", end="\n" if told else "")
+    for name in WAYS:
+        print(f"{name:<8}{frames / pairs.median(name, 'cpu'):>8.0f} frames of the videos a CPU second")
+    for over in [name for name in WAYS if name != "lerobot"]:
+        ratio = pairs.ratio("lerobot", over, "cpu")
+        print(f"CPU seconds of lerobot over {over}: {ratio}")
+        told = warning("this ratio", ratio, spread=SPREAD)
+        print(told or "", end="\n" if told else "")
+
+
+def time_ways(robot: Path, plain: Path, out: Path, *, most_seconds: float) -> Pairs:
+    """All ways in turns, each tried once before."""
+    places = {name: robot if name == "lerobot" else plain for name in WAYS}
+    ways = {name: partial(shard, places[name], out, *words) for name, words in WAYS.items()}
+    for way in ways.values():
+        way()
+    compared: dict[tuple[str, str], Clock] = {("lerobot", name): "cpu" for name in WAYS if name != "lerobot"}
+    return time_pairs(ways, compared=compared, spread=SPREAD, most_seconds=most_seconds)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,11 @@ class DecodeSettings:
     """PQ and HLG video: tone-mapped to SDR, or refused as `hdr_unsupported`. Dolby Vision without a base layer that other
     decoders can show (profile 5) always is."""
 
+    @property
+    def fewest_source_frames(self) -> int:
+        """A source of fewer surely gives no clip; at another rate it may have more."""
+        return self.min_frames if self.fps is None else 1
+
     def __post_init__(self):
         for name in ("size", "stride", "min_frames", "max_pixels"):
             if getattr(self, name) < 1:

@@ -1,5 +1,8 @@
 """Videos that others of the same size have replaced since their clips were made, known by the ends of their files.
 
+Of a zip the last end holds checksums of its last pictures, and where all lie. Folders of pictures are known by their names and sizes
+alone, LeRobot's files by their episodes' lengths, and what is fetched from the Hub by its commit. The output may be remote.
+
 The plan's hash tells another size, and no time: a copy of the videos on another machine is the same work there.
 """
 

@@ -139,7 +139,7 @@ class ShardState:
     sums: Sums = field(default_factory=dict)
     """Of the arrays beside the clips."""
     ends: Mapping[str, str] = field(default_factory=dict)
-    """`recordings.digest_ends` by the id of each source that is a local file of its own, for `replaced`."""
+    """`recordings.digest_ends` by the id of each source that lies in a local file which does not grow, for `replaced`."""
 
     def to_json(self) -> bytes:
         """Compact json; rows and failures are arrays in the order of their fields."""
@@ -243,7 +243,9 @@ def _write_sources(
                 failure = _spool_source(source, job, spool, functools.partial(report, beat))
             if failure is None:
                 _add_source(source, spool, writer)
-                if not source.options:  # else the file may be shared, and grow
+                if "length" not in dict(
+                    source.options
+                ):  # else the file may be shared, and grow: see `extent`
                     with contextlib.suppress(OSError):  # it is no local one
                         ends[source.id] = digest_ends(source.path)
             else:
@@ -312,7 +314,7 @@ def cut_pieces(frames: Iterable[Frames], config: ShardConfig) -> Iterator[tuple[
     start = count = 0
     for frame in frames:
         if buffer is None:
-            buffer = np.empty((limit, *frame.shape), np.uint8)
+            buffer = _piece_buffer(limit, *frame.shape)
         if count == limit:
             yield start, buffer
             buffer[:overlap] = buffer[limit - overlap :]
@@ -321,6 +323,12 @@ def cut_pieces(frames: Iterable[Frames], config: ShardConfig) -> Iterator[tuple[
         count += 1
     if buffer is not None:
         yield start, buffer[:count]
+
+
+@functools.lru_cache(maxsize=1)
+def _piece_buffer(*shape: int) -> Frames:
+    """Room for a piece: a process cuts one video at a time, and new memory for each would cost a page fault for every 4 kB."""
+    return np.empty(shape, np.uint8)
 
 
 def _add_source(source: SourceVideo, spool: "_Spool", writer: ShardWriter) -> None:

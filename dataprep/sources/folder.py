@@ -87,17 +87,17 @@ def run(args: argparse.Namespace) -> int:
     labels = None if options.labels is None else read_labels(Path(options.labels))
     group_by = None if options.group_by is None else re.compile(options.group_by)
     settled = settled_splits(Root.parse(args.out)) if args.append or args.retry_failures else None
+    name = options.name or dataset_name(directory.resolve().name, default="folder")
+    facts = {"validation_share": options.validation_share}
+    config = shard_config(args, name, facts | ({"group_by": options.group_by} if options.group_by else {}))
     listing = list_videos(
         directory,
         labels=labels,
         validation_share=options.validation_share,
         group_by=group_by,
         settled=settled,
-        min_frames=args.min_frames if args.fps is None else 1,  # at another rate there may be more
+        min_frames=config.decode.fewest_source_frames,
     )
-    name = options.name or dataset_name(directory.resolve().name, default="folder")
-    facts = {"validation_share": options.validation_share}
-    config = shard_config(args, name, facts | ({"group_by": options.group_by} if options.group_by else {}))
     return make_shards(args, listing, config, opener=open_file, origin=read_options(Origin, args))
 
 

@@ -122,8 +122,8 @@ def run(args: argparse.Namespace) -> int:
         origin = dataclasses.replace(origin, licence=_card_licence(repository))
     adds = args.append or args.retry_failures
     settled = settled_splits(Root.parse(args.out)) if adds else {}
-    min_frames = args.min_frames if args.fps is None else 1  # at another rate there may be more
-    listing = list_episodes(repository, info, request, settled, min_frames=min_frames)
+    fewest = config.decode.fewest_source_frames
+    listing = list_episodes(repository, info, request, settled, min_frames=fewest)
     return make_shards(args, listing, config, opener=open_episode, origin=origin)
 
 

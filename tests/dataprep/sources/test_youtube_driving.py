@@ -109,6 +109,23 @@ def test_a_zip_is_read_in_place_and_gives_the_same_bytes(exact: Path, archive: P
     assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
 
 
+def test_a_zip_of_the_same_size_in_place_of_another_is_told(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy, out = tmp_path / "copy.zip", tmp_path / "out"
+    copy.write_bytes(archive.read_bytes())
+    command = ["youtube-driving", "--frames", str(copy), "--size", "16", "--out", str(out), "--workers", "0"]
+    assert main(command) == 0
+    with zipfile.ZipFile(archive) as before, zipfile.ZipFile(copy, "w") as after:
+        for entry in before.infolist():
+            data = before.read(entry)
+            is_stored = entry.compress_type == zipfile.ZIP_STORED
+            after.writestr(entry, data[:-1] + b"!" if data and is_stored else data)
+    assert copy.stat().st_size == archive.stat().st_size
+    assert main(command) == 1
+    assert "other files of the same size (dir-0/1-300.jpg)" in capsys.readouterr().err
+
+
 def test_steering_is_kept_in_step_with_the_stored_frames(exact: Path) -> None:
     table = pq.read_table(exact / STEERING).to_pydict()
     rows = list(zip(table["source"], table["frame"], table["steering"], strict=True))
