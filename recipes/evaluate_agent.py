@@ -131,7 +131,7 @@ def main(config: EvaluateAgentConfig) -> int:
         title = f"{env_config.name}, mode{learned}"
         write_film(film, filmed, title=title, frames_per_second=envs[0].metadata["render_fps"])
     for name, of_policy in scores.items():
-        print(f"{env_config.name}, {name}: {sentence(of_policy)}")
+        print(f"{env_config.name}, {name}: {scores_line(of_policy)}")
     return 0
 
 
@@ -151,7 +151,7 @@ def seeds_of(config: EvaluateAgentConfig, saved: SavedAgent) -> list[int]:
     return evaluation_seeds(recorded if isinstance(recorded, int) and recorded > 0 else EPISODES)
 
 
-def sentence(scores: dict[str, Any]) -> str:
+def scores_line(scores: dict[str, Any]) -> str:
     """`return 211.4 [205.0, 217.1], success 100 % [100, 100] over 20 episodes`."""
     score = scores["score"]
     success = {name: 100 * value for name, value in scores["success_rate"].items()}

@@ -92,13 +92,13 @@ def load_checkpoint(
     Raises:
         ValueError: names the file that is missing or damaged.
     """
-    with reading(place / "state.json"):
+    with damage_named(place / "state.json"):
         state = json.loads((place / "state.json").read_text())
         progress, parent = from_dict(Progress, state["progress"], where="progress"), state["parent"]
         replay.restore(state["replay"])
     agent = from_pretrained(place / "agent", device=device)
     assert isinstance(agent, Agent)
-    with reading(place / "training.pt"):
+    with damage_named(place / "training.pt"):
         training = torch.load(place / "training.pt", map_location=device, weights_only=True)
         agent.load_training_state(training["agent"])
         torch.set_rng_state(training["random"]["cpu"].cpu())
@@ -109,7 +109,7 @@ def load_checkpoint(
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def damage_named(path: Path) -> Iterator[None]:
     """Turns what a damaged file raises into one sentence that names it; a damaged episode names its own."""
     try:
         yield

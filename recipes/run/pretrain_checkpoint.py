@@ -70,7 +70,7 @@ def check_same_model(checkpoint: Path, config: PretrainConfig) -> None:
     Raises:
         RecipeError: names the setting that differs, or says that the checkpoint cannot be read.
     """
-    with reading(checkpoint):
+    with damage_named(checkpoint):
         before = torch.load(checkpoint / "custom_checkpoint_0.pkl").get("settings")
     if before is None:
         raise RecipeError(f"the checkpoint {checkpoint} is of an earlier version; give another --run")
@@ -100,7 +100,7 @@ def resume(
         RecipeError: the checkpoint is damaged, or beyond the updates that are asked for.
         ValueError: another data set or seed, or a world in which no batch begins there.
     """
-    with reading(checkpoint):
+    with damage_named(checkpoint):
         accelerator.load_state(str(checkpoint))
         random_states = checkpoint / f"random_states_{accelerator.process_index}.pkl"
         if random_states.exists():
@@ -161,7 +161,7 @@ def continue_data(state: TrainState, loader: ClipLoader, accelerator: Accelerato
 
 
 @contextmanager
-def reading(checkpoint: Path) -> Iterator[None]:
+def damage_named(checkpoint: Path) -> Iterator[None]:
     """Turn whatever goes wrong inside into one sentence about a damaged checkpoint."""
     try:
         yield
