@@ -43,11 +43,8 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.utils import (
-    DistributedDataParallelKwargs,
-    ProjectConfiguration,
-    set_seed,
-)
+from accelerate.utils import ProjectConfiguration, set_seed
+from torch.nn.parallel import DistributedDataParallel
 
 from cwm_hub.clips.loader import ClipBatch, ClipLoader
 from cwm_hub.config import merged
@@ -60,7 +57,7 @@ from cwm_hub.models.cuda_graph import CudaGraph
 from cwm_hub.models.registry import create_model, model_config
 from cwm_hub.models.running_statistics import RunningStatistics
 from cwm_hub.models.video_world_model import VideoWorldModel
-from cwm_hub.provenance import provenance
+from cwm_hub.provenance import provenance, usable_cores
 from recipes.run.advice import (
     LARGE_PARAMETERS,
     Advice,
@@ -117,6 +114,9 @@ def main(config: PretrainConfig) -> int:
     trained = [parameter for parameter in world_model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, **adam_settings(config), fused=True)
     model, optimizer = accelerator.prepare(world_model, optimizer)
+    if isinstance(model, DistributedDataParallel):
+        # In training no forward pass reads BatchNorm's running statistics: sending them each time is for nothing.
+        model.forward_sync_buffers = False
     set_seed(config.seed, device_specific=True)
     evaluation = open_evaluation(config, accelerator, world_model)
     state = TrainState(config, loader.fingerprint(), init)
@@ -269,8 +269,6 @@ def make_accelerator(config: PretrainConfig) -> Accelerator:
             project_dir=config.run, logging_dir=str(Path(config.run) / "logs")
         ),
         step_scheduler_with_optimizer=False,
-        # In training no forward pass reads BatchNorm's running statistics: sending them each time is for nothing.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     check_world(accelerator.num_processes, promised=config.processes)
     clips_per_process(config, accelerator.num_processes)
@@ -338,7 +336,7 @@ def open_loader(
         seed=config.seed,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
-        workers=config.workers,
+        workers=min(config.workers, usable_cores()),
         sampling=config.sampling,
         image_size=image_size,
         pin_memory=accelerator.device.type == "cuda",

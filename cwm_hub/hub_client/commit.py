@@ -75,6 +75,7 @@ def publish_files(
     stale: Callable[[str, str], bool],
     message: str,
     token: str | bool | None = None,
+    passing: Mapping[str, Callable[[], bytes]] | None = None,
 ) -> Published:
     """Makes the repository hold these files, in one commit; run again after a kill, it uploads only what is missing.
 
@@ -84,15 +85,18 @@ def publish_files(
         stale: whether a path that is there and not in `files` was an earlier publish's, given the card that is there.
         message: of the commit.
         token: as in `hub_api`.
+        passing: by path in the repository, what gives the content of further files, which pass through memory one at a time.
 
     Raises:
         HubError: a link out of the directory or a secret among the files, a tag that is in use, a branch named as a tag, no right to write,
             or no connection.
     """
+    from huggingface_hub import CommitOperationAdd
+
     check_files(files)
     if target.pull_request and (target.tag or target.revision):
         raise HubError("a pull request has neither a tag nor a branch of its own: leave out tag and revision")
-    api, repo_id, kind = hub_api(token), target.repo_id, target.kind
+    api, repo_id, kind, passing = hub_api(token), target.repo_id, target.kind, passing or {}
     unreached = "was not pushed: the Hub or its storage was not reached"
     with hub_errors(repo_id, target.revision, unreached=unreached), TemporaryDirectory() as scratch:
         if not target.pull_request:
@@ -116,10 +120,20 @@ def publish_files(
             upload[CARD].write_text(
                 merged(card, files[CARD].read_text(encoding="utf-8"), kind=kind), encoding="utf-8"
             )
-        gone = [path for path in present if path not in files and stale(path, card or "")]
+        gone = [path for path in present if path not in {*files, *passing} and stale(path, card or "")]
+        operations = _operations(upload, gone)
+        for path, content in passing.items():
+            operations.append(CommitOperationAdd(path_in_repo=path, path_or_fileobj=content()))
+            api.preupload_lfs_files(
+                repo_id,
+                operations[-1:],
+                repo_type=kind,
+                revision=target.revision,
+                create_pr=target.pull_request,
+            )
         commit = api.create_commit(
             repo_id,
-            _operations(upload, gone),
+            operations,
             commit_message=message,
             repo_type=kind,
             revision=target.revision,

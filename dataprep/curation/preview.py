@@ -179,7 +179,7 @@ def clip_page(root: Root, rows: Sequence[ClipRow]) -> str:
 <style>
 body {{ font: 13px/1.4 system-ui, sans-serif; color: #24292f; margin: 24px; }}
 h1 {{ font-size: 18px; }}
-main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(168px, 1fr)); gap: 16px; }}
+main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(168px, 45%), 1fr)); gap: 16px; }}
 figure {{ margin: 0; }}
 video {{ width: 100%; aspect-ratio: 1; image-rendering: pixelated; background: #eaeef2; }}
 figcaption {{ overflow-wrap: anywhere; }}
@@ -201,10 +201,10 @@ licence: {html.escape(manifest.licence)}</small></p>
 def _figure(row: ClipRow, frames: Frames) -> str:
     data = base64.b64encode(encode_clip(frames, "h264", row.fps if row.fps > 0 else 10.0)).decode()
     text = html.escape(row.label_text or (f"class {row.label}" if row.label >= 0 else ""))
-    facts = f"{_facts(row)}, luma {row.luma:.0f}"
+    small = f"{html.escape(row.source_path)}<br>{_facts(row)}, luma {row.luma:.0f}"
     return (
         f'<figure><video autoplay loop muted playsinline src="data:video/mp4;base64,{data}"></video>'
-        f"<figcaption>{html.escape(row.key)}<br>{text}{'<br>' if text else ''}<small>{facts}</small></figcaption></figure>"
+        f"<figcaption>{html.escape(row.key)}<br>{text}{'<br>' if text else ''}<small>{small}</small></figcaption></figure>"
     )
 
 

@@ -76,18 +76,21 @@ def plan_addition(
     for one in plans[:number]:
         deque(read_states(root, one), maxlen=0)  # what finalising refuses is refused before the work
     there = _paths(root)
+    before = _extents(root, len(plans))
     reasons = {failure["source_path"]: failure["reason"] for failure in read_failures(root)}
-    chosen = []
+    failed, chosen = [], []
     for source in listing.sources:
         reason = reasons.get(source.source_path)
-        is_new = append and source.id not in there and reason is None
-        if is_new or (retry_failures and reason is not None and reason not in SKIPS):
+        is_another = before.get(source.id, extent(source)) != extent(source)
+        if reason is not None and (reason not in SKIPS or is_another):  # too short, and another file now
+            failed.append(source)
+            chosen += [source] if retry_failures else []
+        elif append and reason is None and source.id not in there:
             chosen.append(source)
-    failed = sum(reasons.get(source.source_path, SKIPS[0]) not in SKIPS for source in listing.sources)
     notes = (
         f"{how_many(sum(source.id in there for source in listing.sources), 'video')} are in {root} and left alone",
-        *_failed_before(0 if retry_failures else failed),
-        *_changed(root, plans, there, listing.sources),
+        *_failed_before(0 if retry_failures else len(failed)),
+        *_changed(root, plans, there, before, listing.sources),
     )
     if number < len(plans):
         begun = plan_again(root, listing, config, number, set())
@@ -182,20 +185,29 @@ def _paths(root: Root) -> dict[str, str]:
     return dict(zip(*(table.column(name).to_pylist() for name in ("source", "source_path")), strict=True))
 
 
+def _extents(root: Root, plans: int) -> dict[str, int]:
+    """Extent of every video that this many plans had, by its id, the newest one's."""
+    before: dict[str, int] = {}
+    for number in range(plans):
+        for videos in (read_extents(root, number) or {}).values():
+            before.update(videos)
+    return before
+
+
 def _failed_before(videos: int) -> Iterable[str]:
     if videos:
         yield f"{how_many(videos, 'video')} failed before and {'is' if videos == 1 else 'are'} left alone: --retry-failures tries again"
 
 
 def _changed(
-    root: Root, plans: Sequence[Mapping[str, Any]], there: Mapping[str, str], listed: Sequence[SourceVideo]
+    root: Root,
+    plans: Sequence[Mapping[str, Any]],
+    there: Mapping[str, str],
+    before: Mapping[str, int],
+    listed: Sequence[SourceVideo],
 ) -> Iterable[str]:
     """A sentence on the videos of the set that are other files now, or not listed any more; their clips stay."""
     now = {source.id: extent(source) for source in listed}
-    before: dict[str, int] = {}
-    for number in range(len(plans)):
-        for videos in (read_extents(root, number) or {}).values():
-            before.update(videos)
     others = {there[v] for v in there if v in now and before.get(v, now[v]) != now[v]}
     replaced = sorted(others.union(*(find_replaced(root, plan, listed) for plan in plans)))
     gone = sorted(path for video, path in there.items() if video not in now)

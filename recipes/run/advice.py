@@ -40,10 +40,12 @@ def data_lines(usages: Sequence[Usage], window_frames: int) -> Iterator[str]:
             + (f"; left out: {', '.join(left_out)}" if left_out else "")
         )
         if 2 * (used.short + used.filtered) > used.all_clips:
-            yield (
-                f"warning: more than half of the clips of {used.root} are left out; half of them have "
-                f"{used.median_frames} frames or more, and a window has {window_frames} (--window_frames)"
+            why = (
+                f"; half of them have {used.median_frames} frames or more, and a window has {window_frames} (--window_frames)"
+                if used.short > used.filtered
+                else " by its `where`"
             )
+            yield f"warning: more than half of the clips of {used.root} are left out{why}"
 
 
 def row_warnings(row: Mapping[str, Any], first: Mapping[str, Any] | None) -> dict[str, str]:

@@ -57,7 +57,7 @@ class PretrainConfig:
     processes: int | None = None
     """Processes that must be there; null takes the launcher's environment at its word."""
     workers: int = 2
-    """Loader processes of each process; 0 reads between updates."""
+    """Loader processes of each process, at most one for each of its cores; 0 reads between updates."""
     max_broken: int = 8
     """Shards or clips that a process may find unreadable before the run stops; unreadable.jsonl names them."""
     max_broken_share: float = 0.5

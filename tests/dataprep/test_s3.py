@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hub_server import HubServer
 from made_videos import counting_frames, write_video
 
 from cwm_hub.clips.clip_index import ClipSource
@@ -122,6 +123,26 @@ def test_the_loader_gives_the_windows_of_the_disk(remote: str, local: Path, tmp_
         return [batch.video.contiguous().numpy().tobytes() for batch in itertools.islice(loader, 4)]
 
     assert first(remote, 0) == first(remote, 2) == first(str(local), 0)
+
+
+def test_a_set_is_published_from_there(remote: str, local: Path, tmp_path: Path) -> None:
+    before = Root.parse(remote).files("meta")
+    with HubServer() as hub:
+        words = ["push", remote, "me/clips", "--i-have-redistribution-rights"]
+        done = subprocess.run(
+            [sys.executable, "-m", "dataprep", *words],
+            env=os.environ | hub.environment(tmp_path, "hf_writer"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        repo = hub.repos["dataset", "me/clips"]
+        files = repo.commits[repo.branches["main"]]
+    shards = {name: file.content for name, file in files.items() if name.startswith("data/")}
+    assert shards == {f"data/{path.name}": path.read_bytes() for path in (local / "data").iterdir()}
+    assert {"README.md", "meta/manifest.json", "meta/index.parquet", "meta/preview.jpg"} < files.keys()
+    assert Root.parse(remote).files("meta") == before  # nothing is written there
 
 
 def test_a_server_that_is_not_there_is_one_sentence(

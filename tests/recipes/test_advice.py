@@ -60,6 +60,8 @@ def test_the_lines_name_the_rules_and_warn_below_half(root):
         f"warning: more than half of the clips of {root} are left out; half of them have 20 frames or more, and a "
         "window has 28 (--window_frames)"
     )
+    _, warning = data_lines([usage(root, window_frames=12, where={"num_frames": (15.0, 29.0)})], 12)
+    assert warning == f"warning: more than half of the clips of {root} are left out by its `where`"
     long = dataclasses.replace(usage(root, window_frames=5), seconds=7200.0)
     assert next(data_lines([long], 5)).endswith(
         "2.00 hours; left out: 1 clip without a window of its own (within others, or with cuts too close)"

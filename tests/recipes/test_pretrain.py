@@ -26,7 +26,7 @@ from cwm_hub import create_model, from_pretrained
 from cwm_hub.envs.table import EnvConfig
 from cwm_hub.shards.storage import commit_folder
 from recipes import finetune
-from recipes.pretrain import main, print_progress, records_updates
+from recipes.pretrain import main, open_loader, print_progress, records_updates
 from recipes.run.command_line import parse_config
 from recipes.run.finetune_settings import FinetuneConfig
 from recipes.run.folder import (
@@ -384,6 +384,7 @@ def test_two_cpu_processes(name, shards, held_out, tmp_path):
         options += ("--overrides", "{objective.kind: self-prediction, frame.context.mixing: concat}")
     result = launch(whole, shards, *options, "--updates", "6", launcher=LAUNCHERS[name], **environment)
     assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == f"finished: {whole / 'model'}" and "Warning" not in result.stderr
     assert json.loads((whole / "model" / "train.json").read_text())["processes"] == 2
     audits = [json.loads((whole / f"audit-{rank}.json").read_text()) for rank in (0, 1)]
     assert audits[0]["weights_sha256"] == audits[1]["weights_sha256"]
@@ -623,6 +624,18 @@ def test_an_update_is_recorded_where_nothing_in_it_waits(options, differs, recor
     gpu = {"num_processes": 1, "device": torch.device("cuda"), "scaler": None}
     config = parse_config(PretrainConfig, ["--data", "[{root: x}]", "--run", "x", *options])
     assert records_updates(config, SimpleNamespace(**gpu | differs)) is records
+
+
+def test_a_core_has_no_more_than_one_loader_process(monkeypatch):
+    """More are slower, and torch says so in a paragraph, twice."""
+    monkeypatch.setattr("recipes.pretrain.usable_cores", lambda: 2)
+    monkeypatch.setattr("recipes.pretrain.ClipLoader", lambda sources, **settings: settings["workers"])
+    alone = SimpleNamespace(num_processes=1, process_index=0, device=torch.device("cpu"))
+    opened = [
+        open_loader(PretrainConfig([], workers=workers), alone, image_size=16, with_actions=False)
+        for workers in (0, 1, 8)
+    ]
+    assert opened == [0, 1, 2]
 
 
 def test_the_fused_adam_skips_where_it_is_told_so():

@@ -14,10 +14,12 @@ from huggingface_hub import DatasetCard
 from markdown_it import MarkdownIt
 from test_stats import blinking, still, write_set
 
+from cwm_hub.hub_client.errors import HubError
 from cwm_hub.shards.manifest import Manifest
+from cwm_hub.shards.storage import Root
 from dataprep.__main__ import main
 from dataprep.curation.push import METADATA as PUBLISHED
-from dataprep.curation.push import PREVIEW
+from dataprep.curation.push import PREVIEW, shard_bytes
 
 FREE = "CC-BY-4.0"
 METADATA = set(PUBLISHED) - {"meta/steering.parquet"}
@@ -215,7 +217,7 @@ def test_refusals_are_one_sentence(root: Path, tmp_path: Path, capsys: pytest.Ca
     for arguments, sentence in (
         ((root, "no-owner"), "owner/name"),
         ((tmp_path / "none", "me/clips"), "not a finished shard directory"),
-        (("memory://x", "me/clips"), "local directory"),
+        (("memory://none", "me/clips"), "not a finished shard directory"),
     ):
         assert main(["push", *map(str, arguments)]) == 1
         error = capsys.readouterr().err
@@ -234,6 +236,18 @@ def test_a_token_that_may_not_write(hub: HubServer, root: Path, tmp_path: Path) 
 
 def test_a_damaged_set_is_not_published(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tar = root / "data" / "train-00000-of-00001.tar"
-    tar.write_bytes(tar.read_bytes()[:-512])
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[:-512])
     assert main(["push", str(root), "me/clips"]) == 3
     assert "bytes, the manifest says" in capsys.readouterr().out
+    damaged = bytes([whole[0] ^ 1]) + whole[1:]  # of the same size
+    tar.write_bytes(damaged)
+    assert main(["push", str(root), "me/clips"]) == 3
+    assert f"data/{tar.name}: another sha256 than the manifest's" in capsys.readouterr().out
+    there, (record,) = Root.parse("memory://damaged"), Manifest.load(root).shards
+    for content, sentence in ((damaged, "another sha256"), (None, "cannot be read")):
+        there.write(record.file, content) if content else there.locate(record.file)[0].rm(
+            f"/damaged/{record.file}"
+        )
+        with pytest.raises(HubError, match=sentence):
+            shard_bytes(there, record)

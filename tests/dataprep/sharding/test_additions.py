@@ -116,19 +116,25 @@ def test_what_failed_is_tried_again_and_nothing_else(
     clips: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
+    for name in ("part.mp4", "short.mp4"):
+        write_video(videos / name, counting_frames(9))
     assert main(command(videos, out)) == 0
     assert "; mend them and give the command again with --retry-failures" in capsys.readouterr().err
     old = tars(out)
     shutil.copy(clips / "ep7/front.mp4", videos / "bad.mp4")
+    shutil.copy(clips / "ep5/front.mp4", videos / "part.mp4")  # a download that is whole now
     shutil.copytree(clips / "ep6", videos / "ep6")  # new, and not asked for
+    assert main(command(videos, out, "--append", "--dry-run")) == 0
+    assert "2 videos failed before and are left alone: --retry" in capsys.readouterr().err
     assert main(command(videos, out, "--retry-failures")) == 0
     assert "left alone: --retry" not in capsys.readouterr().err
-    assert frames_of(out)["bad.mp4"][1] == 33 and "ep6/front.mp4" not in frames_of(out)
-    assert read_failures(out) == []
+    after = frames_of(out)
+    assert (after["bad.mp4"][1], after["part.mp4"][1]) == (33, 31) and "ep6/front.mp4" not in after
+    assert [failure["source_path"] for failure in read_failures(out)] == ["short.mp4"]
     assert {name: data for name, data in tars(out).items() if name in old} == old
     assert verify(out, "full") == []
     assert main(command(videos, out, "--append")) == 0  # a second addition
-    assert len(frames_of(out)) == 6 and len(Manifest.load(out).config["additions"]) == 2
+    assert len(frames_of(out)) == 7 and len(Manifest.load(out).config["additions"]) == 2
     assert verify(out, "full") == []
 
 
