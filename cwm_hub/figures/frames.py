@@ -56,7 +56,8 @@ def prediction_grid(
     Ten time steps are shown: a longer window is thinned evenly, observed and predicted frames apart.
     """
     times = _shown_times(truth.shape[1], observed_frames, 10)
-    cell = truth.shape[-1] * (scale := pixel_scale(truth.shape[-1], 96))
+    # 64 pixels are 64: a sheet twice as wide is shrunk by every page, its words with it.
+    cell = truth.shape[-1] * (scale := pixel_scale(truth.shape[-1], 90))
     names = ["truth", *itertools.chain.from_iterable((name, "error") for name in predictions)]
     block = len(names) * (cell + 2) + 26
     gutter = max(_GUTTER, *(16 + 7 * len(name) for name in names))
