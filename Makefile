@@ -41,6 +41,7 @@ check: $(STAMP) docs  ## documentation, format, lint, types, import directions a
 docs: $(STAMP)  ## the documentation, to build/docs/index.html; a broken link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --config-file docs/mkdocs/mkdocs.yml
 	@echo "$(CURDIR)/build/docs/index.html (with search: python3 -m http.server --directory build/docs)"
+	@test "$(MAKECMDGOALS)" != docs -o -z "$$DISPLAY$$WAYLAND_DISPLAY$$BROWSER" || $(BIN)/python -m webbrowser "file://$(CURDIR)/build/docs/index.html"
 
 format: $(STAMP)  ## rewrite the code as `check` wants it
 	$(BIN)/ruff format .

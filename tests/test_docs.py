@@ -172,3 +172,21 @@ def test_the_reference_says_what_each_is_and_what_it_raises() -> None:
         assert entry.__doc__, place
         if inspect.isfunction(entry) and re.search(r"\braise \w+Error", inspect.getsource(entry)):
             assert "Raises:" in entry.__doc__, place
+
+
+@pytest.mark.parametrize(
+    ("target", "browser", "opened"), [("docs", "true", 1), ("docs", "", 0), ("check", "true", 0)]
+)
+def test_make_docs_opens_the_page_where_there_is_a_browser(
+    target: str, browser: str, opened: int, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("python", "ruff", "mypy", "lint-imports"):
+        (tmp_path / "bin" / name).write_text('#!/bin/sh\necho "$@"\n')
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / ".installed").touch()
+    run = subprocess.run(
+        ["make", f"VENV={tmp_path}", target],
+        cwd=ROOT, env={"PATH": os.environ["PATH"], "BROWSER": browser}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert run.stdout.count(f"-m webbrowser file://{ROOT}/build/docs/index.html") == opened
