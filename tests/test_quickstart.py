@@ -45,6 +45,9 @@ def test_the_other_outputs_are_in_the_words_of_the_code() -> None:
     assert without_numbers(training.splitlines()[2]) == without_numbers(first_update(1.0, 200))
     for printed in (early, tiny):
         assert "loading " in printed and "16 of 16 predictions\ndrawing figures\n" in printed
+        assert printed.splitlines()[-1].startswith(
+            "Fréchet distance of 320 open-loop frames from the true ones"
+        )
         assert all(f" {name} [" in printed for name in words.BASELINES.values() if "own" not in name)
     assert published.startswith("published to ") and agent.startswith(
         "evaluation at step 7,400, score (success)"
