@@ -61,7 +61,8 @@ def test_the_page_holds_playable_clips(root: Path, tmp_path: Path) -> None:
     frames = decode_clip(base64.b64decode(data), "h264")
     assert frames.shape == (30, 16, 16, 3)
     assert abs(int(frames.mean()) - 250) < 4
-    assert "class 1" in page
+    (row,) = (row for row in read_index(root) if row.label == 1)
+    assert "class 1" in page and f"<small>{row.source_path}<br>" in page
 
 
 def test_labels_cannot_inject_markup(tmp_path: Path) -> None:
@@ -70,7 +71,8 @@ def test_labels_cannot_inject_markup(tmp_path: Path) -> None:
     from cwm_hub.shards.index import INDEX, index_bytes
 
     root = write_set(tmp_path / "set", [(still(30, 90), 1)])
-    rows = [dataclasses.replace(row, label_text="<script>alert(1)</script>") for row in read_index(root)]
+    markup = {name: "<script>alert(1)</script>" for name in ("label_text", "source_path")}
+    rows = [dataclasses.replace(row, **markup) for row in read_index(root)]
     Root.parse(root).write(INDEX, index_bytes(rows))
     out = tmp_path / "page.html"
     assert main(["preview", str(root), "--out", str(out)]) == 0
