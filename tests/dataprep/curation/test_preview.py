@@ -71,7 +71,7 @@ def test_labels_cannot_inject_markup(tmp_path: Path) -> None:
     from cwm_hub.shards.index import INDEX, index_bytes
 
     root = write_set(tmp_path / "set", [(still(30, 90), 1)])
-    markup = {name: "<script>alert(1)</script>" for name in ("label_text", "source_path")}
+    markup = dict.fromkeys(("label_text", "source_path"), "<script>alert(1)</script>")
     rows = [dataclasses.replace(row, **markup) for row in read_index(root)]
     Root.parse(root).write(INDEX, index_bytes(rows))
     out = tmp_path / "page.html"
