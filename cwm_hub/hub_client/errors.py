@@ -79,6 +79,9 @@ def _sentence(error: Exception, repo_id: str, revision: str | None, unreached: s
     if disk is not None:
         place = f" at {disk.filename}" if disk.filename else ""
         return HubError(f"{repo_id}: the disk or the Hub's cache{place} cannot be used: {disk.strerror}")
+    broken = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+    if any(isinstance(cause, broken) for cause in _causes(error)):
+        return HubError(f"{repo_id}: the connection to the Hub broke off, before all was through; try again")
     network = (ConnectionError, httpx.TransportError)
     unfound = (errors.RevisionResolutionError, errors.EntryNotFoundError)
     if isinstance(error, unfound) or any(isinstance(cause, network) for cause in _causes(error)):
