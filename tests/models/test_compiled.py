@@ -96,6 +96,7 @@ def test_both_rssms_of_an_agent_are_compiled_with_the_draws_of_eager(monkeypatch
     world = agent.world_model
     steps = [step for rssm in (world.video_rssm, world.rssm) for step in (rssm.cell.mix, rssm._latent)]
     assert [part for part, how in compiled if how == {"fullgraph": True, "dynamic": False}] == steps
+    assert world.frame_model.context_encoder.maps in [part for part, how in compiled]
     assert inductor.fallback_random
 
 
