@@ -142,7 +142,7 @@ def test_the_wheel_holds_the_library_the_tool_and_the_cards_and_nothing_else(whe
     for folder in ("cwm_hub", "dataprep"):
         modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*.py")}
         assert modules <= names
-    assert wheel.stat().st_size < 10e6
+    assert wheel.stat().st_size < 14e6  # 13 of them the two embedded models
 
 
 def test_the_commands_are_installed(elsewhere, tmp_path):
