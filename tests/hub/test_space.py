@@ -77,7 +77,8 @@ def test_a_publish_writes_the_folder_of_a_space(
     model, space = tmp_path / "it's: a model", tmp_path / "space"
     assert main(["publish", str(tmp_path / "run"), str(model), "--space", str(space), "--dry-run"]) == 0
     assert not space.exists() and capsys.readouterr().out.endswith(f"and the page of it to {space}\n")
-    assert main(["publish", str(tmp_path / "run"), str(model), "--space", str(space)]) == 0
+    command = ["publish", str(tmp_path / "run"), str(model), "--space", str(space)]
+    assert main([*command, "--name", "as the card has it"]) == 0
     published, page = capsys.readouterr().out.split(f"{space}: python {space}/app.py tries the page")
     assert published.startswith(f"published to {model}; load it with") and page.count("\n") == 1
     header = yaml.safe_load((space / "README.md").read_text().split("---")[1])
