@@ -11,11 +11,12 @@ is the reset, with zero action and reward. An episode always lies in one piece, 
 
 import math
 import operator
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
@@ -110,7 +111,8 @@ class Replay:
             directory.mkdir(parents=True, exist_ok=True)
         frames = (capacity_steps, 3, image_size, image_size)
         # Either takes room page by page as rows are written.
-        self._image = _mapped(frames, directory) if mapped else np.zeros(frames, np.uint8)
+        self._file = tempfile.TemporaryFile(dir=directory) if mapped else None  # noqa: SIM115  # as long as the replay
+        self._image = np.zeros(frames, np.uint8) if self._file is None else _mapped(frames, self._file)
         self._action = np.zeros((capacity_steps, action_size), np.float32)
         self._reward = np.zeros(capacity_steps, np.float32)
         self._slots: list[_Slot] = []
@@ -264,6 +266,9 @@ class Replay:
 
     def _write(self, slot: _Slot, episode: Episode) -> None:
         rows = slice(slot.start, slot.stop)
+        if self._file is not None and hasattr(os, "posix_fallocate"):  # a full disk is an error here, and would be a SIGBUS in the assignment
+            row = self._image[0].nbytes
+            os.posix_fallocate(self._file.fileno(), slot.start * row, slot.length * row)
         self._image[rows], self._action[rows], self._reward[rows] = (
             episode.image,
             episode.action,
@@ -282,10 +287,9 @@ class Replay:
         return self._directory / f"episode-{number:08d}.npz"
 
 
-def _mapped(shape: tuple[int, ...], directory: Path | None) -> UInt8[np.ndarray, "..."]:
-    with tempfile.TemporaryFile(dir=directory) as file:
-        file.truncate(math.prod(shape))
-        return np.asarray(np.memmap(file, np.uint8, "r+", shape=shape))
+def _mapped(shape: tuple[int, ...], file: IO[bytes]) -> UInt8[np.ndarray, "..."]:
+    file.truncate(math.prod(shape))
+    return np.asarray(np.memmap(file, np.uint8, "r+", shape=shape))
 
 
 def _write_episode(path: Path, episode: Episode) -> None:

@@ -66,7 +66,8 @@ class VideoWorldModel(Published, nn.Module):
         """Embeddings of single frames, each seen alone; no graph is built."""
         check_frames(frames, self.image_size)
         flat = frames.reshape(-1, 1, *frames.shape[-3:])
-        return self.frame_model.encode(flat).reshape(*frames.shape[:-3], -1)
+        embed = self.frame_model.encode(flat)
+        return embed.reshape(*frames.shape[:-3], embed.shape[-1])
 
     def initial(self, batch_size: int) -> RSSMState:
         """State before a clip's first frame."""

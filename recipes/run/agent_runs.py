@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ import yaml
 
 from cwm_hub.config import merged
 from cwm_hub.evaluation.agent_comparison import QUANTITIES, RunCurve
+from recipes.run.finetune_settings import COSTS_TIME, FinetuneConfig
 from recipes.run.folder import RecipeError, read_rows
 
-APART = {"run", "device", "seed", "name", "fallback_env"}
+APART = {"run", "device", "seed", "name", "fallback_env"} | COSTS_TIME
 """Settings in which runs of one agent may differ."""
 DESIGN = ("init", "load", "model", "agent", "context_augmentation")
 """Settings, with all their parts, that make one agent another."""
@@ -162,7 +163,8 @@ def differing(runs: Sequence[AgentRun], *, designs: bool) -> list[str]:
         runs: of one task.
         designs: whether the runs are of one agent, so that what makes an agent is to be alike too.
     """
-    flat = [merged(run.config) for run in runs]
+    new = asdict(FinetuneConfig())  # a run from before a setting was there had what is now its default
+    flat = [merged(new, run.config) for run in runs]
     names = dict.fromkeys(name for one in flat for name in one)
     return [
         name

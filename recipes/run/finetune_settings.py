@@ -13,16 +13,9 @@ from cwm_hub.envs.rendering import gl_problem, resolve_quality
 from cwm_hub.envs.table import EnvConfig, check_several, evaluation_env, find_suite, plays_several
 from recipes.run.folder import RecipeError, saved_steps
 
-MAY_CHANGE = {
-    "agent_steps",
-    "device",
-    "run",
-    "name",
-    "evaluation_episodes_at_once",
-    "collect_processes",
-    "replay_on_disk",
-    "trackers",
-}
+COSTS_TIME = {"evaluation_episodes_at_once", "collect_processes", "replay_on_disk", "trackers"}
+"""What changes no number but the times."""
+MAY_CHANGE = {"agent_steps", "device", "run", "name"} | COSTS_TIME
 """What a resuming command may say otherwise: the budget, where, what it is called, and what costs time alone."""
 
 

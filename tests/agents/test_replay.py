@@ -1,5 +1,7 @@
 """The ring against a plain list of episodes, its sampling laws, and its way back from disk."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +87,24 @@ def test_frames_in_a_file_are_those_in_memory_and_leave_no_file_behind(tmp_path:
         assert type(drawn.image) is np.ndarray
         assert all(np.array_equal(vars(drawn)[name], part) for name, part in vars(expected).items())
     assert {path.suffix for path in tmp_path.iterdir()} == {".npz"}
+
+
+def test_a_full_disk_is_an_error_and_no_bus_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replay = Replay(
+        capacity_steps=50, image_size=SIZE, action_size=1, seed=0, directory=tmp_path, mapped=True
+    )
+    asked = []
+
+    def full(file: int, offset: int, size: int) -> None:
+        asked.append((offset, size))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    replay.add(episode(0, 12))
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        replay.add(episode(1, 20))
+    assert asked == [(12 * 3 * SIZE**2, 20 * 3 * SIZE**2)] and not replay._image[12:].any()
+    assert replay.episodes == 1
 
 
 def test_favoured_ends_come_up_as_often_as_the_official_rule_says() -> None:

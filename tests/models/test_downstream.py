@@ -57,6 +57,7 @@ def test_embeddings_do_not_depend_on_the_axes_in_front(model):
     assert torch.equal(model.encode(video), model.frame_model.encode(video))
     torch.testing.assert_close(model.encode(video[0]), model.encode(video)[0])
     torch.testing.assert_close(model.encode(video[0, 0]), model.encode(video)[0, 0])
+    assert model.encode(video[:, :0]).shape == (len(video), 0, model.encode(video).shape[-1])
 
 
 def test_the_horizon_may_be_any(model):

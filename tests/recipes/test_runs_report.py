@@ -4,6 +4,7 @@ import base64
 import csv
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import yaml
 from PIL import Image
 from test_report import words
 
+from cwm_hub.config import merged, override
 from cwm_hub.figures.films import write_mp4
 from recipes import report
 from recipes.report import ReportConfig
 from recipes.run import runs_report
 from recipes.run.command_line import parse_config
+from recipes.run.finetune_settings import FinetuneConfig
 
 
 def write_run(
@@ -89,6 +92,15 @@ def test_runs_are_grouped_by_what_they_recorded_and_compared_as_far_as_all_have_
     assert "DreamerV2, as APV released it (Meta-world v2, 8 seeds, 245k) 0.70" in text
     assert "metaworld:reach contextwm 1 of 2 400 to 600 50 1.50 0.01" in text
     assert "differ" not in text and "Not compared" not in text
+
+
+def test_runs_from_before_a_setting_was_there_are_like_those_with_its_default(
+    runs: Path, tmp_path: Path
+) -> None:
+    config = runs / "x" / "two" / "config.yaml"
+    now = asdict(FinetuneConfig(model="contextwm", replay_on_disk=True))
+    config.write_text(yaml.safe_dump(asdict(override(FinetuneConfig(), merged(now, yaml.safe_load(config.read_text()))))))
+    assert "differ" not in words(page(tmp_path / "report.html", "--runs", runs))
 
 
 def test_the_numbers_are_beside_the_page(runs: Path, tmp_path: Path) -> None:
