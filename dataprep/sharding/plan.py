@@ -254,6 +254,12 @@ def extent(source: SourceVideo) -> int:
     return dict(source.options).get("length", source.bytes)
 
 
+def stretch(source: SourceVideo) -> tuple[int, int | None]:
+    """First and last byte of a video's pictures in a zip, which may grow behind them; else all of its file."""
+    places = dict(source.options).get("places")
+    return (min(one[1] for one in places), max(one[1] + one[2] for one in places)) if places else (0, None)
+
+
 def printable(path: str) -> str:
     """A path as text that json, parquet and terminals can carry: bytes that are not UTF-8 become `\\xNN`."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -222,13 +222,15 @@ def find_leaks(copies: Sequence[Sequence[str]], splits: Mapping[str, str]) -> di
     return leaks
 
 
-def digest_ends(path: str | Path) -> str:
-    """sha256 of a file's first and last `END_BYTES` and its size; OSError where it cannot be read."""
+def digest_ends(path: str | Path, start: int = 0, stop: int | None = None) -> str:
+    """sha256 of the first and last `END_BYTES` and the size of a file, or of a stretch of it; OSError where it cannot be read."""
     with Path(path).open("rb") as handle:
-        size = os.fstat(handle.fileno()).st_size
-        head = handle.read(END_BYTES)
-        handle.seek(max(0, size - END_BYTES))
-        return hashlib.sha256(b"%d " % size + head + handle.read(END_BYTES)).hexdigest()
+        size = (os.fstat(handle.fileno()).st_size if stop is None else stop) - start
+        ends = b"%d " % size
+        for first in (0, max(0, size - END_BYTES)):
+            handle.seek(start + first)
+            ends += handle.read(min(size, END_BYTES))
+        return hashlib.sha256(ends).hexdigest()
 
 
 def _ends(file: File) -> object:

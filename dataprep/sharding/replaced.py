@@ -1,6 +1,6 @@
 """Videos that others of the same size have replaced since their clips were made, known by the ends of their files.
 
-Of a zip the last end holds checksums of its last pictures, and where all lie. Folders of pictures are known by their names and sizes
+Of a video in a zip they are those of the stretch with its pictures: the zip may grow behind it. Folders of pictures are known by their names and sizes
 alone, LeRobot's files by their episodes' lengths, and what is fetched from the Hub by its commit. The output may be remote.
 
 The plan's hash tells another size, and no time: a copy of the videos on another machine is the same work there.
@@ -13,7 +13,7 @@ from typing import Any
 from cwm_hub.command_line import how_many
 from cwm_hub.shards.storage import Root
 from dataprep.sharding.ledger import STATES, expected_states, read_state
-from dataprep.sharding.plan import SourceVideo
+from dataprep.sharding.plan import SourceVideo, stretch
 from dataprep.sharding.recordings import digest_ends
 
 
@@ -32,7 +32,7 @@ def find_replaced(root: Root, plan: Mapping[str, Any], sources: Iterable[SourceV
         # what `repair` takes back is of another plan, and of any time
         written = root.modified(name) if state.plan_hash == plan["plan_hash"] else 0.0
         mine = [(by_id[video], digest) for video, digest in state.ends.items() if video in by_id]
-        found += [one.source_path for one, digest in mine if _is_another(one.path, digest, since=written)]
+        found += [one.source_path for one, digest in mine if _is_another(one, digest, since=written)]
     return sorted(found)
 
 
@@ -57,8 +57,8 @@ def _touched(path: Path) -> float:
     return max(status.st_ctime for status in (path.stat(), *links))
 
 
-def _is_another(path: str, digest: str, *, since: float) -> bool:
+def _is_another(source: SourceVideo, digest: str, *, since: float) -> bool:
     try:
-        return _touched(Path(path)) >= since and digest_ends(path) != digest
+        return _touched(Path(source.path)) >= since and digest_ends(source.path, *stretch(source)) != digest
     except OSError:  # gone, which others say
         return False

@@ -30,7 +30,7 @@ from cwm_hub.shards.writer import EncodedClip, ShardWriter
 from dataprep.decode.cuts import find_cuts
 from dataprep.decode.frames import open_video
 from dataprep.decode.video_file import VideoError
-from dataprep.sharding.plan import SKIPS, Failure, Plan, ShardConfig, ShardTask, SourceVideo
+from dataprep.sharding.plan import SKIPS, Failure, Plan, ShardConfig, ShardTask, SourceVideo, stretch
 from dataprep.sharding.recordings import digest_ends
 
 ROW_FIELDS = tuple(field.name for field in dataclasses.fields(ClipRow))
@@ -247,7 +247,7 @@ def _write_sources(
                     source.options
                 ):  # else the file may be shared, and grow: see `extent`
                     with contextlib.suppress(OSError):  # it is no local one
-                        ends[source.id] = digest_ends(source.path)
+                        ends[source.id] = digest_ends(source.path, *stretch(source))
             else:
                 failures.append(failure)
         written = writer.rows[beat.clips :]

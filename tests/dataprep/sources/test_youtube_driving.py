@@ -126,6 +126,22 @@ def test_a_zip_of_the_same_size_in_place_of_another_is_told(
     assert "other files of the same size (dir-0/1-300.jpg)" in capsys.readouterr().err
 
 
+def test_a_zip_that_grew_holds_what_it_held(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy, out = tmp_path / "copy.zip", tmp_path / "out"
+    copy.write_bytes(archive.read_bytes())
+    command = ["youtube-driving", "--frames", str(copy), "--size", "16", "--out", str(out), "--workers", "0"]
+    assert main(command) == 0
+    with zipfile.ZipFile(copy, "a") as grown:
+        picture = grown.read(grown.namelist()[0])
+        for number in range(1, 301):
+            grown.writestr(f"dir-77/{number}.jpg", picture)
+    assert main([*command, "--append"]) == 0
+    told = capsys.readouterr().err
+    assert "1 video to be added" in told and "changed since" not in told
+
+
 def test_steering_is_kept_in_step_with_the_stored_frames(exact: Path) -> None:
     table = pq.read_table(exact / STEERING).to_pydict()
     rows = list(zip(table["source"], table["frame"], table["steering"], strict=True))
