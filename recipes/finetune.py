@@ -336,7 +336,7 @@ def check_task(records: Sequence[EpisodeRecord], agent: Agent, config: FinetuneC
     if rows < agent.episode_rows:
         raise RecipeError(
             f"episodes of {task} have {rows} frames and the agent learns from {agent.episode_rows} at once: lower "
-            "agent.sequence_steps or env.action_repeat"
+            "agent.sequence_steps or env.action_repeat, or set agent.repeat_short"
         )
     first = min(record.episode_steps for record in records) * config.collect_envs
     if first > config.prefill_steps:
@@ -472,7 +472,7 @@ def tell_short(replay: Replay, agent: Agent) -> bool:
         print(
             f"\n{are} shorter than the {agent.episode_rows} frames that the agent learns from at once: such episodes are never "
             "drawn from the replay, as in the official code (left_out_episodes and left_out_steps in metrics.jsonl count "
-            "them; a lower agent.sequence_steps keeps them)",
+            "them; a lower agent.sequence_steps or agent.repeat_short keeps them)",
             flush=True,
         )
     return episodes > 0

@@ -46,7 +46,7 @@ def seed_replay(
         if len(episode) < agent.episode_rows:
             raise RecipeError(
                 f"{place}: {source} has {len(episode)} frames and the agent learns from {agent.episode_rows} at once: "
-                "leave out the short ones (cwm-dataprep filter) or lower agent.sequence_steps"
+                "leave out the short ones (cwm-dataprep filter), lower agent.sequence_steps, or set agent.repeat_short"
             )
         replay.add(episode)
         episodes, steps = episodes + 1, steps + len(episode) - 1
