@@ -266,7 +266,9 @@ class Replay:
 
     def _write(self, slot: _Slot, episode: Episode) -> None:
         rows = slice(slot.start, slot.stop)
-        if self._file is not None and hasattr(os, "posix_fallocate"):  # a full disk is an error here, and would be a SIGBUS in the assignment
+        if self._file is not None and hasattr(
+            os, "posix_fallocate"
+        ):  # a full disk is an error here, and would be a SIGBUS in the assignment
             row = self._image[0].nbytes
             os.posix_fallocate(self._file.fileno(), slot.start * row, slot.length * row)
         self._image[rows], self._action[rows], self._reward[rows] = (

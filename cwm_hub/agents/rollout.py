@@ -357,7 +357,8 @@ def _begin(env: "gymnasium.Env[Any, Any]", policy: Policy, seed: int) -> _Runnin
     frame, info = env.reset(seed=seed)
     zero = np.zeros(env.action_space.shape or (), np.float32)
     state = policy.initial_state(1, seed=seed)
-    look = info.get("visual_seed")
+    given = info.get("visual_seed")
+    look = int(given) if isinstance(given, int | np.integer) else None
     return _Running(env, policy, state, seed, [_channels_first(frame)], [zero], [0.0], visual_seed=look)
 
 

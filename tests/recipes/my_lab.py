@@ -20,7 +20,7 @@ class Lamp(gymnasium.Env):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         super().reset(seed=seed)
         self.steps, self.level = 0, int(self.np_random.integers(256))
-        return self.render(), {"visual_seed": self.look}
+        return self.render(), {"visual_seed": np.int64(self.look)}
 
     def step(self, action):
         self.steps += 1

@@ -119,7 +119,10 @@ def test_what_cannot_be_is_refused_with_the_settings(
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"agent.sequence_steps": 22}, "learns from 22 at once: lower agent.sequence_steps or env.action_repeat, or set agent.repeat_short"),
+        (
+            {"agent.sequence_steps": 22},
+            "learns from 22 at once: lower agent.sequence_steps or env.action_repeat, or set agent.repeat_short",
+        ),
         ({"env.action_repeat": 10}, "have 3 frames and the agent learns from 8 at once"),
         (
             {"collect_envs": 4},

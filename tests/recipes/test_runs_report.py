@@ -99,7 +99,9 @@ def test_runs_from_before_a_setting_was_there_are_like_those_with_its_default(
 ) -> None:
     config = runs / "x" / "two" / "config.yaml"
     now = asdict(FinetuneConfig(model="contextwm", replay_on_disk=True))
-    config.write_text(yaml.safe_dump(asdict(override(FinetuneConfig(), merged(now, yaml.safe_load(config.read_text()))))))
+    config.write_text(
+        yaml.safe_dump(asdict(override(FinetuneConfig(), merged(now, yaml.safe_load(config.read_text())))))
+    )
     assert "differ" not in words(page(tmp_path / "report.html", "--runs", runs))
 
 
