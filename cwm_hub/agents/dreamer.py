@@ -53,8 +53,8 @@ class DreamerConfig:
     favour_ends: bool = True
     """Replay draws episode ends more often (paper: on Meta-world only)."""
     repeat_short: bool = False
-    """Fill a sequence with an episode shorter than it, which begins anew until it is full; otherwise such episodes are never
-    drawn, as in the official code."""
+    """Fill a sequence with an episode shorter than it, which begins anew until it is full (the bonus's windows go over the joint);
+    otherwise such episodes are never drawn, as in the official code."""
     world_lr: float = 3e-4
     """Adam's learning rate of both groups of the world model."""
     behaviour_lr: float = 8e-5
