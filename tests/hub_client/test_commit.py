@@ -20,7 +20,9 @@ print(done.commit)
 def test_a_connection_that_breaks_off_in_an_upload_is_no_fault_of_the_client():
     """The client wraps it once more."""
     with (
-        pytest.raises(HubError, match=r"^someone/wm was not pushed$"),
+        pytest.raises(
+            HubError, match=r"^someone/wm: the connection to the Hub broke off, before all was through"
+        ),
         hub_errors("someone/wm", unreached="was not pushed"),
     ):
         raise RuntimeError("Error while uploading") from httpx.RemoteProtocolError("Server disconnected")
