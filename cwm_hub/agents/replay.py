@@ -161,9 +161,9 @@ class Replay:
     ) -> SequenceBatch:
         """Slices of `steps` rows: an episode uniformly, then a start uniformly.
 
-        Episodes shorter than `steps` are never drawn, or begin anew until the sequence is full. With ends favoured the start is drawn from `steps` more values
-        and clipped to the last valid one, as the official code does on Meta-world: a 501-row episode's last 50
-        rows come up in 10% of the draws.
+        Episodes shorter than `steps` are never drawn, or begin anew until the sequence is full. With ends favoured the
+        start is drawn from `steps` more values and clipped to the last valid one, as the official code does on
+        Meta-world: a 501-row episode's last 50 rows come up in 10% of the draws.
 
         Raises:
             ValueError: no episode is long enough.
@@ -266,9 +266,8 @@ class Replay:
 
     def _write(self, slot: _Slot, episode: Episode) -> None:
         rows = slice(slot.start, slot.stop)
-        if self._file is not None and hasattr(
-            os, "posix_fallocate"
-        ):  # a full disk is an error here, and would be a SIGBUS in the assignment
+        # A full disk is an error here, and would be a SIGBUS in the assignment.
+        if self._file is not None and hasattr(os, "posix_fallocate"):
             row = self._image[0].nbytes
             os.posix_fallocate(self._file.fileno(), slot.start * row, slot.length * row)
         self._image[rows], self._action[rows], self._reward[rows] = (

@@ -73,9 +73,8 @@ class OpenFiles:
     def __getstate__(self) -> dict[str, Any]:
         return {"limit": self.limit, "_files": OrderedDict()}
 
-    def __del__(
-        self, close: Callable[[int], None] = os.close
-    ) -> None:  # bound: when Python ends, `os` goes first
+    # `close` is bound here: when Python ends, `os` goes first.
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
         for descriptor in self._files.values():
             close(descriptor)
 

@@ -28,9 +28,8 @@ def compile_parts(model: nn.Module) -> None:
         if isinstance(module, FrameModel):
             module.encoder.compile(fullgraph=True)
             module.decoder.compile(fullgraph=True)
-            if (
-                context := module.context_encoder
-            ) is not None:  # which is asked for its maps, and never called itself
+            context = module.context_encoder
+            if context is not None:  # asked for its maps, and never called itself
                 context.maps = torch.compile(context.maps, fullgraph=True)  # type: ignore[method-assign]
 
 

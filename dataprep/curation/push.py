@@ -28,7 +28,7 @@ from cwm_hub.shards.storage import Root
 from dataprep.command_line import EXIT_DONE, EXIT_VERIFY, add_options, option, positional
 from dataprep.curation.preview import preview_jpeg
 from dataprep.curation.stats import measure
-from dataprep.curation.verify import Problem, verify
+from dataprep.curation.verify import Problem, check_digest, verify
 
 STATS, PREVIEW = "meta/stats.json", "meta/preview.jpg"
 METADATA = (CARD, MANIFEST, INDEX, FAILURES, STATS, "meta/steering.parquet")
@@ -156,11 +156,10 @@ def copy_small_files(root: Root, home: Path) -> None:
 
 def find_damaged(home: Path, manifest: Manifest) -> list[Problem]:
     """Shards that have another sha256 than the manifest's, which `verify` of its quick level does not ask for."""
-    problems = []
+    problems: list[Problem] = []
     for record in manifest.shards:
         with (home / record.file).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != record.sha256:
-                problems.append(Problem(record.file, "another sha256 than the manifest's"))
+            problems += check_digest(file, record)
     return problems
 
 

@@ -243,9 +243,8 @@ def _write_sources(
                 failure = _spool_source(source, job, spool, functools.partial(report, beat))
             if failure is None:
                 _add_source(source, spool, writer)
-                if "length" not in dict(
-                    source.options
-                ):  # else the file may be shared, and grow: see `extent`
+                # A length says that the file may be shared, and grow: see `extent`.
+                if "length" not in dict(source.options):
                     with contextlib.suppress(OSError):  # it is no local one
                         ends[source.id] = digest_ends(source.path, *stretch(source))
             else:

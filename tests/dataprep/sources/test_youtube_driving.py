@@ -109,13 +109,20 @@ def test_a_zip_is_read_in_place_and_gives_the_same_bytes(exact: Path, archive: P
     assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
 
 
+def sharded_copy(archive: Path, folder: Path) -> tuple[Path, list[str]]:
+    """A copy of the zip, and the command that has sharded it."""
+    copy = folder / "copy.zip"
+    copy.write_bytes(archive.read_bytes())
+    words = ["--frames", str(copy), "--size", "16", "--out", str(folder / "out"), "--workers", "0"]
+    command = ["youtube-driving", *words]
+    assert main(command) == 0
+    return copy, command
+
+
 def test_a_zip_of_the_same_size_in_place_of_another_is_told(
     archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copy, out = tmp_path / "copy.zip", tmp_path / "out"
-    copy.write_bytes(archive.read_bytes())
-    command = ["youtube-driving", "--frames", str(copy), "--size", "16", "--out", str(out), "--workers", "0"]
-    assert main(command) == 0
+    copy, command = sharded_copy(archive, tmp_path)
     with zipfile.ZipFile(archive) as before, zipfile.ZipFile(copy, "w") as after:
         for entry in before.infolist():
             data = before.read(entry)
@@ -129,10 +136,7 @@ def test_a_zip_of_the_same_size_in_place_of_another_is_told(
 def test_a_zip_that_grew_holds_what_it_held(
     archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copy, out = tmp_path / "copy.zip", tmp_path / "out"
-    copy.write_bytes(archive.read_bytes())
-    command = ["youtube-driving", "--frames", str(copy), "--size", "16", "--out", str(out), "--workers", "0"]
-    assert main(command) == 0
+    copy, command = sharded_copy(archive, tmp_path)
     with zipfile.ZipFile(copy, "a") as grown:
         picture = grown.read(grown.namelist()[0])
         for number in range(1, 301):
